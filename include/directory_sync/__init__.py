@@ -1,0 +1,1 @@
+"""One-way synchronisation of an AWS Cognito user pool into a Joget organization."""

@@ -1,0 +1,53 @@
+"""What can go wrong with a run, in two families.
+
+    DirectorySyncError
+    ├── PermanentError       retrying can't help: settings, rights, names that don't exist
+    │   └── SettingsError    the settings file, with every fault of it
+    └── TransientError       the next attempt may succeed: throttling, time-outs, lost connections
+        └── ConflictError    somebody else wrote the same rows meanwhile: plan again
+
+A record that can't be mapped is no error: it is a row of the quarantine.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class DirectorySyncError(Exception):
+    """An error whose text says what, which and what next, and quotes no name, email or attribute."""
+
+
+class PermanentError(DirectorySyncError):
+    """Retrying can't help; a person has to change something first."""
+
+
+class SettingsError(PermanentError):
+    """The settings file is wrong; the text lists every fault."""
+
+
+class TransientError(DirectorySyncError):
+    """The next attempt may succeed."""
+
+
+class ConflictError(TransientError):
+    """Another writer changed the same rows between our reading and our writing."""
+
+
+@contextmanager
+def without_values(doing: str) -> Iterator[None]:
+    """Replace an unforeseen exception by one that names its type and places only.
+
+    Messages of drivers and libraries quote the value that they stumbled over, and Airflow logs messages.
+    """
+    try:
+        yield
+    except DirectorySyncError:
+        raise
+    except Exception as error:
+        places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        raise TransientError(
+            f"{doing} failed unexpectedly: {type(error).__qualname__} at {' > '.join(places)}. Its message is left out "
+            f"since it may quote personal values. If retries fail as well, report these places."
+        ) from None

@@ -1,0 +1,1 @@
+"""Joget's database: the only place with SQL."""

@@ -1,0 +1,110 @@
+"""Joget's directory tables as this installation has them: checked, with their charset and collation."""
+
+import re
+from dataclasses import dataclass
+
+from include.directory_sync.errors import PermanentError
+from include.directory_sync.joget.database import Database
+
+NEEDED = {
+    "dir_user": "id username password firstName lastName email active timeZone locale",
+    "dir_group": "id name description organizationId",
+    "dir_organization": "id",
+    "dir_role": "id",
+    "dir_user_group": "groupId userId",
+    "dir_user_role": "roleId userId",
+    "dir_employment": "id userId organizationId",
+}
+"""Tables and columns that the sync reads or writes."""
+
+KEY_COLUMNS = {"id", "userid", "groupid", "roleid", "organizationid", "username"}
+
+CHARSETS = {"utf8mb4": True, "utf8mb3": False, "utf8": False}
+"""Charsets of DX 8 and DX 7, and whether they hold characters beyond U+FFFF, such as emoji."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """How the directory's texts compare."""
+
+    charset: str
+    collation: str
+    space: str
+    """The weight of a space, in hex: the collation ignores trailing ones."""
+    role_user: str
+    """ROLE_USER's stored id."""
+    organization: str
+    """The organization's stored id."""
+
+    @property
+    def stores_all_of_unicode(self) -> bool:
+        """Whether emoji can be stored."""
+        return CHARSETS[self.charset]
+
+    @property
+    def text(self) -> str:
+        """The type of a column of ours that is compared with a directory column."""
+        return f"VARCHAR(255) CHARACTER SET {self.charset} COLLATE {self.collation}"
+
+    def as_directory(self, expression: str) -> str:
+        """An expression of ours in the directory's collation, which a conversion of the schema may have changed."""
+        return f"CONVERT({expression} USING {self.charset}) COLLATE {self.collation}"
+
+    def key(self, expression: str) -> str:
+        """SQL of the comparison key: equal exactly where the directory's collation says equal; NULL for nothing."""
+        weight = f"TRIM(TRAILING x'{self.space}' FROM WEIGHT_STRING({expression}))"
+        return f"NULLIF(SHA2({weight}, 256), SHA2('', 256))"
+
+
+def inspect(database: Database, organization: str) -> Tables:
+    """Check the tables, ROLE_USER and the organization; raises PermanentError that says what is wrong."""
+    found = database.rows(
+        "SELECT LOWER(table_name), LOWER(column_name), character_set_name, collation_name "
+        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE 'dir\\_%'",
+        about="information_schema.columns",
+    )
+    columns = {(table, column) for table, column, _, _ in found}
+    lacking = [
+        f"{table}.{column}"
+        for table, names in NEEDED.items()
+        for column in names.split()
+        if (table, column.lower()) not in columns
+    ]
+    if lacking:
+        raise PermanentError(
+            f"The database isn't Joget's, or its account may not read it: {', '.join(lacking)} not found. "
+            f"Correct the schema of the Connection in joget_conn_id, or grant SELECT."
+        )
+    kinds = {(charset, collation) for table, column, charset, collation in found if table in NEEDED and charset
+             and column in KEY_COLUMNS}
+    if len(kinds) != 1 or next(iter(kinds))[0] not in CHARSETS:
+        raise PermanentError(
+            f"Joget's directory tables have {', '.join(sorted(collation for _, collation in kinds))}; their keys must "
+            f"share one collation of utf8mb4 or utf8, as Joget creates them. Convert them with Joget's own start-up."
+        )
+    charset, collation = kinds.pop()
+    if not re.fullmatch(r"\w+", collation):
+        raise PermanentError("The collation of Joget's directory tables has an unusable name.")
+    space = database.rows(
+        f"SELECT HEX(WEIGHT_STRING(CONVERT(' ' USING {charset}) COLLATE {collation}))", about="the collation"
+    )[0][0]
+    return Tables(
+        charset, collation, space, _stored_role(database), _stored_organization(database, organization)
+    )
+
+
+def _stored_role(database: Database) -> str:
+    roles = database.rows("SELECT id FROM dir_role WHERE id = %s", ("ROLE_USER",), about="dir_role")
+    if not roles:
+        raise PermanentError("Joget's dir_role has no ROLE_USER, without which nobody can log in. Start Joget once.")
+    return str(roles[0][0])
+
+
+def _stored_organization(database: Database, organization: str) -> str:
+    stored = [str(row[0]) for row in database.rows("SELECT id FROM dir_organization", about="dir_organization")]
+    if organization not in stored:
+        raise PermanentError(
+            f"Joget has no organization with the id {organization!r}. It has: {', '.join(sorted(stored)) or 'none'}. "
+            f"Correct organization in the settings, or create it in Joget first."
+        )
+    return organization

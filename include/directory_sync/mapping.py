@@ -1,0 +1,217 @@
+"""From the snapshot to Joget's columns: pure, no network, no database.
+
+What only Joget's database can tell (which logins are the same key, which characters it can store) is left to planning.
+The rules come from how Joget's console, workflow engine and screens treat these columns.
+"""
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.directory_sync.frames import arrow, from_rows, matches, no_text, yes
+from include.directory_sync.settings import Mapping, Scope
+
+LOGIN_LENGTH = 100
+"""Characters of a username: Joget's workflow tables hold no more."""
+
+COLUMN_LENGTH = 255
+"""Characters of every other text column of dir_user."""
+
+SUB = r"^[!-~]{1,128}$"
+"""A sub we can keep as a key: printable ASCII, as Cognito's UUIDs are."""
+
+OFF_STATUSES = ("ARCHIVED", "COMPROMISED")
+"""Statuses that deactivate a linked user like Enabled = false, whatever the scope's statuses are."""
+
+CONSOLE_GROUP_ID = re.compile(r"[0-9a-zA-Z_-]+")
+"""What Joget's console accepts as a group id."""
+
+SLUG_LENGTH = 60
+
+BCP47 = r"^([A-Za-z]{2,3})(?:[-_][A-Za-z]{4})?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?$"
+
+MAPPED = {
+    "firstName": "first_name",
+    "lastName": "last_name",
+    "email": "email",
+    "timeZone": "time_zone",
+    "locale": "locale",
+}
+"""dir_user's source-owned columns and the setting that names each one's attribute."""
+
+USERS = pa.schema(
+    [
+        ("sub", pa.string()),
+        ("username", pa.string()),
+        *((column, pa.string()) for column in MAPPED),
+        ("active", pa.bool_()),
+        ("creatable", pa.bool_()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+GROUPS = pa.schema(
+    [
+        ("group_name", pa.string()),
+        ("plain_id", pa.string()),
+        ("hashed_id", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+MEMBERSHIPS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
+FRAMES = ("users", "groups", "memberships")
+"""Desired's frames, in order."""
+
+QUARANTINE = pa.schema([("entity", pa.string()), ("key", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The directory as the pool wants it, a row for everything that the snapshot lists.
+
+    users: columns USERS; an unmapped column is null. verdict is `mapped`, `frozen` or `quarantined`, reason says why
+    it isn't mapped; `creatable` is false where a linked user may be changed but a new one isn't made.
+    groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name.
+    memberships: columns MEMBERSHIPS, between listed users and listed groups, each once.
+    """
+
+    users: pd.DataFrame
+    groups: pd.DataFrame
+    memberships: pd.DataFrame
+
+    @property
+    def quarantine(self) -> pd.DataFrame:
+        """Columns QUARANTINE: what can't be mapped, and why; key is a sub or a group name."""
+        return quarantine_of(self.users, self.groups)
+
+
+def quarantine_of(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """Columns QUARANTINE, from frames with a verdict and a reason."""
+    parts = []
+    for entity, key, frame in (("user", "sub", users), ("group", "group_name", groups)):
+        rows = frame[frame["verdict"] == "quarantined"]
+        parts.append(pd.DataFrame({"entity": entity, "key": rows[key].fillna(""), "reason": rows["reason"]}))
+    return arrow(pd.concat(parts, ignore_index=True).sort_values(["entity", "key"], ignore_index=True), QUARANTINE)
+
+
+def transform(
+    users: pd.DataFrame,
+    groups: pd.DataFrame,
+    memberships: pd.DataFrame,
+    *,
+    mapping: Mapping,
+    scope: Scope,
+    user_pool_id: str,
+) -> Desired:
+    """Map a snapshot (frames of `snapshot`) to the desired directory; the order of rows doesn't matter."""
+    users = _users(users, mapping, scope)
+    groups = _groups(groups, scope, user_pool_id)
+    listed = memberships.dropna().drop_duplicates()
+    listed = listed[listed["sub"].isin(users["sub"]) & listed["group_name"].isin(groups["group_name"])]
+    listed = listed[["sub", "group_name"]].sort_values(["sub", "group_name"], ignore_index=True)
+    return Desired(users, groups, arrow(listed, MEMBERSHIPS))
+
+
+def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFrame:
+    known = snapshot[snapshot["sub"].notna()].sort_values(["sub", "modified_at"], kind="stable", na_position="first")
+    without_sub = snapshot[snapshot["sub"].isna()]
+    raw = pd.concat([known.drop_duplicates("sub", keep="last"), without_sub], ignore_index=True)
+    login = _login(raw, mapping.username)
+    users = pd.DataFrame({"sub": raw["sub"], "username": login})
+    for column, setting in MAPPED.items():
+        users[column] = _column(raw, column, getattr(mapping, setting), login)
+    off = raw["status"].isin(OFF_STATUSES)
+    users["active"] = raw["enabled"] & ~off
+    users["creatable"] = raw["status"].isin(scope.statuses)
+    users["reason"] = _faults(users, raw, mapping)
+    users["verdict"] = "mapped"
+    out = ~users["creatable"] & ~off
+    users.loc[out, "verdict"] = "frozen"
+    users.loc[out, "reason"] = "status " + raw.loc[out, "status"] + " isn't in scope"
+    users.loc[users["reason"].notna() & ~out, "verdict"] = "quarantined"
+    return arrow(users, USERS)
+
+
+def _login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
+    if rule == "cognito_username":
+        return raw["cognito_username"]
+    if rule == "sub":
+        return raw["sub"]
+    if rule == "preferred_username_or_email":
+        preferred = raw["attribute.preferred_username"]
+        return preferred.mask(preferred == "").fillna(raw["attribute.email"])
+    return raw[f"attribute.{rule}"]
+
+
+def _column(raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]") -> "pd.Series[str]":
+    """One mapped column. Joget's screens print "null" for a NULL first name, and a NULL email loses its mail."""
+    if attribute is None and column in {"timeZone", "locale"}:
+        return no_text(login.index)
+    if attribute is None:
+        values = no_text(login.index).fillna("")
+    else:
+        values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
+    if column == "firstName":
+        return values.mask(values.str.strip() == "").fillna(login)
+    return _java_locale(values) if column == "locale" else values
+
+
+def _java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
+    """en-US and zh-Hant-TW as Java's en_US and zh_TW; what is no such tag stays as it is."""
+    texts = pa.array(tags, pa.string())
+    java = pc.replace_substring_regex(texts, BCP47, r"\1_\2")
+    return pd.Series(pc.utf8_rtrim(java, "_").to_pandas(types_mapper=pd.ArrowDtype), index=tags.index)
+
+
+def _faults(users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> "pd.Series[str]":
+    """Why a user can't be mapped: the first fault found, or null. No reason quotes a value."""
+    login = users["username"]
+    blank = login.isna() | (login.str.strip() == "")
+    checks = [
+        (raw["sub"].isna(), "the user has no sub"),
+        (~matches(raw["sub"], SUB), "the sub is no printable ASCII text of up to 128 characters"),
+        (raw["unreadable"].notna(), "attribute " + raw["unreadable"].fillna("") + " is no Unicode text"),
+        (blank, f"no login: {mapping.username} is missing or blank"),
+        (login.str.len() > LOGIN_LENGTH, f"the login is longer than {LOGIN_LENGTH} characters"),
+        (matches(login, r"^\s|\s$"), "the login begins or ends with white space"),
+        (matches(login, r"[\x00-\x1f\x7f]"), "the login has a control character"),
+    ]
+    for column, setting in MAPPED.items():
+        name = getattr(mapping, setting)
+        checks.append((users[column].str.len() > COLUMN_LENGTH, f"{name} is longer than {COLUMN_LENGTH} characters"))
+    reason = no_text(users.index)
+    for failed, text in checks:
+        reason = reason.mask(yes(failed) & reason.isna(), text)
+    return reason
+
+
+def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
+    """A loop over groups: Cognito allows 10,000 in a pool."""
+    names = sorted(set(snapshot["group_name"].dropna()))
+    rows = []
+    for name in names:
+        inside = scope.has_group(name, user_pool_id)
+        rows.append(
+            {
+                "group_name": name,
+                "plain_id": name if CONSOLE_GROUP_ID.fullmatch(name) else None,
+                "hashed_id": hashed_group_id(name),
+                "verdict": "mapped" if inside else "frozen",
+                "reason": None if inside else "the group isn't in scope",
+            }
+        )
+    return from_rows(rows, GROUPS)
+
+
+def hashed_group_id(group_name: str) -> str:
+    """A readable id that Joget's console accepts, with a hash of the name, the same for ever."""
+    ascii_name = unicodedata.normalize("NFKD", group_name).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^0-9a-zA-Z_]+", "-", ascii_name).strip("-")[:SLUG_LENGTH]
+    digest = hashlib.sha256(group_name.encode()).hexdigest()[:10]
+    return f"{slug or 'group'}-{digest}"

@@ -1,0 +1,259 @@
+"""Staging on an object store: write-once folders that a manifest makes exist."""
+
+import hashlib
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from airflow.sdk import ObjectStoragePath
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from pydantic import ValidationError
+
+from include.directory_sync import connections
+from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
+from include.directory_sync.run import Run
+from include.directory_sync.snapshot import Manifest, StagedFile
+
+ROWS_IN_A_PART = 50_000
+"""Rows that a writer keeps in memory before they go to the store as one row group."""
+
+CONNECTION_TYPES = {"s3": "aws", "gs": "google_cloud_platform", "abfs": "wasb"}
+
+
+class FrameWriter:
+    """Writes rows of one Parquet file from several threads, a part at a time."""
+
+    def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
+        self._schema = schema
+        self._parquet = pq.ParquetWriter(file, schema, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self.rows = 0
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows in the schema's columns."""
+        with self._lock:
+            self._rows += rows
+            self.rows += len(rows)
+            if len(self._rows) >= ROWS_IN_A_PART:
+                self._flush()
+
+    def close(self) -> None:
+        """Write what is left and the file's footer."""
+        with self._lock:
+            self._flush()
+            self._parquet.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+
+@dataclass
+class Folder:
+    """One task attempt's folder: files are written once, and `seal` makes them exist."""
+
+    url: str
+    task: str
+    run: Run
+    _files: dict[str, StagedFile] = field(default_factory=dict)
+    _opened: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the attempt began."""
+        return round(time.monotonic() - self._opened, 3)
+
+    @contextmanager
+    def rows(self, name: str, schema: pa.Schema) -> Iterator[FrameWriter]:
+        """Stream rows into a Parquet file, in memory that doesn't grow with them."""
+        with _store_errors(self.url), _create(f"{self.url}/{name}") as file:
+            writer = FrameWriter(file, schema)
+            yield writer
+            writer.close()
+        self._files[name] = StagedFile(rows=writer.rows, sha256=file.sha256)
+
+    def frame(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a frame as a Parquet file, in parts."""
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        with _store_errors(self.url), _create(f"{self.url}/{name}") as file:
+            pq.write_table(table, file, compression="zstd", row_group_size=ROWS_IN_A_PART)
+        self._files[name] = StagedFile(rows=len(frame), sha256=file.sha256)
+
+    def json(self, name: str, content: Any) -> None:
+        """Write a value as JSON."""
+        with _store_errors(self.url), _create(f"{self.url}/{name}") as file:
+            file.write(json.dumps(content, indent=2, ensure_ascii=False).encode())
+        self._files[name] = StagedFile(rows=1, sha256=file.sha256)
+
+    def seal(
+        self,
+        *,
+        snapshot_at: datetime,
+        counts: dict[str, int],
+        complete: bool,
+        incomplete_reasons: tuple[str, ...] = (),
+        inputs: dict[str, str] | None = None,
+    ) -> Manifest:
+        """Write the manifest, after which the folder exists and never changes."""
+        manifest = Manifest(
+            url=self.url,
+            task=self.task,
+            run_id=self.run.run_id,
+            sync=self.run.sync.name,
+            user_pool_id=self.run.sync.user_pool_id,
+            snapshot_at=snapshot_at,
+            seconds=self.seconds,
+            files=self._files,
+            counts=counts,
+            complete=complete,
+            incomplete_reasons=incomplete_reasons,
+            inputs=inputs or {},
+        )
+        with _store_errors(self.url), _create(f"{self.url}/manifest.json") as file:
+            file.write(manifest.model_dump_json(indent=2).encode())
+        return manifest
+
+
+def open_folder(run: Run, attempt: str) -> Folder:
+    """A new folder for one attempt of one task; `attempt` is `<task id>.<try>.<unique>`.
+
+    Raises PermanentError where the store's Connection or its credentials are missing.
+    """
+    _require_credentials(run.sync.staging_url)
+    task = attempt.partition(".")[0]
+    return Folder(url=f"{run.sync.staging_url}/{run.folder}/{attempt}", task=task, run=run)
+
+
+def read_manifest(folder_url: str) -> Manifest:
+    """The manifest of a sealed folder; raises PermanentError where there is none or it is damaged."""
+    _require_credentials(folder_url)
+    with _store_errors(folder_url), ObjectStoragePath(f"{folder_url}/manifest.json").open("rb") as file:
+        content = file.read()
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError:
+        raise _damaged(folder_url, "manifest.json") from None
+
+
+def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
+    """A staged Parquet file as a frame in Arrow types, its bytes held against the manifest."""
+    return read_parquet(_read_verified(manifest, name))
+
+
+def read_parquet(content: bytes) -> pd.DataFrame:
+    """A Parquet file's bytes as a frame in Arrow types."""
+    return pq.read_table(pa.BufferReader(content)).to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def read_json(manifest: Manifest, name: str) -> Any:
+    """A staged JSON file, its bytes held against the manifest."""
+    return json.loads(_read_verified(manifest, name))
+
+
+def read_run(manifest: Manifest) -> Run:
+    """The run.json of the run that a manifest belongs to, from the folder of its first task."""
+    while manifest.task != "extract_users":
+        manifest = read_manifest(manifest.inputs["extract_users"])
+    return Run.model_validate_json(_read_verified(manifest, "run.json"))
+
+
+def read_bytes(url: str) -> bytes:
+    """A file whose hash somebody else vouches for."""
+    with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
+        content: bytes = file.read()
+    return content
+
+
+def _read_verified(manifest: Manifest, name: str) -> bytes:
+    content = read_bytes(f"{manifest.url}/{name}")
+    if name not in manifest.files or hashlib.sha256(content).hexdigest() != manifest.files[name].sha256:
+        raise _damaged(manifest.url, name)
+    return content
+
+
+def _damaged(folder_url: str, name: str) -> PermanentError:
+    return PermanentError(
+        f"Staged file {name} in {folder_url} isn't what its manifest says. Clear the run from extract_users on, "
+        f"so that everything is read again."
+    )
+
+
+class _HashedFile(io.RawIOBase):
+    """A file to write to that knows the SHA-256 of what went in."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._hash.update(content)
+        self._file.write(content)
+        self._length += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._length
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+@contextmanager
+def _create(url: str) -> Iterator[Any]:
+    path = ObjectStoragePath(url)
+    if path.protocol == "file":
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        yield _HashedFile(file)
+
+
+def _require_credentials(url: str) -> None:
+    """Before any path is made: without credentials an object-store path falls back to anonymous access."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return
+    conn_id = parts.netloc.rpartition("@")[0]
+    connections.require(conn_id, CONNECTION_TYPES.get(parts.scheme, parts.scheme), "staging_url")
+    if parts.scheme == "s3":
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        with _store_errors(url):
+            if S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None:
+                raise PermanentError(f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them.")
+
+
+@contextmanager
+def _store_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except DirectorySyncError:
+        raise
+    except (PermissionError, NoCredentialsError):
+        raise PermanentError(
+            f"Staging at {url} refuses us. Give the Connection in staging_url the rights to get and put objects there."
+        ) from None
+    except FileNotFoundError:
+        raise PermanentError(
+            f"Staging has nothing at {url}: the bucket or folder doesn't exist, or was cleaned up. Create it or "
+            f"correct staging_url; where a run's files are gone, clear the run from extract_users on."
+        ) from None
+    except (OSError, BotoCoreError, ClientError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        raise TransientError(f"Staging at {url} can't be reached ({code}). Is the object store up?") from None
