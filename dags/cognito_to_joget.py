@@ -38,12 +38,12 @@ Reads the user pool **{pool}** and makes the Joget organization **{organization}
 | `transform` | turns them into Joget's columns; what can't be turned is set aside with a reason |
 | `load` | compares with Joget, writes the differences in one step, and reports |
 
-**What it never does:** it doesn't touch users and groups that it didn't bring or adopt, passwords, other roles, departments
-or metadata. A user who isn't in the pool any more stays as he is and is counted as *missing*.
+**What it never does:** it doesn't touch users and groups that it didn't bring or adopt, passwords, other roles,
+departments or metadata. A user who isn't in the pool any more stays as he is and is counted as *missing*.
 
-**Why can't Ana see an app?** Look into the run's `report.json` (the log of `load` names the folder) for her `sub`: *quarantined*
-means that she can't be matched, and says why; *frozen* that the settings leave her out; *held* that a person has to decide;
-*deactivated in Joget* that an administrator of Joget switched her off.
+**Why can't Ana see an app?** Look for her `sub` in the run's `directory.parquet` (the log of `load` names the folder):
+*quarantined* means that she can't be matched, and says why; *frozen* that the settings leave her out; *held* that a
+person has to decide; *deactivated in Joget* that an administrator of Joget switched her off.
 
 **Try first:** trigger with `dry_run`; it reports what would change and writes nothing to Joget.
 """

@@ -36,6 +36,7 @@ def main() -> int:
     commands.add_parser("up", help="Airflow's UI over the same world").add_argument("--port", type=int, default=8080)
     commands.add_parser("seed", help="create the pool in a moto server").add_argument("--endpoint", required=True)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if arguments.command == "run":
@@ -128,8 +129,8 @@ def _sync(demo: World, title: str) -> None:
 def differences(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> list[list[Any]]:
     """Cells that differ between two readings of the directory, and rows that only one of them has."""
     found: list[list[Any]] = []
-    for table in before:
-        old = {_key(row): row for row in before[table]}
+    for table, rows in before.items():
+        old = {_key(row): row for row in rows}
         new = {_key(row): row for row in after[table]}
         found += [[table, key, "the row", "was there", ""] for key in old.keys() - new.keys()]
         found += [[table, key, "the row", "", "is there"] for key in new.keys() - old.keys()]

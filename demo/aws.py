@@ -26,7 +26,7 @@ MEMBERS = ("demo.user1@example.com",)
 
 @dataclass(frozen=True)
 class Aws:
-    """moto's endpoint."""
+    """The endpoint of moto."""
 
     endpoint: str
 
@@ -65,7 +65,7 @@ class Aws:
 
 @contextmanager
 def aws(folder: Path) -> Iterator[Aws]:
-    """moto's server for the length of a block."""
+    """The server of moto for the length of a block."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

@@ -27,7 +27,13 @@ class MariaDB:
     def connect(self, database: str = "", user: str = "root", password: str = "") -> Any:
         """A connection in utf8mb4 and autocommit."""
         return MySQLdb.connect(
-            host="127.0.0.1", port=self.port, user=user, passwd=password, db=database, charset="utf8mb4", autocommit=True
+            host="127.0.0.1",
+            port=self.port,
+            user=user,
+            passwd=password,
+            db=database,
+            charset="utf8mb4",
+            autocommit=True,
         )
 
     def uri(self, database: str, user: str = "root", password: str = "") -> str:
@@ -82,7 +88,9 @@ def _install(common: list[str], data: Path, log: Path) -> None:
     scripts = "".join((share / name).read_text(encoding="utf-8") for name in SYSTEM_SQL)
     script = f"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n{scripts}\nFLUSH PRIVILEGES;\n"
     with log.open("wb") as output:
-        done = subprocess.run([*common, "--bootstrap"], input=script.encode(), stdout=output, stderr=output, check=False)
+        done = subprocess.run(
+            [*common, "--bootstrap"], input=script.encode(), stdout=output, stderr=output, check=False
+        )
     if done.returncode:
         raise StartError(f"MariaDB's data folder can't be made.\n{tail(log)}")
 

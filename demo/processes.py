@@ -66,9 +66,7 @@ def server(
         _stop(process)
 
 
-def _await(
-    name: str, process: "subprocess.Popen[bytes]", log: Path, ready: Callable[[], bool], seconds: float
-) -> None:
+def _await(name: str, process: "subprocess.Popen[bytes]", log: Path, ready: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None:

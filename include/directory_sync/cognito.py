@@ -13,10 +13,12 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
     PaginationError,
+)
+from botocore.exceptions import (
+    ConnectionError as UnreachableError,
 )
 
 from include.directory_sync import connections
@@ -177,7 +179,7 @@ class UserPool:
             raise PermanentError(
                 "AWS gave no credentials for the Connection in aws_conn_id. Check its keys or role."
             ) from None
-        except (ConnectionError, HTTPClientError) as error:
+        except (UnreachableError, HTTPClientError) as error:
             raise TransientError(f"Cognito can't be reached in {operation} ({type(error).__name__}).") from None
         except BotoCoreError as error:
             raise PermanentError(

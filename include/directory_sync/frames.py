@@ -12,20 +12,25 @@ BEYOND_BMP = r"[^\x{0000}-\x{FFFF}]"
 """Characters that utf8mb3 doesn't hold."""
 
 
+def from_table(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as a frame that keeps its types."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
+
+
 def empty(schema: pa.Schema) -> pd.DataFrame:
     """A frame without rows."""
-    return schema.empty_table().to_pandas(types_mapper=pd.ArrowDtype)
+    return from_table(schema.empty_table())
 
 
 def arrow(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     """A frame in a schema's columns and types; columns that it lacks are null."""
-    table = pa.Table.from_pandas(frame.reindex(columns=schema.names), schema=schema, preserve_index=False)
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    return from_table(pa.Table.from_pandas(frame.reindex(columns=schema.names), schema=schema, preserve_index=False))
 
 
 def from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
     """A small frame from rows."""
-    return pa.Table.from_pylist(rows, schema=schema).to_pandas(types_mapper=pd.ArrowDtype)
+    return from_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def look_up(values: "pd.Series[Any]", table: pd.DataFrame, key: str, result: str) -> "pd.Series[Any]":

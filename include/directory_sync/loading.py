@@ -62,7 +62,9 @@ class Loading:
                 return self._apply_once(database, tables)
             except ConflictError as conflict:
                 log.info("planning %d of %d: %s", planning, PLANNINGS, conflict)
-        raise TransientError(f"Joget changed under {PLANNINGS} plannings in a row; nothing was written. Retrying later.")
+        raise TransientError(
+            f"Joget changed under {PLANNINGS} plannings in a row; nothing was written. Retrying later."
+        )
 
     def _apply_once(self, database: Database, tables: Tables) -> tuple[Plan, str]:
         current = self._read(database, tables)
@@ -93,8 +95,8 @@ class Loading:
         plan = Plan(changes, directory, committed.memberships)
         if plan.sha256 != committed.plan_sha256:
             raise PermanentError(
-                f"The plan in {committed.plan_url} isn't the one that this run applied, so its report can't be finished. "
-                f"Joget holds what was applied; look for who changed the staged files."
+                f"The plan in {committed.plan_url} isn't the one that this run applied, so its report can't be "
+                f"finished. Joget holds what was applied; look for who changed the staged files."
             )
         self._publish(plan)
         return plan, "nothing_to_do" if plan.safe.empty else "applied"

@@ -173,7 +173,7 @@ def _faults(users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> "pd.Ser
     """Why a user can't be mapped: the first fault found, or null. No reason quotes a value."""
     login = users["username"]
     blank = login.isna() | (login.str.strip() == "")
-    checks = [
+    checks: list[tuple[pd.Series[bool], str | pd.Series[str]]] = [
         (raw["sub"].isna(), "the user has no sub"),
         (~matches(raw["sub"], SUB), "the sub is no printable ASCII text of up to 128 characters"),
         (raw["unreadable"].notna(), "attribute " + raw["unreadable"].fillna("") + " is no Unicode text"),

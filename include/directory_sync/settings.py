@@ -262,7 +262,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         """Build a mapping; raises ConstructorError naming a repeated key."""
         seen = set[Any]()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)

@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import ObjectStoragePath
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pydantic import ValidationError
 
 from include.directory_sync import connections
 from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
+from include.directory_sync.frames import from_table
 from include.directory_sync.run import Run
 from include.directory_sync.snapshot import Manifest, StagedFile
 
@@ -126,19 +128,29 @@ class Folder:
         return manifest
 
 
-def open_folder(run: Run, attempt: str) -> Folder:
-    """A new folder for one attempt of one task; `attempt` is `<task id>.<try>.<unique>`.
-
-    Raises PermanentError where the store's Connection or its credentials are missing.
+def require_access(url: str) -> None:
+    """Check the Connection of a store's URL. First call of every task, before any path is made: without a Connection
+    or its credentials an object-store path falls back to anonymous access. Raises PermanentError.
     """
-    _require_credentials(run.sync.staging_url)
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return
+    conn_id = parts.netloc.rpartition("@")[0]
+    connections.require(conn_id, CONNECTION_TYPES.get(parts.scheme, parts.scheme), "staging_url")
+    if parts.scheme == "s3":
+        with _store_errors(url):
+            if S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None:
+                raise PermanentError(f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them.")
+
+
+def open_folder(run: Run, attempt: str) -> Folder:
+    """A new folder for one attempt of one task; `attempt` is `<task id>.<try>.<unique>`."""
     task = attempt.partition(".")[0]
     return Folder(url=f"{run.sync.staging_url}/{run.folder}/{attempt}", task=task, run=run)
 
 
 def read_manifest(folder_url: str) -> Manifest:
     """The manifest of a sealed folder; raises PermanentError where there is none or it is damaged."""
-    _require_credentials(folder_url)
     with _store_errors(folder_url), ObjectStoragePath(f"{folder_url}/manifest.json").open("rb") as file:
         content = file.read()
     try:
@@ -154,7 +166,7 @@ def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
 
 def read_parquet(content: bytes) -> pd.DataFrame:
     """A Parquet file's bytes as a frame in Arrow types."""
-    return pq.read_table(pa.BufferReader(content)).to_pandas(types_mapper=pd.ArrowDtype)
+    return from_table(pq.read_table(pa.BufferReader(content)))
 
 
 def read_json(manifest: Manifest, name: str) -> Any:
@@ -222,21 +234,6 @@ def _create(url: str) -> Iterator[Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         yield _HashedFile(file)
-
-
-def _require_credentials(url: str) -> None:
-    """Before any path is made: without credentials an object-store path falls back to anonymous access."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return
-    conn_id = parts.netloc.rpartition("@")[0]
-    connections.require(conn_id, CONNECTION_TYPES.get(parts.scheme, parts.scheme), "staging_url")
-    if parts.scheme == "s3":
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-        with _store_errors(url):
-            if S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None:
-                raise PermanentError(f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them.")
 
 
 @contextmanager

@@ -27,12 +27,11 @@ class Attempt:
     run_id: str
 
 
-def extract_users(
-    attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]
-) -> Manifest:
+def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Manifest:
     """Resolve the run, check both ends, then list every user of the pool into users.parquet."""
     with without_values("extract_users"):
         run = _resolve(attempt, sync_name, parameters, conf)
+        staging.require_access(run.sync.staging_url)
         folder = staging.open_folder(run, attempt.name)
         folder.json("run.json", run.model_dump(mode="json"))
         pool = cognito.connect(run.sync, "listing users")
@@ -52,6 +51,7 @@ def extract_users(
 def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
     """List the pool's groups, and the members of those in scope, several groups at once."""
     with without_values("extract_groups"):
+        staging.require_access(users_url)
         users = staging.read_manifest(users_url)
         run = staging.read_run(users)
         folder = staging.open_folder(run, attempt.name)
@@ -92,6 +92,7 @@ def _in_parallel(work: Callable[[str], None], names: list[str]) -> None:
 def transform(attempt: Attempt, users_url: str, groups_url: str) -> Manifest:
     """Map the snapshot to Joget's columns: desired_*.parquet and quarantine.parquet. No network, no database."""
     with without_values("transform"):
+        staging.require_access(users_url)
         users, groups = staging.read_manifest(users_url), staging.read_manifest(groups_url)
         run = staging.read_run(users)
         desired = mapping.transform(
@@ -120,6 +121,7 @@ def transform(attempt: Attempt, users_url: str, groups_url: str) -> Manifest:
 def load(attempt: Attempt, transformed_url: str) -> Manifest:
     """Plan against Joget now, apply what is safe in one transaction, and report."""
     with without_values("load"):
+        staging.require_access(transformed_url)
         transformed = staging.read_manifest(transformed_url)
         run = staging.read_run(transformed)
         loading = Loading(run, transformed, staging.open_folder(run, attempt.name))

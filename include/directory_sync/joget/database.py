@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import MySQLdb
@@ -13,6 +13,7 @@ from airflow.providers.mysql.hooks.mysql import MySqlHook
 
 from include.directory_sync import connections
 from include.directory_sync.errors import ConflictError, DirectorySyncError, PermanentError, TransientError
+from include.directory_sync.frames import from_table
 
 ROWS_IN_A_BATCH = 5_000
 ROWS_IN_A_READ = 50_000
@@ -52,9 +53,7 @@ class Database:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall())
 
-    def frame(
-        self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str
-    ) -> pd.DataFrame:
+    def frame(self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str) -> pd.DataFrame:
         """A result of any size as a frame in Arrow types, streamed; its columns come in the schema's order."""
         parts = []
         with self._errors(about), self._connection.cursor(MySQLdb.cursors.SSCursor) as cursor:
@@ -63,7 +62,7 @@ class Database:
                 columns = zip(*rows, strict=True)
                 arrays = [_column(values, field.type) for values, field in zip(columns, schema, strict=True)]
                 parts.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-        return pa.Table.from_batches(parts, schema=schema).to_pandas(types_mapper=pd.ArrowDtype)
+        return from_table(pa.Table.from_batches(parts, schema=schema))
 
     @contextmanager
     def transaction(self, isolation: str, start: str = "START TRANSACTION") -> Iterator[None]:
@@ -79,10 +78,8 @@ class Database:
 
     def _roll_back(self) -> None:
         """After a lost connection the server has rolled back by itself."""
-        try:
+        with suppress(MySQLdb.Error):
             self._connection.rollback()
-        except MySQLdb.Error:
-            pass
 
     @contextmanager
     def _errors(self, about: str) -> Iterator[None]:
@@ -148,8 +145,8 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
         )
     if code in NOT_JOGET:
         return PermanentError(
-            f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has (MySQL error {code})."
-            f" Correct the Connection's schema."
+            f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has "
+            f"(MySQL error {code}). Correct the Connection's schema."
         )
     if isinstance(error, MySQLdb.OperationalError) and code >= 2000:  # noqa: PLR2004 - the client library's own codes
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")

@@ -35,40 +35,33 @@ def ddl(tables: Tables) -> dict[str, str]:
     Keys are ASCII (a sub, a hash), so that they mean the same after Joget converts its schema's collation at start-up.
     A link whose `*_sha256` is NULL is history: its Joget row is another's now, or nobody's.
     """
-    return {
-        "directory_sync_lock": (
-            f"CREATE TABLE IF NOT EXISTS directory_sync_lock (id INT NOT NULL PRIMARY KEY, revision BIGINT NOT NULL, "
-            f"holder VARCHAR(255) {ASCII}, since DATETIME(6)) ENGINE=InnoDB"
-        ),
-        "directory_sync_user_link": (
-            f"CREATE TABLE IF NOT EXISTS directory_sync_user_link (sync VARCHAR(40) {ASCII} NOT NULL, "
-            f"user_pool_id VARCHAR(55) {ASCII} NOT NULL, sub VARCHAR(128) {ASCII} NOT NULL, user_id {tables.text} "
-            f"NOT NULL, user_id_sha256 CHAR(64) {ASCII}, origin VARCHAR(20) {ASCII} NOT NULL, state VARCHAR(20) {ASCII} "
-            f"NOT NULL, linked_at DATETIME(6) NOT NULL, changed_at DATETIME(6) NOT NULL, changed_by CHAR(64) {ASCII} "
-            f"NOT NULL, PRIMARY KEY (sync, user_pool_id, sub), UNIQUE KEY user_once (user_id_sha256)) ENGINE=InnoDB"
-        ),
-        "directory_sync_group_link": (
-            f"CREATE TABLE IF NOT EXISTS directory_sync_group_link (sync VARCHAR(40) {ASCII} NOT NULL, "
-            f"user_pool_id VARCHAR(55) {ASCII} NOT NULL, group_name_sha256 CHAR(64) {ASCII} NOT NULL, "
-            f"group_name {tables.text} NOT NULL, group_id {tables.text} NOT NULL, group_id_sha256 CHAR(64) {ASCII}, "
-            f"origin VARCHAR(20) {ASCII} NOT NULL, linked_at DATETIME(6) NOT NULL, changed_by CHAR(64) {ASCII} NOT NULL, "
-            f"PRIMARY KEY (sync, user_pool_id, group_name_sha256), UNIQUE KEY group_once (group_id_sha256)) ENGINE=InnoDB"
-        ),
-        "directory_sync_local_membership": (
-            f"CREATE TABLE IF NOT EXISTS directory_sync_local_membership (sync VARCHAR(40) {ASCII} NOT NULL, "
-            f"user_pool_id VARCHAR(55) {ASCII} NOT NULL, sub VARCHAR(128) {ASCII} NOT NULL, "
-            f"group_name_sha256 CHAR(64) {ASCII} NOT NULL, "
-            f"PRIMARY KEY (sync, user_pool_id, sub, group_name_sha256)) ENGINE=InnoDB"
-        ),
-        "directory_sync_run": (
-            f"CREATE TABLE IF NOT EXISTS directory_sync_run (run_sha256 CHAR(64) {ASCII} NOT NULL PRIMARY KEY, "
-            f"sync VARCHAR(40) {ASCII} NOT NULL, run_id TEXT {ASCII} NOT NULL, user_pool_id VARCHAR(55) {ASCII} NOT NULL, "
-            f"organization {tables.text} NOT NULL, kind VARCHAR(20) {ASCII} NOT NULL, snapshot_at DATETIME(6) NOT NULL, "
-            f"plan_sha256 CHAR(64) {ASCII} NOT NULL, held_sha256 CHAR(64) {ASCII}, plan_url TEXT NOT NULL, "
-            f"memberships TEXT NOT NULL, committed_at DATETIME(6) NOT NULL, "
-            f"KEY newest (sync, user_pool_id, kind, snapshot_at)) ENGINE=InnoDB"
-        ),
+    token, sync, pool, text = f"VARCHAR(128) {ASCII}", f"VARCHAR(40) {ASCII}", f"VARCHAR(55) {ASCII}", tables.text
+    columns = {
+        "directory_sync_lock": f"""
+            id INT NOT NULL, revision BIGINT NOT NULL, holder VARCHAR(255) {ASCII}, since DATETIME(6),
+            PRIMARY KEY (id)""",
+        "directory_sync_user_link": f"""
+            sync {sync} NOT NULL, user_pool_id {pool} NOT NULL, sub {token} NOT NULL,
+            user_id {text} NOT NULL, user_id_sha256 {token}, origin {token} NOT NULL, state {token} NOT NULL,
+            linked_at DATETIME(6) NOT NULL, changed_at DATETIME(6) NOT NULL, changed_by {token} NOT NULL,
+            PRIMARY KEY (sync, user_pool_id, sub), UNIQUE KEY user_once (user_id_sha256)""",
+        "directory_sync_group_link": f"""
+            sync {sync} NOT NULL, user_pool_id {pool} NOT NULL, group_name_sha256 {token} NOT NULL,
+            group_name {text} NOT NULL, group_id {text} NOT NULL, group_id_sha256 {token}, origin {token} NOT NULL,
+            linked_at DATETIME(6) NOT NULL, changed_by {token} NOT NULL,
+            PRIMARY KEY (sync, user_pool_id, group_name_sha256), UNIQUE KEY group_once (group_id_sha256)""",
+        "directory_sync_local_membership": f"""
+            sync {sync} NOT NULL, user_pool_id {pool} NOT NULL, sub {token} NOT NULL,
+            group_name_sha256 {token} NOT NULL,
+            PRIMARY KEY (sync, user_pool_id, sub, group_name_sha256)""",
+        "directory_sync_run": f"""
+            run_sha256 {token} NOT NULL, sync {sync} NOT NULL, run_id TEXT {ASCII} NOT NULL,
+            user_pool_id {pool} NOT NULL, organization {text} NOT NULL, kind {token} NOT NULL,
+            snapshot_at DATETIME(6) NOT NULL, plan_sha256 {token} NOT NULL, held_sha256 {token},
+            plan_url TEXT NOT NULL, memberships TEXT NOT NULL, committed_at DATETIME(6) NOT NULL,
+            PRIMARY KEY (run_sha256), KEY newest (sync, user_pool_id, kind, snapshot_at)""",
     }
+    return {name: f"CREATE TABLE IF NOT EXISTS {name} ({inner}\n) ENGINE=InnoDB" for name, inner in columns.items()}
 
 
 def run_key(run: Run, snapshot_at: datetime) -> str:
@@ -100,9 +93,7 @@ def create(database: Database, tables: Tables) -> None:
                 f"The ledger's tables are missing, and can't be created: {error} A DBA may create them in Joget's "
                 f"schema, once:\n{script};"
             ) from None
-    database.execute(
-        "INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock"
-    )
+    database.execute("INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock")
 
 
 @contextmanager

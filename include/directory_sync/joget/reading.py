@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from include.directory_sync.frames import empty
+from include.directory_sync.frames import BEYOND_BMP, empty, matches
 from include.directory_sync.joget import ledger
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.tables import Tables
@@ -14,8 +14,6 @@ from include.directory_sync.plan.current import Current
 from include.directory_sync.run import Run
 
 GROUPS_IN_A_QUERY = 1_000
-
-GREATEST_IN_UTF8MB3 = "\uffff"
 
 
 def read_current(database: Database, tables: Tables, run: Run, desired: Desired) -> Current:
@@ -42,26 +40,25 @@ def read_current(database: Database, tables: Tables, run: Run, desired: Desired)
         )
 
 
-def _texts(run: Run, desired: Desired) -> "pd.Series[str]":
-    """Every text whose key a plan compares: logins, possible group ids, logins in settings and parameters."""
+def _texts(run: Run, desired: Desired) -> pd.DataFrame:
+    """Column text: each text whose key a plan compares: logins, possible group ids, logins in settings and form."""
     logins = desired.users.loc[desired.users["verdict"] == "mapped", "username"]
     groups = desired.groups.loc[desired.groups["verdict"] == "mapped"]
     named = pd.Series([*run.sync.scope.exclude_users, *run.users], dtype=logins.dtype)
-    return pd.concat([logins, groups["plain_id"], groups["hashed_id"], named]).dropna().drop_duplicates()
+    texts = pd.concat([logins, groups["plain_id"], groups["hashed_id"], named], ignore_index=True)
+    return pd.DataFrame({"text": texts}).dropna().drop_duplicates()
 
 
-def _keys(database: Database, tables: Tables, texts: "pd.Series[str]") -> pd.DataFrame:
+def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFrame:
     """Send the texts to the database once; it stays there as a temporary table for the joins that follow."""
     if not tables.stores_all_of_unicode:
-        texts = texts[texts.map(lambda text: max(text) <= GREATEST_IN_UTF8MB3)]
+        texts = texts[~matches(texts["text"], BEYOND_BMP)]
     database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about="a temporary table")
     database.execute(
         f"CREATE TEMPORARY TABLE directory_sync_text (text {tables.text} NOT NULL, KEY (text)) ENGINE=InnoDB",
         about="a temporary table",
     )
-    database.insert(
-        "INSERT INTO directory_sync_text (text) VALUES (%s)", texts.to_frame(), about="a temporary table"
-    )
+    database.insert("INSERT INTO directory_sync_text (text) VALUES (%s)", texts, about="a temporary table")
     return database.frame(
         f"SELECT text, {tables.key('text')} FROM directory_sync_text",
         schema=now.KEYS,
@@ -132,5 +129,3 @@ def _memberships(database: Database, group_ids: list[str]) -> pd.DataFrame:
 
 def _batches(ids: list[str]) -> Iterable[list[str]]:
     return (ids[start : start + GROUPS_IN_A_QUERY] for start in range(0, len(ids), GROUPS_IN_A_QUERY))
-
-

@@ -75,8 +75,11 @@ def inspect(database: Database, organization: str) -> Tables:
             f"The database isn't Joget's, or its account may not read it: {', '.join(lacking)} not found. "
             f"Correct the schema of the Connection in joget_conn_id, or grant SELECT."
         )
-    kinds = {(charset, collation) for table, column, charset, collation in found if table in NEEDED and charset
-             and column in KEY_COLUMNS}
+    kinds = {
+        (charset, collation)
+        for table, column, charset, collation in found
+        if table in NEEDED and charset and column in KEY_COLUMNS
+    }
     if len(kinds) != 1 or next(iter(kinds))[0] not in CHARSETS:
         raise PermanentError(
             f"Joget's directory tables have {', '.join(sorted(collation for _, collation in kinds))}; their keys must "
@@ -88,9 +91,7 @@ def inspect(database: Database, organization: str) -> Tables:
     space = database.rows(
         f"SELECT HEX(WEIGHT_STRING(CONVERT(' ' USING {charset}) COLLATE {collation}))", about="the collation"
     )[0][0]
-    return Tables(
-        charset, collation, space, _stored_role(database), _stored_organization(database, organization)
-    )
+    return Tables(charset, collation, space, _stored_role(database), _stored_organization(database, organization))
 
 
 def _stored_role(database: Database) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 import pandas as pd
 
 from include.directory_sync.errors import ConflictError, PermanentError
+from include.directory_sync.frames import TEXT
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import ASCII, RunRow
 from include.directory_sync.joget.tables import Tables
@@ -60,7 +61,8 @@ class Apply:
             for side in ("before", "after")
             for column in USER_COLUMNS
         }
-        users = self._safe("user").assign(password=self._passwords)
+        users = self._safe("user")
+        users = users.reset_index(drop=True).assign(password=self._passwords(len(users)))
         columns = {"user_id": text, "sub": token, "action": token, "after_state": token, "password": token, **values}
         self._send_rows(USERS, users, columns, "user_id")
         groups = self._safe("group").assign(group_name_sha256=_name_hash)
@@ -77,11 +79,10 @@ class Apply:
         safe = self.row.plan.safe
         return safe[safe["entity"] == entity]
 
-    def _passwords(self, users: pd.DataFrame) -> list[str | None]:
-        """For created users: None, or what Joget takes for a hash that no password has."""
-        if self.row.run.sync.policies.new_password == "none":  # noqa: S105 - a policy
-            return [None] * len(users)
-        return [secrets.token_hex(16) for _ in range(len(users))]
+    def _passwords(self, count: int) -> pd.Series:
+        """For created users: null, or what Joget takes for a hash that no password has."""
+        random = self.row.run.sync.policies.new_password == "random"  # noqa: S105 - a policy
+        return pd.Series([secrets.token_hex(16) if random else None for _ in range(count)], dtype=TEXT)
 
     def _send_rows(self, table: str, frame: pd.DataFrame, columns: dict[str, str], key: str) -> None:
         definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
@@ -242,7 +243,11 @@ class Apply:
             ("dir_group", groups, GROUPS),
             ("dir_user_role", roles, ROLES),
             ("dir_employment", employments, EMPLOYMENTS),
-            ("dir_user_group", f"{members} WHERE t.action = 'add' AND {same_ids}", f"{MEMBERSHIPS} t WHERE t.action = 'add'"),
+            (
+                "dir_user_group",
+                f"{members} WHERE t.action = 'add' AND {same_ids}",
+                f"{MEMBERSHIPS} t WHERE t.action = 'add'",
+            ),
             ("dir_user_group", f"{members} WHERE {stays} OR t.action = 'remove'", f"{MEMBERSHIPS} t WHERE {stays}"),
             ("directory_sync_user_link", links, USERS),
         ]

@@ -69,7 +69,9 @@ def _user_directory(run: Run, users: pd.DataFrame, current: Current) -> pd.DataF
     missing = mine[~mine["sub"].isin(users["sub"])]
     held = users["hold"].notna() & users["action"].notna()
     known = users["linked"] | (users["action"].notna() & ~held)
-    state = users["after_state"].mask((users["after_state"] == "active") & ~users["joget_active"], "deactivated in Joget")
+    state = users["after_state"].mask(
+        (users["after_state"] == "active") & ~users["joget_active"], "deactivated in Joget"
+    )
     listed = pd.DataFrame(
         {
             "sub": users["sub"].fillna(""),

@@ -64,9 +64,7 @@ def _decide_linked(groups: pd.DataFrame, decisions: Decisions) -> None:
     decisions.decide(linked, "unchanged")
 
 
-def _decide_new(
-    run: Run, groups: pd.DataFrame, current: Current, users: pd.DataFrame, decisions: Decisions
-) -> None:
+def _decide_new(run: Run, groups: pd.DataFrame, current: Current, users: pd.DataFrame, decisions: Decisions) -> None:
     """An existing group is adopted with care: its members would gain, or share, the rights of the pool's group."""
     linked_elsewhere = groups["key"].isin(current.group_links["group_key"])
     decisions.decide(linked_elsewhere, "quarantined", "the Joget group of this id is linked to another group")

@@ -31,7 +31,8 @@ def decide_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
 
     Takes mapping.USERS; gives a row for each, in the same order, with those columns and: user_id (null where Joget
     has no row), key, linked, state (the link's), now_* (current.USERS), before_* and after_* (USER_COLUMNS and
-    state), outcome, action (null where nothing changes), reason, hold (a cause; then nothing of the user's changes is safe). Raises PermanentError where the run names users that the pool doesn't have.
+    state), outcome, action (null where nothing changes), reason, hold (a cause; then none of the user's changes is
+    safe). Raises PermanentError where the run names users that the pool doesn't have.
     """
     users = _with_current(run, desired, current)
     decisions = Decisions(users)
@@ -85,7 +86,9 @@ def _decide_who_takes_part(run: Run, users: pd.DataFrame, current: Current, deci
     if not current.stores_all_of_unicode:
         for column in ("username", *USER_COLUMNS):
             if column != "active":
-                decisions.decide(matches(users[column], BEYOND_BMP), "quarantined", f"{column} can't be stored in utf8 tables")
+                decisions.decide(
+                    matches(users[column], BEYOND_BMP), "quarantined", f"{column} can't be stored in utf8 tables"
+                )
     no_key = users["key"].isna()
     decisions.decide(no_key, "quarantined", "the login has only characters that Joget's database ignores")
 
@@ -102,8 +105,8 @@ def _require_all_found(asked: tuple[str, ...], found: pd.DataFrame, current: Cur
     absent = [str(at) for at, text in enumerate(asked, 1) if text not in known and keys.get(text) not in known]
     if absent:
         raise PermanentError(
-            f"{len(absent)} of the {len(asked)} users given aren't in the pool: number {', '.join(absent)} of the list. "
-            f"Correct parameter users; nothing was written."
+            f"{len(absent)} of the {len(asked)} users given aren't in the pool: number {', '.join(absent)} of the "
+            f"list. Correct parameter users; nothing was written."
         )
 
 
@@ -121,7 +124,9 @@ def _decide_linked(policies: Policies, users: pd.DataFrame, current: Current, de
 def _decide_new(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     new = ~users["linked"]
     decisions.decide(new & ~users["creatable"], "frozen", "archived or compromised, and not in Joget")
-    decisions.decide(new & (users["username"].str.lower() == JOGET_ADMIN), "quarantined", "admin is Joget's own account")
+    decisions.decide(
+        new & (users["username"].str.lower() == JOGET_ADMIN), "quarantined", "admin is Joget's own account"
+    )
     _decide_taken(run, users, current, decisions)
     twins = users["key"].where(new & decisions.open).duplicated(keep=False) & users["key"].notna()
     decisions.decide(new & twins, "quarantined", "another user of the pool has the same login")
@@ -156,8 +161,11 @@ def _decide_adoption(policies: Policies, users: pd.DataFrame, decisions: Decisio
         refusals.append((found, "Joget has a user of this login"))
     for refused, reason in refusals:
         decisions.decide(found & refused, "quarantined", reason)
-    decisions.decide(found, "adopted", "already in Joget, from single sign-on" if policies.existing_user == "adopt_sso"
-                     else "already in Joget")
+    decisions.decide(
+        found,
+        "adopted",
+        "already in Joget, from single sign-on" if policies.existing_user == "adopt_sso" else "already in Joget",
+    )
 
 
 def _values(users: pd.DataFrame) -> pd.DataFrame:
@@ -206,5 +214,7 @@ def _as_applied(users: pd.DataFrame) -> pd.DataFrame:
     users["user_id"] = users["user_id"].where(~made, users["username"])
     known = users["linked"] | users["action"].notna()
     users["user_id"] = users["user_id"].where(known)
-    users["joget_active"] = yes(users["after_active"] == 1) & (users["action"].notna() | (users["outcome"] == "unchanged"))
+    users["joget_active"] = yes(users["after_active"] == 1) & (
+        users["action"].notna() | (users["outcome"] == "unchanged")
+    )
     return users

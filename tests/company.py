@@ -1,0 +1,98 @@
+"""A company for scenarios: its pool, its Joget, its settings, and one run of the sync after the other."""
+
+import itertools
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from include.directory_sync import staging, steps
+from include.directory_sync.snapshot import Manifest
+from include.directory_sync.steps import Attempt
+from tests.conftest import JogetDatabase
+from tests.stand_in import POOL_ID, Faults, Pool, StandIn
+
+
+@dataclass
+class Company:
+    """Runs the four steps as the DAG's tasks do, over a stand-in for Cognito and a real MariaDB."""
+
+    pool: Pool
+    cognito: StandIn
+    joget: JogetDatabase
+    settings_path: Path
+    settings: dict[str, Any]
+    faults: Faults
+    last: Manifest | None = None
+    _numbers: Any = field(default_factory=itertools.count)
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings; a section's value replaces only the keys that it names."""
+        for key, value in changes.items():
+            self.settings[key] = {**self.settings.get(key, {}), **value} if isinstance(value, dict) else value
+        self.settings_path.write_text(yaml.safe_dump({"syncs": [self.settings]}), encoding="utf-8")
+
+    def run(self, **parameters: Any) -> dict[str, Any]:
+        """One whole run; gives its report.json."""
+        return self.load(self.prepare(**parameters))
+
+    def prepare(self, **parameters: Any) -> Manifest:
+        """Everything up to `load`."""
+        run_id = f"manual__{next(self._numbers)}+00:00"
+        users = steps.extract_users(attempt("extract_users", run_id), "default", {}, parameters)
+        groups = steps.extract_groups(attempt("extract_groups", run_id), users.url)
+        return steps.transform(attempt("transform", run_id), users.url, groups.url)
+
+    def load(self, transformed: Manifest) -> dict[str, Any]:
+        """`load` alone; again with the same manifest it is a retry."""
+        self.last = steps.load(attempt("load", transformed.run_id), transformed.url)
+        report: dict[str, Any] = staging.read_json(self.last, "report.json")
+        return report
+
+    def staged(self, name: str) -> pd.DataFrame:
+        """A frame that the last load left."""
+        assert self.last is not None
+        return staging.read_frame(self.last, name)
+
+    def usernames(self) -> list[str]:
+        return sorted(self.joget.column("SELECT username FROM dir_user WHERE username NOT IN ('admin', 'cat')"))
+
+    def user(self, login: str) -> dict[str, Any]:
+        """A row of dir_user by its exact id."""
+        names = ["firstName", "lastName", "email", "active", "timeZone", "locale", "password"]
+        rows = self.joget.execute(f"SELECT {', '.join(names)} FROM dir_user WHERE BINARY id = %s", (login,))
+        return dict(zip(names, rows[0], strict=True))
+
+    def memberships(self) -> set[tuple[str, str]]:
+        """Pairs of user id and group id, without Joget's own."""
+        rows = self.joget.execute("SELECT userId, groupId FROM dir_user_group WHERE groupId <> 'managers'")
+        return {(user_id, group_id) for user_id, group_id in rows}
+
+    def reasons(self, report: dict[str, Any]) -> dict[str, str]:
+        """The quarantine's reasons by key."""
+        return {entry["key"]: entry["reason"] for entry in report["quarantine"]}
+
+
+def attempt(task: str, run_id: str) -> Attempt:
+    return Attempt(name=f"{task}.1.{uuid.uuid4().hex[:12]}", run_id=run_id)
+
+
+def settings(staging_folder: Path, **changes: Any) -> dict[str, Any]:
+    """A valid sync."""
+    return {
+        "name": "default",
+        "user_pool_id": POOL_ID,
+        "region": "us-east-1",
+        "organization": "ORG-001",
+        "staging_url": f"file://{staging_folder}",
+        "requests_per_second": 2000,
+        **changes,
+    }
+
+
+def counts(report: dict[str, Any], entity: str = "users") -> dict[str, int]:
+    """The counts that aren't zero."""
+    return {what: count for what, count in report[entity].items() if count}

@@ -1,0 +1,133 @@
+"""Real servers for the tests that need them: MariaDB with Joget's tables, moto, and Airflow's database."""
+
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.company import Company
+
+# Airflow reads its environment when it is first imported.
+AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="directory-sync-tests-")
+ROOT = Path(__file__).parent.parent
+os.environ |= {
+    "AIRFLOW_HOME": AIRFLOW_HOME.name,
+    "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME.name}/airflow.db",
+    "PYTHONPATH": str(ROOT),
+}
+
+from demo.aws import REGION, Aws, aws  # noqa: E402
+from demo.mariadb import MariaDB, mariadb  # noqa: E402
+
+
+@dataclass(frozen=True)
+class JogetDatabase:
+    """A Joget database of one test's own."""
+
+    server: MariaDB
+    name: str
+
+    def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement as root, committed; gives its rows."""
+        connection = self.server.connect(self.name)
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            rows = list(cursor.fetchall())
+        connection.close()
+        return rows
+
+    def column(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """The first column of a statement's rows."""
+        return [row[0] for row in self.execute(statement, parameters)]
+
+    def contents(self, prefix: str = "dir_") -> dict[str, list[str]]:
+        """Every row of the tables with that prefix, by table."""
+        tables = [name for name in self.column("SHOW TABLES") if name.startswith(prefix)]
+        return {table: sorted(map(repr, self.execute(f"SELECT * FROM {table}"))) for table in tables}
+
+    def add_user(self, login: str, *, password: str | None = None, active: int = 1, role: str = "ROLE_USER") -> None:
+        """A user that the sync didn't make; without a password he is one of single sign-on's."""
+        self.execute(
+            "INSERT INTO dir_user (id, username, password, firstName, lastName, email, active, timeZone) "
+            "VALUES (%s, %s, %s, 'Local', 'User', '', %s, '0')",
+            (login, login, password, active),
+        )
+        self.execute("INSERT INTO dir_user_role (roleId, userId) VALUES (%s, %s)", (role, login))
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    with mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with aws(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_joget(mariadb_server: MariaDB) -> Callable[[str], JogetDatabase]:
+    numbers = itertools.count()
+
+    def create(charset: str = "utf8mb4") -> JogetDatabase:
+        name = f"joget_{next(numbers)}"
+        mariadb_server.create_joget(name, charset)
+        return JogetDatabase(mariadb_server, name)
+
+    return create
+
+
+@pytest.fixture
+def joget(new_joget: Callable[[str], JogetDatabase], monkeypatch: pytest.MonkeyPatch) -> Iterator[JogetDatabase]:
+    database = new_joget("utf8mb4")
+    monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", database.server.uri(database.name))
+    yield database
+    database.execute(f"DROP DATABASE {database.name}")
+
+
+@pytest.fixture
+def aws_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Point the Connection cognito_aws at an endpoint."""
+
+    def point(endpoint: str) -> None:
+        connection = {
+            "conn_type": "aws",
+            "login": "test-access-key",
+            "password": "test-secret-key",
+            "extra": {"endpoint_url": endpoint, "region_name": REGION},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", json.dumps(connection))
+
+    return point
+
+
+@pytest.fixture
+def company(
+    joget: JogetDatabase,
+    aws_connection: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator["Company"]:
+    from tests.company import Company, settings
+    from tests.stand_in import Faults, Pool, stand_in
+
+    pool, faults = Pool(), Faults()
+    with stand_in(pool, faults) as cognito:
+        aws_connection(cognito.endpoint)
+        path = tmp_path / "syncs.yaml"
+        monkeypatch.setenv("DIRECTORY_SYNC_CONFIG", str(path))
+        company = Company(pool, cognito, joget, path, settings(tmp_path / "staging"), faults)
+        company.configure()
+        yield company
