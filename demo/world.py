@@ -9,20 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from demo.airflow import environment
-from demo.aws import BUCKET, REGION, Aws, aws
+from demo.aws import BUCKET, Aws, aws
 from demo.mariadb import MariaDB, mariadb
 
 DATABASE = "jwdb"
 
-SETTINGS = """\
-syncs:
-  - name: default
-    schedule: null
-    user_pool_id: {pool_id}
-    region: {region}
-    organization: ORG-001
-    staging_url: s3://cognito_aws@{bucket}/staging
-"""
+SETTINGS = Path(__file__).parent / "syncs.yaml"
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,8 @@ class World:
         """Airflow's environment."""
         home = self.folder / "airflow"
         home.mkdir(exist_ok=True)
-        settings, joget_uri = self.folder / "syncs.yaml", self.joget.uri(DATABASE)
-        return environment(home, settings=settings, joget_uri=joget_uri, endpoint=self.aws.endpoint)
+        joget_uri = self.joget.uri(DATABASE)
+        return environment(home, settings=SETTINGS, joget_uri=joget_uri, endpoint=self.aws.endpoint)
 
     def newest_report(self) -> dict[str, Any]:
         """The report.json that was staged last."""
@@ -72,7 +64,4 @@ def world() -> Iterator[World]:
         folder = Path(name)
         with mariadb(folder / "mariadb") as joget, aws(folder / "aws") as cloud:
             joget.create_joget(DATABASE)
-            pool_id = cloud.seed()
-            settings = SETTINGS.format(pool_id=pool_id, region=REGION, bucket=BUCKET)
-            (folder / "syncs.yaml").write_text(settings, encoding="utf-8")
-            yield World(folder, joget, cloud, pool_id)
+            yield World(folder, joget, cloud, pool_id=cloud.seed())

@@ -1,5 +1,6 @@
 """What happens to whom: the design's rules, each over a real MariaDB with Joget's tables."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -586,6 +587,4 @@ def test_emoji_are_quarantined_where_joget_stores_none(company: Company, new_jog
 
 
 def _cycle(*lengths: int) -> Any:
-    import itertools
-
     return itertools.cycle(lengths)

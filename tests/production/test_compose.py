@@ -1,0 +1,204 @@
+"""docker-compose.yaml and Dockerfile, held to what the code needs, without an engine: each service's process natively."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from include.directory_sync import settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
+AIRFLOW_SERVICES = sorted(name for name in COMPOSE["services"] if name.startswith("airflow-"))
+IMAGE_ROOT = "/opt/airflow"
+
+SECRETS = {
+    "AIRFLOW_FERNET_KEY": "ZmFrZS1mZXJuZXQta2V5LW9mLTMyLWJ5dGVzLWxvbmc=",
+    "AIRFLOW_JWT_SECRET": "a secret",
+    "AIRFLOW_ADMIN_PASSWORD": "a password",
+}
+
+LOADS_EVERYTHING = """
+import json
+from airflow.dag_processing.dagbag import DagBag
+from airflow.configuration import conf
+import include.directory_sync.steps
+bag = DagBag(dag_folder=conf.get("core", "dags_folder"))
+print("ANSWER", json.dumps({"dags": sorted(bag.dags), "errors": list(bag.import_errors.values()),
+                            "executor": conf.get("core", "executor")}))
+"""
+
+
+def env_file(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+
+
+def interpolated(text: str, variables: dict[str, str]) -> str:
+    """A value as docker compose reads it: ${A}, ${A:-default}, ${A:?message}, and $$ for $."""
+
+    def replaced(found: re.Match[str]) -> str:
+        name, operator, rest = found["name"], found["operator"], found["rest"]
+        if variables.get(name):
+            return variables[name]
+        if operator == ":?":
+            raise LookupError(f"{name}: {rest}")
+        return rest or ""
+
+    pattern = r"(?<!\$)\$\{(?P<name>\w+)(?:(?P<operator>:[-?])(?P<rest>[^}]*))?\}"
+    return re.sub(pattern, replaced, text).replace("$$", "$")
+
+
+def environment(service: str, variables: dict[str, str]) -> dict[str, str]:
+    merged = COMPOSE["services"][service]["environment"]
+    return {name: interpolated(str(value), variables) for name, value in merged.items()}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the Dockerfile would fill, filled by the Dockerfile's own COPY lines."""
+    folder = tmp_path_factory.mktemp("image")
+    copies = re.findall(r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", dockerfile(), re.MULTILINE)
+    for source, target in copies:
+        (folder / target).symlink_to(ROOT / source)
+    return folder
+
+
+def dockerfile() -> str:
+    return (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("service", AIRFLOW_SERVICES)
+def test_each_service_imports_dag_and_include_in_its_own_environment(service: str, image: Path, tmp_path: Path) -> None:
+    settings_file = tmp_path / "syncs.yaml"
+    settings_file.write_text((ROOT / "include/syncs.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    translated = {
+        name: value.replace(f"{IMAGE_ROOT}/settings", str(tmp_path)).replace(IMAGE_ROOT, str(image))
+        for name, value in environment(service, SECRETS).items()
+    }
+    # The database is the one thing that importing doesn't need, and whose driver only the image has.
+    translated["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{tmp_path}/airflow.db"
+    # So is FAB, which guards the UI alone.
+    del translated["AIRFLOW__CORE__AUTH_MANAGER"]
+    answer = subprocess.run(
+        [sys.executable, "-c", LOADS_EVERYTHING],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AIRFLOW_HOME": str(tmp_path), **translated},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout.rpartition("ANSWER ")[2])
+    assert found == {"dags": ["cognito_to_joget"], "errors": [], "executor": "CeleryExecutor"}
+
+
+def test_the_services_are_those_of_the_official_file() -> None:
+    assert AIRFLOW_SERVICES == [
+        "airflow-apiserver",
+        "airflow-dag-processor",
+        "airflow-init",
+        "airflow-scheduler",
+        "airflow-triggerer",
+        "airflow-worker",
+    ]
+    assert {"postgres", "redis"} <= set(COMPOSE["services"])
+
+
+def test_all_services_share_the_secrets_the_settings_and_the_connections() -> None:
+    names = [
+        "AIRFLOW__API_AUTH__JWT_SECRET",
+        "AIRFLOW__CORE__FERNET_KEY",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "DIRECTORY_SYNC_CONFIG",
+        "AIRFLOW_CONN_COGNITO_AWS",
+        "AIRFLOW_CONN_JOGET_MYSQL",
+        "PYTHONPATH",
+    ]
+    first, *others = ({name: environment(service, SECRETS)[name] for name in names} for service in AIRFLOW_SERVICES)
+    assert all(other == first for other in others)
+    assert first["AIRFLOW__API_AUTH__JWT_SECRET"] == SECRETS["AIRFLOW_JWT_SECRET"]
+
+
+@pytest.mark.parametrize("missing", sorted(SECRETS))
+def test_a_secret_that_is_not_set_is_said_and_has_no_default(missing: str) -> None:
+    variables = {name: value for name, value in SECRETS.items() if name != missing}
+    with pytest.raises(LookupError, match=missing):
+        environment("airflow-init", variables)
+
+
+def test_every_host_in_an_environment_is_a_service() -> None:
+    hosts = set()
+    for service in AIRFLOW_SERVICES:
+        values = environment(service, SECRETS | env_file(ROOT / "demo/compose.env")).values()
+        hosts |= {urlsplit(url.strip('"')).hostname for value in values for url in re.findall(r'\S+://[^\s"]+', value)}
+    assert hosts == {"airflow-apiserver", "postgres", "redis", "aws", "joget-mysql"}
+    assert hosts <= set(COMPOSE["services"])
+
+
+def test_every_file_that_is_mounted_exists() -> None:
+    mounted = {
+        interpolated(volume, variables).partition(":")[0]
+        for variables in ({}, env_file(ROOT / "demo/compose.env"))
+        for service in COMPOSE["services"].values()
+        for volume in service.get("volumes", [])
+    }
+    files = {path for path in mounted if path.startswith("./")}
+    assert files == {"./include/syncs.yaml", "./demo/syncs.yaml", "./demo/joget.sql", "./demo"}
+    assert all((ROOT / path).exists() for path in files)
+    assert mounted - files == set(COMPOSE["volumes"])
+
+
+def test_the_ui_listens_on_the_loopback_interface_alone() -> None:
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert [interpolated(port, {}) for port in published] == ["127.0.0.1:8080:8080"]
+
+
+def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> None:
+    demo = {name for name, service in COMPOSE["services"].items() if service.get("profiles") == ["demo"]}
+    assert demo == {"joget-mysql", "aws", "aws-seed"}
+    assert COMPOSE["services"]["joget-mysql"]["image"].startswith("mysql:8")
+    assert COMPOSE["services"]["joget-mysql"]["command"][-1].endswith("utf8mb4_unicode_ci")
+    loaded = settings.load(ROOT / "demo/syncs.yaml")
+    assert (len(loaded.syncs), loaded.faults) == (1, ())
+    variables = env_file(ROOT / "demo/compose.env")
+    assert json.loads(environment("airflow-worker", variables)["AIRFLOW_CONN_COGNITO_AWS"])["conn_type"] == "aws"
+
+
+def test_the_example_of_the_environment_names_every_secret_and_holds_none() -> None:
+    example = env_file(ROOT / ".env.example")
+    assert set(SECRETS) <= set(example)
+    assert not any(example[name] for name in SECRETS)
+
+
+def test_the_versions_of_image_requirements_and_lock_agree() -> None:
+    lock = dict(re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;\\]+)", text("requirements.lock"), re.MULTILINE))
+    required = [
+        Requirement(line) for line in text("requirements.txt").splitlines() if line and not line.startswith("#")
+    ]
+    for requirement in required:
+        assert requirement.specifier.contains(lock[requirement.name]), requirement
+    assert f"FROM apache/airflow:{lock['apache-airflow']}-python3.12" in dockerfile()
+    assert {"apache-airflow", "apache-airflow-providers-amazon", "apache-airflow-providers-mysql", "pandas"} <= {
+        requirement.name for requirement in required
+    }
+
+
+def test_the_lock_holds_hashes_and_no_address() -> None:
+    lock = text("requirements.lock")
+    assert "://" not in lock
+    pinned: list[Any] = re.findall(r"^[\w.-]+==[^\n]*\\\n(?: +--hash=sha256:\w+)", lock, re.MULTILINE)
+    assert len(pinned) == len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
