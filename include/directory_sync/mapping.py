@@ -33,7 +33,8 @@ CONSOLE_GROUP_ID = re.compile(r"[0-9a-zA-Z_-]+")
 
 SLUG_LENGTH = 60
 
-BCP47 = r"^([A-Za-z]{2,3})(?:[-_][A-Za-z]{4})?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?$"
+LANGUAGE_REGION = r"^([A-Za-z]{2,3})(?:[-_][A-Za-z]{4})?[-_]([A-Za-z]{2}|[0-9]{3})$"
+LANGUAGE_SCRIPT = r"^([A-Za-z]{2,3})[-_][A-Za-z]{4}$"
 
 MAPPED = {
     "firstName": "first_name",
@@ -164,9 +165,9 @@ def _column(raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Se
 
 def _java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
     """en-US and zh-Hant-TW as Java's en_US and zh_TW; what is no such tag stays as it is."""
-    texts = pa.array(tags, pa.string())
-    java = pc.replace_substring_regex(texts, BCP47, r"\1_\2")
-    return pd.Series(pc.utf8_rtrim(java, "_").to_pandas(types_mapper=pd.ArrowDtype), index=tags.index)
+    java = pc.replace_substring_regex(pa.array(tags, pa.string()), LANGUAGE_REGION, r"\1_\2")
+    java = pc.replace_substring_regex(java, LANGUAGE_SCRIPT, r"\1")
+    return pd.Series(java.to_pandas(types_mapper=pd.ArrowDtype), index=tags.index)
 
 
 def _faults(users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> "pd.Series[str]":

@@ -1,6 +1,7 @@
 """One transaction, one lock, retried at any moment."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import MySQLdb
@@ -10,6 +11,7 @@ from include.directory_sync import loading, staging
 from include.directory_sync.errors import TransientError
 from include.directory_sync.joget import ledger, writing
 from include.directory_sync.joget.database import session
+from include.directory_sync.plan import make_plan
 from tests.company import Company, counts
 from tests.stand_in import user
 
@@ -87,17 +89,16 @@ def test_what_joget_changed_between_reading_and_writing_is_planned_again(
     company.pool.users = [user(ANA, given_name="One")]
     company.run()
     company.pool.users = [user(ANA, given_name="Two"), user(BOB)]
-    interferences = iter(
-        [
-            lambda: company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = %s", (ANA,)),
-            lambda: company.joget.add_user(BOB),
-        ]
-    )
+    changes: list[Callable[[], object]] = [
+        lambda: company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = %s", (ANA,)),
+        lambda: company.joget.add_user(BOB),
+    ]
     send = writing.Apply._send
 
     def interfere(self: writing.Apply) -> None:
         send(self)
-        next(interferences, list)()
+        if changes:
+            changes.pop(0)()
 
     monkeypatch.setattr(writing.Apply, "_send", interfere)
     report = company.run()
@@ -202,7 +203,7 @@ def test_the_sync_never_makes_joget_wait_while_it_plans(company: Company, monkey
     company.run()
     console = company.joget.server.connect(company.joget.name)
     console.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
-    plan = loading.make_plan
+    plan = make_plan
 
     def planning(*arguments: Any, **options: Any) -> Any:
         console.cursor().execute("UPDATE dir_user SET email = email WHERE id = %s", (ANA,))

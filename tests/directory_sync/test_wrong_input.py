@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from demo.processes import free_port
-from include.directory_sync import steps
+from include.directory_sync import snapshot, steps
 from include.directory_sync.errors import PermanentError, TransientError
 from tests.company import Company, attempt
 from tests.stand_in import user
@@ -206,7 +206,7 @@ def test_an_unforeseen_error_names_its_place_and_no_value(company: Company, monk
     def broken(*_: Any) -> None:
         raise ValueError("Secret Name")
 
-    monkeypatch.setattr(steps.snapshot, "user_row", broken)
+    monkeypatch.setattr(snapshot, "user_row", broken)
     company.pool.users = [user("ana@example.org")]
     text = refused(company, TransientError)
     assert "ValueError at" in text

@@ -1,4 +1,4 @@
-"""docker-compose.yaml and Dockerfile, held to what the code needs, without an engine: each service's process natively."""
+"""docker-compose.yaml and Dockerfile, held to what the code needs: each service's process, natively."""
 
 import json
 import os

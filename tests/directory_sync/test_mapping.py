@@ -1,0 +1,222 @@
+"""From the snapshot to Joget's columns, without any server."""
+
+import string
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.directory_sync import mapping, snapshot
+from include.directory_sync.frames import from_rows
+from include.directory_sync.mapping import Desired
+from include.directory_sync.settings import Mapping, Scope
+
+POOL_ID = "us-east-1_Example1"
+
+
+def transformed(
+    *users: dict[str, Any],
+    groups: tuple[str, ...] = (),
+    memberships: tuple[tuple[str, str], ...] = (),
+    settings: Mapping | None = None,
+    scope: Scope | None = None,
+) -> Desired:
+    settings = settings or Mapping()
+    rows = [snapshot.user_row(user, settings.attributes) for user in users]
+    return mapping.transform(
+        from_rows(rows, snapshot.users_schema(settings.attributes)),
+        from_rows([{"group_name": name} for name in groups], snapshot.GROUPS),
+        from_rows([{"group_name": name, "sub": sub} for sub, name in memberships], snapshot.MEMBERSHIPS),
+        mapping=settings,
+        scope=scope or Scope(),
+        user_pool_id=POOL_ID,
+    )
+
+
+def listed(
+    sub: str | None = "s1", *, enabled: bool = True, status: str = "CONFIRMED", **attributes: str
+) -> dict[str, Any]:
+    """A user as ListUsers gives it; `custom__x` is the attribute custom:x."""
+    values = {"email": "ana@example.org", "given_name": "Ana", "family_name": "Lima", **attributes}
+    if sub is not None:
+        values["sub"] = sub
+    pairs = [{"Name": name.replace("__", ":"), "Value": value} for name, value in values.items()]
+    return {"Username": "Google_17", "Attributes": pairs, "Enabled": enabled, "UserStatus": status}
+
+
+def only(desired: Desired) -> dict[str, Any]:
+    row = desired.users.astype(object).where(desired.users.notna(), None).iloc[0]
+    return {str(column): value for column, value in row.items()}
+
+
+def test_the_plugins_mapping_is_the_default() -> None:
+    assert only(transformed(listed())) == {
+        "sub": "s1",
+        "username": "ana@example.org",
+        "firstName": "Ana",
+        "lastName": "Lima",
+        "email": "ana@example.org",
+        "timeZone": "",
+        "locale": "",
+        "active": True,
+        "creatable": True,
+        "verdict": "mapped",
+        "reason": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "login"),
+    [
+        ("email", "ana@example.org"),
+        ("sub", "s1"),
+        ("cognito_username", "Google_17"),
+        ("preferred_username_or_email", "ana"),
+        ("custom:login", "a.lima"),
+    ],
+)
+def test_the_login_comes_from_the_attribute_in_the_settings(rule: str, login: str) -> None:
+    user = listed(preferred_username="ana", custom__login="a.lima")
+    assert only(transformed(user, settings=Mapping(username=rule)))["username"] == login
+
+
+@pytest.mark.parametrize("preferred", [{}, {"preferred_username": ""}])
+def test_without_a_preferred_username_the_email_is_the_login(preferred: dict[str, Any]) -> None:
+    desired = transformed(listed(**preferred), settings=Mapping(username="preferred_username_or_email"))
+    assert only(desired)["username"] == "ana@example.org"
+
+
+@pytest.mark.parametrize("given_name", ["", "   "])
+def test_a_first_name_is_never_empty_since_joget_would_print_null(given_name: str) -> None:
+    assert only(transformed(listed(given_name=given_name)))["firstName"] == "ana@example.org"
+
+
+def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None:
+    settings = Mapping(username="sub", first_name=None, last_name=None, email=None, time_zone=None, locale=None)
+    row = only(transformed(listed(), settings=settings))
+    assert [row[column] for column in mapping.MAPPED] == ["s1", "", "", None, None]
+
+
+@pytest.mark.parametrize(
+    ("tag", "java"),
+    [
+        ("en-US", "en_US"),
+        ("en_US", "en_US"),
+        ("pt", "pt"),
+        ("zh-Hant-TW", "zh_TW"),
+        ("es-419", "es_419"),
+        ("sr-Latn", "sr"),
+        ("Klingon, please", "Klingon, please"),
+        ("_", "_"),
+        ("", ""),
+    ],
+)
+def test_locales_take_javas_form_and_what_is_none_stays(tag: str, java: str) -> None:
+    assert only(transformed(listed(locale=tag)))["locale"] == java
+
+
+def test_statuses_outside_the_scope_are_frozen_and_archived_ones_deactivate_but_are_not_created() -> None:
+    assert only(transformed(listed(status="UNCONFIRMED")))["verdict"] == "frozen"
+    assert only(transformed(listed(status="SOMETHING_NEW")))["reason"] == "status SOMETHING_NEW isn't in scope"
+    archived = only(transformed(listed(status="ARCHIVED")))
+    assert (archived["verdict"], archived["active"], archived["creatable"]) == ("mapped", False, False)
+    assert only(transformed(listed(enabled=False)))["active"] is False
+
+
+def test_a_user_without_a_sub_or_with_an_impossible_one_is_quarantined() -> None:
+    assert transformed(listed(None)).quarantine.to_dict("records") == [
+        {"entity": "user", "key": "", "reason": "the user has no sub"}
+    ]
+    assert only(transformed(listed("s 1")))["verdict"] == "quarantined"
+
+
+def test_a_user_who_was_listed_twice_counts_once_with_his_newest_values() -> None:
+    old, new = listed(given_name="Old"), listed(given_name="New")
+    old["UserLastModifiedDate"] = pd.Timestamp("2026-01-01", tz="UTC")
+    new["UserLastModifiedDate"] = pd.Timestamp("2026-01-02", tz="UTC")
+    for users in ((old, new), (new, old)):
+        desired = transformed(*users)
+        assert desired.users["firstName"].tolist() == ["New"]
+
+
+def test_memberships_are_between_listed_users_and_listed_groups_each_once() -> None:
+    desired = transformed(
+        listed(), groups=("A",), memberships=(("s1", "A"), ("s1", "A"), ("newcomer", "A"), ("s1", "gone"))
+    )
+    assert desired.memberships.to_dict("records") == [{"sub": "s1", "group_name": "A"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "slug"),
+    [
+        ("JogetGroup1", "JogetGroup1", "JogetGroup1"),
+        ("Ventes/Île", None, "Ventes-Ile"),
+        ("a,b;c", None, "a-b-c"),
+        ("部長", None, "group"),
+        ("--", "--", "group"),
+    ],
+)
+def test_group_ids_are_the_name_where_the_console_takes_it_else_a_slug_with_a_hash(
+    name: str, plain: str | None, slug: str
+) -> None:
+    group = transformed(groups=(name,)).groups.iloc[0]
+    assert (group["plain_id"] if pd.notna(group["plain_id"]) else None) == plain
+    assert group["hashed_id"].rpartition("-")[0] == slug
+
+
+def test_groups_of_federation_are_out_of_scope() -> None:
+    groups = transformed(groups=(f"{POOL_ID}_Google", "A"), scope=Scope(exclude_groups=("B*",))).groups
+    assert dict(zip(groups["group_name"], groups["verdict"], strict=True)) == {
+        f"{POOL_ID}_Google": "frozen",
+        "A": "mapped",
+    }
+
+
+@given(st.text(min_size=1, max_size=128))
+def test_every_group_name_gets_an_id_that_the_console_takes_and_that_never_changes(name: str) -> None:
+    name = name.encode("utf-8", "replace").decode()
+    group_id = mapping.hashed_group_id(name)
+    assert mapping.CONSOLE_GROUP_ID.fullmatch(group_id)
+    assert len(group_id) <= 100
+    assert group_id == mapping.hashed_group_id(name)
+
+
+users = st.lists(
+    st.builds(
+        listed,
+        st.sampled_from(["a", "b", "c", "d", None]),
+        enabled=st.booleans(),
+        status=st.sampled_from(["CONFIRMED", "ARCHIVED", "UNCONFIRMED"]),
+        email=st.text(st.characters(exclude_categories=["Cs"]), max_size=120),
+        given_name=st.text(max_size=300),
+        locale=st.text(string.ascii_letters + "-_", max_size=8),
+    ),
+    max_size=6,
+)
+
+
+@given(users)
+def test_every_listed_sub_gets_exactly_one_verdict_and_values_arrive_exactly(pool: list[dict[str, Any]]) -> None:
+    desired = transformed(*pool).users
+    known = desired[desired["sub"].notna()]
+    subs = {pair["Value"] for user in pool for pair in user["Attributes"] if pair["Name"] == "sub"}
+    assert sorted(known["sub"]) == sorted(subs)
+    assert desired["verdict"].isin(["mapped", "frozen", "quarantined"]).all()
+    emails = {pair["Value"] for user in pool for pair in user["Attributes"] if pair["Name"] == "email"}
+    for row in desired[desired["verdict"] == "mapped"].to_dict("records"):
+        assert row["username"] in emails
+        assert 0 < len(row["username"]) <= mapping.LOGIN_LENGTH
+        assert 0 < len(row["firstName"]) <= mapping.COLUMN_LENGTH
+
+
+@given(users, st.randoms())
+def test_the_order_of_the_listing_does_not_matter(pool: list[dict[str, Any]], random: Any) -> None:
+    each_once = list({str(user["Attributes"]): user for user in pool}.values())
+    subs = [next((p["Value"] for p in user["Attributes"] if p["Name"] == "sub"), None) for user in each_once]
+    pool = [user for at, user in enumerate(each_once) if subs[at] not in subs[:at]]
+    shuffled = pool.copy()
+    random.shuffle(shuffled)
+    first, second = (transformed(*listing).users.sort_values("sub", ignore_index=True) for listing in (pool, shuffled))
+    assert first.equals(second)
