@@ -27,6 +27,9 @@ from include.directory_sync.settings import Sync
 
 log = logging.getLogger(__name__)
 
+# At DEBUG, botocore logs whole answers of Cognito and whole files for S3: names, emails and attributes.
+logging.getLogger("botocore").setLevel(logging.INFO)
+
 PAGE = 60
 """Cognito's largest page (API reference, ListUsers, Limit)."""
 
@@ -188,7 +191,7 @@ class UserPool:
             ) from None
         else:
             return
-        raise self._error(operation, code, status)
+        raise self._error(operation, code, status) from None
 
     def _error(self, operation: str, code: str, status: int) -> Exception:
         region = self._client.meta.region_name

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any
@@ -80,10 +80,12 @@ class Folder:
     @contextmanager
     def rows(self, name: str, schema: pa.Schema) -> Iterator[FrameWriter]:
         """Stream rows into a Parquet file, in memory that doesn't grow with them."""
-        with _store_errors(self.url), _create(f"{self.url}/{name}") as file:
-            writer = FrameWriter(file, schema)
+        with (
+            _store_errors(self.url),
+            _create(f"{self.url}/{name}") as file,
+            closing(FrameWriter(file, schema)) as writer,
+        ):
             yield writer
-            writer.close()
         self._files[name] = StagedFile(rows=writer.rows, sha256=file.sha256)
 
     def frame(self, name: str, frame: pd.DataFrame) -> None:

@@ -92,7 +92,7 @@ class Database:
             ours = translated(error, about, self._conn_id)
         else:
             return
-        raise ours
+        raise ours from None
 
 
 def connect(conn_id: str) -> Database:
@@ -113,7 +113,7 @@ def connect(conn_id: str) -> Database:
         database = Database(opened, conn_id)
         database.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00'", about="the session")
         return database
-    raise ours
+    raise ours from None
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""The DAG files: what Airflow sees of valid and of faulty settings."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.directory_sync.errors import ConflictError, PermanentError, SettingsError, TransientError
+from tests.directory_sync.test_settings import sync
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def dag_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    def load(*syncs: Any) -> Any:
+        path = tmp_path / "syncs.yaml"
+        path.write_text(yaml.safe_dump({"syncs": list(syncs)}), encoding="utf-8")
+        monkeypatch.setenv("DIRECTORY_SYNC_CONFIG", str(path))
+        return DagBag(dag_folder=str(ROOT / "dags"))
+
+    return load
+
+
+def test_each_valid_sync_is_a_dag_of_four_tasks_one_after_the_other(dag_bag: Any) -> None:
+    bag = dag_bag(sync(schedule="0 * * * *"), sync(name="emea", organization="ORG-2", airflow_pool="cognito"))
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == ["cognito_to_joget", "cognito_to_joget_emea"]
+    dag = bag.dags["cognito_to_joget"]
+    downstream = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
+    assert downstream == {
+        "extract_users": ["extract_groups", "transform"],
+        "extract_groups": ["transform"],
+        "transform": ["load"],
+        "load": [],
+    }
+    assert (dag.catchup, dag.max_active_runs, dag.schedule) == (False, 1, "0 * * * *")
+    assert all(task.execution_timeout > timedelta(minutes=30) for task in dag.tasks)
+    pools = {task.task_id: task.pool for task in bag.dags["cognito_to_joget_emea"].tasks}
+    assert pools == {
+        "extract_users": "cognito",
+        "extract_groups": "cognito",
+        "transform": "default_pool",
+        "load": "default_pool",
+    }
+    assert bag.dags["cognito_to_joget_emea"].schedule is None, "by hand only"
+
+
+def test_a_dag_is_paused_when_it_is_first_seen_as_airflow_is_set_by_default(dag_bag: Any) -> None:
+    from airflow.configuration import conf
+
+    assert dag_bag(sync()).dags["cognito_to_joget"].is_paused_upon_creation is None
+    assert conf.getboolean("core", "dags_are_paused_at_creation")
+
+
+def test_a_faulty_sync_is_an_import_error_with_every_fault_and_the_valid_dags_stay(dag_bag: Any) -> None:
+    bag = dag_bag(sync(), sync(name="emea", organization="ORG-2", colour="blue", limits={"floor": "x"}))
+    assert sorted(bag.dags) == ["cognito_to_joget"]
+    ((path, error),) = bag.import_errors.items()
+    assert path.endswith("cognito_to_joget_faults.py")
+    assert SettingsError.__name__ in error
+    assert "sync 'emea': colour: unknown setting" in error
+    assert "sync 'emea': limits.floor: Input should be a valid integer" in error
+
+
+def test_a_missing_settings_file_is_an_import_error(
+    dag_bag: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("DIRECTORY_SYNC_CONFIG", str(tmp_path / "nowhere.yaml"))
+    bag = DagBag(dag_folder=str(ROOT / "dags"))
+    assert not bag.dags
+    assert "set DIRECTORY_SYNC_CONFIG" in next(iter(bag.import_errors.values()))
+
+
+def test_the_form_is_described_and_every_default_is_valid(dag_bag: Any) -> None:
+    from include.directory_sync.run import Parameters
+
+    dag = dag_bag(sync())
+    params = dag.dags["cognito_to_joget"].params
+    assert set(params) == set(Parameters.model_fields)
+    params.validate()
+    for name in params:
+        schema = params.get_param(name).schema
+        assert params.get_param(name).description, name
+        assert schema["title"], name
+    assert "Joget" in dag.dags["cognito_to_joget"].doc_md
+
+
+def test_permanent_errors_fail_at_once_and_transient_ones_are_retried_with_growing_delays(dag_bag: Any) -> None:
+    from airflow.sdk import RetryAction
+
+    for task in dag_bag(sync()).dags["cognito_to_joget"].tasks:
+        decide = task.retry_policy.evaluate
+        assert decide(PermanentError("x"), 1, 5).action is RetryAction.FAIL
+        assert decide(SettingsError("x"), 1, 5).action is RetryAction.FAIL
+        for error in (TransientError("x"), ConflictError("x")):
+            decision = decide(error, 1, 5)
+            assert decision.action is RetryAction.RETRY
+            assert decision.retry_delay is None, "a delay in a rule is fixed, and would override the growing one"
+        assert task.retry_exponential_backoff == 2.0
+        assert (task.retries, task.retry_delay) == (5, timedelta(seconds=30))
+        assert task.max_retry_delay == timedelta(minutes=15)
+
+
+def test_parsing_imports_neither_pandas_nor_a_database_driver(tmp_path: Path) -> None:
+    """Airflow parses DAG files all the time; what only tasks need is imported by tasks."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.path.insert(0, '.'); import airflow.sdk; before = set(sys.modules); "
+        "import dags.cognito_to_joget; new = set(sys.modules) - before; "
+        "print(sorted({'pandas', 'pyarrow', 'MySQLdb', 'botocore'} & new))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,100 @@
+"""Staging on a folder and on S3: write-once folders that a manifest makes exist."""
+
+import os
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from demo.aws import Aws
+from include.directory_sync import staging
+from include.directory_sync.errors import PermanentError, TransientError
+from include.directory_sync.frames import from_rows
+from include.directory_sync.run import Run
+from include.directory_sync.settings import Sync
+from tests.directory_sync.test_settings import sync
+
+SCHEMA = pa.schema([("sub", pa.string()), ("count", pa.int64())])
+AT = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@pytest.fixture(params=["file", "s3"])
+def run(request: pytest.FixtureRequest, tmp_path: Path, moto: Aws, aws_connection: Callable[[str], None]) -> Run:
+    url = f"file://{tmp_path}/staging"
+    if request.param == "s3":
+        aws_connection(moto.endpoint)
+        moto.client("s3").create_bucket(Bucket="staging-tests")
+        url = "s3://cognito_aws@staging-tests/some/prefix"
+    run_id = f"scheduled__2026-11-23T00:00:00+00:00 {tmp_path.name}"
+    return Run(run_id=run_id, sync=Sync.model_validate(sync(staging_url=url)), dry_run=False)
+
+
+def test_what_was_staged_is_read_back_with_its_types(run: Run) -> None:
+    staging.require_access(run.sync.staging_url)
+    folder = staging.open_folder(run, "transform.1.abc")
+    frame = from_rows([{"sub": "é 🎉 \\N\t%", "count": None}, {"sub": None, "count": 2**60}], SCHEMA)
+    folder.frame("a.parquet", frame)
+    with folder.rows("b.parquet", SCHEMA) as rows:
+        rows.write([{"sub": "x", "count": 1}])
+        rows.write([])
+    folder.json("c.json", {"ä": [1]})
+    sealed = folder.seal(snapshot_at=AT, counts={"rows": 2}, complete=True)
+    read = staging.read_manifest(sealed.url)
+    assert read == sealed
+    assert staging.read_frame(read, "a.parquet").equals(frame)
+    assert staging.read_frame(read, "b.parquet").to_dict("records") == [{"sub": "x", "count": 1}]
+    assert staging.read_json(read, "c.json") == {"ä": [1]}
+    assert {name: file.rows for name, file in read.files.items()} == {"a.parquet": 2, "b.parquet": 1, "c.json": 1}
+    assert "/default/us-east-1_Example1/scheduled__2026-11-23T00%3A00%3A00%2B00%3A00%20" in sealed.url
+
+
+def test_without_its_manifest_nothing_exists(run: Run) -> None:
+    folder = staging.open_folder(run, "transform.1.abc")
+    folder.json("c.json", {})
+    with pytest.raises(PermanentError, match="Staging has nothing at"):
+        staging.read_manifest(folder.url)
+
+
+def test_a_file_that_the_manifest_does_not_name_does_not_exist(run: Run) -> None:
+    folder = staging.open_folder(run, "transform.1.abc")
+    sealed = folder.seal(snapshot_at=AT, counts={}, complete=True)
+    folder.json("late.json", {})
+    with pytest.raises(PermanentError, match=r"late\.json"):
+        staging.read_json(staging.read_manifest(sealed.url), "late.json")
+
+
+def test_rows_are_streamed_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "ROWS_IN_A_PART", 1000)
+    folder = staging.open_folder(run, "extract_users.1.abc")
+
+    def peak(pages: int) -> int:
+        tracemalloc.start()
+        with folder.rows(f"{pages}.parquet", SCHEMA) as rows:
+            for page in range(pages):
+                rows.write([{"sub": f"{page}-{number}", "count": number} for number in range(100)])
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(400) < 2 * peak(40), "ten times the pages, and not even twice the memory"
+
+
+def test_a_store_that_is_down_is_transient(
+    tmp_path: Path, aws_connection: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws_connection("http://127.0.0.1:9")
+    # Airflow keeps the store of a Connection for the life of a process, so this is a Connection of its own.
+    monkeypatch.setenv("AIRFLOW_CONN_DOWN", os.environ["AIRFLOW_CONN_COGNITO_AWS"])
+    run = Run(run_id="r", sync=Sync.model_validate(sync(staging_url="s3://down@bucket/p")), dry_run=False)
+    with pytest.raises(TransientError, match="can't be reached"):
+        staging.open_folder(run, "a.1.b").json("c.json", {})
+
+
+def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    run = Run(run_id="r", sync=Sync.model_validate(sync(staging_url=f"file://{tmp_path}/file")), dry_run=False)
+    with pytest.raises((PermanentError, TransientError), match="Staging at"):
+        staging.open_folder(run, "a.1.b").json("c.json", {})
