@@ -1,13 +1,13 @@
 """Servers as processes of our own: started on free ports, awaited, and stopped by their process id."""
 
-import os
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 STOP_SECONDS = 20
 
@@ -77,17 +77,26 @@ def _await(name: str, process: "subprocess.Popen[bytes]", log: Path, ready: Call
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the whole group to end, insist after a while, and wait until it has."""
-    for signal_ in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, signal_)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    """Ask the process and all its descendants to end, wait until they have, and insist after a while."""
+    with suppress(psutil.NoSuchProcess):
+        server_ = psutil.Process(process.pid)
+        family = [server_, *server_.children(recursive=True)]
+        for stop in (psutil.Process.terminate, psutil.Process.kill):
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    stop(member)
+            deadline = time.monotonic() + STOP_SECONDS
+            while any(map(runs, family)) and time.monotonic() < deadline:
+                process.poll()
+                time.sleep(0.1)
     process.wait()
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process still does: one that ended but wasn't waited for (a container may lack who does) doesn't."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def tail(log: Path, lines: int = 20) -> str:

@@ -11,9 +11,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from demo.__main__ import differences
 from demo.aws import Aws
-from demo.processes import free_port, listens
+from demo.processes import free_port, listens, runs
 from demo.world import SETTINGS
 from include.directory_sync import settings
 
@@ -72,20 +74,20 @@ def test_up_serves_a_dag_ready_to_trigger_and_stops_everything_at_ctrl_c() -> No
     try:
         assert f"http://127.0.0.1:{port}" in "".join(printed)
         assert _request(port, "monitor/health")["scheduler"]["status"] == "healthy"
-        runs = "dags/cognito_to_joget/dagRuns"
-        good = _request(port, runs, {"logical_date": None, "conf": {}})["dag_run_id"]
+        url = "dags/cognito_to_joget/dagRuns"
+        good = _request(port, url, {"logical_date": None, "conf": {}})["dag_run_id"]
         assert _ended(port, good) == "success"
-        bad = _request(port, runs, {"logical_date": None, "conf": {"dryrun": True}})["dag_run_id"]
+        bad = _request(port, url, {"logical_date": None, "conf": {"dryrun": True}})["dag_run_id"]
         assert _ended(port, bad) == "failed"
-        tasks = _request(port, f"{runs}/{urllib.request.quote(bad)}/taskInstances")["task_instances"]  # type: ignore[attr-defined]
+        tasks = _request(port, f"{url}/{urllib.request.quote(bad)}/taskInstances")["task_instances"]  # type: ignore[attr-defined]
         assert {task["task_id"]: task["try_number"] for task in tasks}["extract_users"] == 1
     finally:
-        children = _descendants(process.pid)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert process.returncode == 130
     assert len(children) > 3
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    assert [child for child in children if runs(child)] == []
     assert not listens(port)
 
 
@@ -121,21 +123,3 @@ def _ended(port: int, run_id: str) -> str:
             return state
         time.sleep(1)
     return "never"
-
-
-def _descendants(pid: int) -> list[int]:
-    """All processes below one, by /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
