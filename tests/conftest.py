@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from tests.company import Company
+
+# A shared machine's pauses are no faults: no test asserts a time.
+hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)
+hypothesis.settings.load_profile("shared")
 
 # Airflow reads its environment when it is first imported.
 AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="directory-sync-tests-")

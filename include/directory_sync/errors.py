@@ -2,7 +2,8 @@
 
     DirectorySyncError
     ├── PermanentError       retrying can't help: settings, rights, names that don't exist
-    │   └── SettingsError    the settings file, with every fault of it
+    │   ├── SettingsError    the settings file, with every fault of it
+    │   └── RefusedRowError  the database refuses what a row holds
     └── TransientError       the next attempt may succeed: throttling, time-outs, lost connections
         └── ConflictError    somebody else wrote the same rows meanwhile: plan again
 
@@ -25,6 +26,10 @@ class PermanentError(DirectorySyncError):
 
 class SettingsError(PermanentError):
     """The settings file is wrong; the text lists every fault."""
+
+
+class RefusedRowError(PermanentError):
+    """The database refuses a statement for what a row holds: a constraint or trigger of its own, a shorter column."""
 
 
 class TransientError(DirectorySyncError):

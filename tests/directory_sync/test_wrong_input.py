@@ -11,7 +11,7 @@ from demo.processes import free_port
 from include.directory_sync import snapshot, steps
 from include.directory_sync.errors import PermanentError, TransientError
 from tests.company import Company, attempt
-from tests.stand_in import user
+from tests.stand_in import sub_of, user
 
 READS = "SELECT ON {}.dir_role", "SELECT ON {}.dir_organization"
 WRITES = tuple(
@@ -184,14 +184,18 @@ def test_a_missing_right_names_it_and_nothing_is_written(company: Company, accou
     assert "right INSERT on dir_user_role" in text
 
 
-def test_database_errors_quote_no_value(company: Company) -> None:
-    company.pool.users = [user("ana@example.org", given_name="Secret Name"), user("bob@example.org")]
+def test_a_database_error_names_code_table_and_sub_and_quotes_no_value(company: Company) -> None:
+    people = [user(f"person{number}@example.org") for number in range(11)]
+    secret = user("ana@example.org", given_name="Secret Name")
+    company.pool.users, company.pool.members = [*people, secret], {"Sales": [secret, *people]}
     company.joget.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW IF NEW.firstName = 'Secret Name' THEN "
         "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no Secret Name, no ana@example.org'; END IF"
     )
     text = refused(company)
     assert "MySQL error 1644 on dir_user" in text
+    assert f"refuses the rows of sub {sub_of(secret)}." in text
+    assert company.usernames() == []
     assert "Secret" not in text
     assert "ana@" not in text
 

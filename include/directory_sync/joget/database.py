@@ -12,7 +12,13 @@ import pyarrow as pa
 from airflow.providers.mysql.hooks.mysql import MySqlHook
 
 from include.directory_sync import connections
-from include.directory_sync.errors import ConflictError, DirectorySyncError, PermanentError, TransientError
+from include.directory_sync.errors import (
+    ConflictError,
+    DirectorySyncError,
+    PermanentError,
+    RefusedRowError,
+    TransientError,
+)
 from include.directory_sync.frames import from_table
 
 ROWS_IN_A_BATCH = 5_000
@@ -150,7 +156,7 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
         )
     if isinstance(error, MySQLdb.OperationalError) and code >= 2000:  # noqa: PLR2004 - the client library's own codes
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")
-    return PermanentError(f"MySQL error {code} on {about}; the run was rolled back and nothing was written.")
+    return RefusedRowError(f"MySQL error {code} on {about}; the run was rolled back and nothing was written.")
 
 
 def _column(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:

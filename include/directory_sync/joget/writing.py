@@ -3,12 +3,12 @@
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pandas as pd
 
-from include.directory_sync.errors import ConflictError, PermanentError
+from include.directory_sync.errors import ConflictError, DirectorySyncError, PermanentError, RefusedRowError
 from include.directory_sync.frames import TEXT
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import ASCII, RunRow
@@ -20,6 +20,14 @@ GROUPS = "directory_sync_group_change"
 ROLES = "directory_sync_role_change"
 EMPLOYMENTS = "directory_sync_employment_change"
 MEMBERSHIPS = "directory_sync_membership_change"
+
+
+class _TriedError(Exception):
+    """Ends a trial before its COMMIT."""
+
+
+def _roll_back() -> None:
+    raise _TriedError
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,16 @@ class Apply:
     def run(self) -> None:
         """Write everything or nothing.
 
-        Raises ConflictError where Joget or the ledger changed since the plan was made: plan again.
+        Raises ConflictError where Joget or the ledger changed since the plan was made: plan again. Raises
+        RefusedRowError that names the sub where the database refuses a user's row.
         """
+        try:
+            self._run()
+        except RefusedRowError as error:
+            sub = self._refused_sub()
+            raise RefusedRowError(f"{error} It refuses the rows of sub {sub}." if sub else str(error)) from None
+
+    def _run(self) -> None:
         self._send()
         with self.database.transaction("READ COMMITTED"):
             self._take_turn()
@@ -52,6 +68,26 @@ class Apply:
             self._write_ledger()
             self._verify()
             self.publish()
+
+    def _refused_sub(self) -> str | None:
+        """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
+        subs = sorted(set(self.row.plan.safe["sub"].dropna()))
+        while len(subs) > 1:
+            half = subs[: len(subs) // 2]
+            subs = half if self._refuses(half) else subs[len(half) :]
+        return subs[0] if subs and self._refuses(subs) else None
+
+    def _refuses(self, subs: list[str]) -> bool:
+        plan = self.row.plan
+        changes = plan.changes[plan.changes["sub"].isna() | plan.changes["sub"].isin(subs)]
+        row = replace(self.row, plan=replace(plan, changes=changes))
+        try:
+            replace(self, row=row, publish=_roll_back)._run()
+        except RefusedRowError:
+            return True
+        except (_TriedError, DirectorySyncError):
+            return False
+        raise AssertionError("a trial always ends in its roll-back")
 
     def _send(self) -> None:
         """Send the plan into temporary tables, before the transaction: DDL commits."""

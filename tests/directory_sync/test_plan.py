@@ -1,0 +1,269 @@
+"""What holds for the plan of any pool, any Joget and any ledger."""
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.directory_sync import mapping
+from include.directory_sync.frames import from_rows
+from include.directory_sync.mapping import Desired, hashed_group_id
+from include.directory_sync.plan import Current, Plan, current, make_plan
+from include.directory_sync.run import Run
+from include.directory_sync.settings import Policies, Sync
+from tests.stand_in import POOL_ID
+
+SUBS = [f"sub-{number}" for number in range(6)]
+LOGINS = ["ana", "ANA", "bob", "Bob", "eve", "strasse", "straße", "admin"]
+GROUP_NAMES = ["Sales", "SALES", "Board", "A/B"]
+
+
+def key(text: str) -> str:
+    """What the database's collation does, as far as these logins need it."""
+    return text.casefold()
+
+
+@st.composite
+def desired_users(draw: Any) -> list[dict[str, Any]]:
+    users = []
+    for sub in draw(st.lists(st.sampled_from(SUBS), unique=True)):
+        verdict = draw(st.sampled_from(["mapped", "mapped", "mapped", "frozen", "quarantined"]))
+        users.append(
+            {
+                "sub": sub,
+                "username": draw(st.sampled_from(LOGINS)),
+                "firstName": draw(st.sampled_from(["A", "B"])),
+                "lastName": draw(st.sampled_from(["", "x"])),
+                "email": "",
+                "timeZone": draw(st.sampled_from([None, "Europe/Berlin"])),
+                "locale": None,
+                "active": draw(st.booleans()),
+                "creatable": draw(st.booleans()),
+                "verdict": verdict,
+                "reason": None if verdict == "mapped" else "a reason",
+            }
+        )
+    return users
+
+
+@st.composite
+def joget_users(draw: Any) -> list[dict[str, Any]]:
+    users = []
+    for login in draw(st.lists(st.sampled_from(LOGINS), unique_by=key)):
+        username = draw(st.sampled_from([login, login, login, "other"]))
+        users.append(
+            {
+                "id": login,
+                "username": username,
+                "firstName": draw(st.sampled_from(["A", "B", None])),
+                "lastName": "",
+                "email": draw(st.sampled_from(["", None])),
+                "active": draw(st.sampled_from([0, 1, None])),
+                "timeZone": "0",
+                "locale": None,
+                "has_password": draw(st.booleans()),
+                "is_admin": draw(st.booleans()),
+                "has_role_user": draw(st.booleans()),
+                "has_employment": draw(st.booleans()),
+                "id_key": key(login),
+                "username_key": key(username),
+            }
+        )
+    return users
+
+
+@st.composite
+def worlds(draw: Any) -> tuple[Run, Desired, Current]:
+    users, groups = draw(desired_users()), draw(st.lists(st.sampled_from(GROUP_NAMES), unique=True))
+    in_joget = draw(joget_users())
+    ids = {user["id_key"]: user["id"] for user in in_joget}
+    linked = draw(st.dictionaries(st.sampled_from(SUBS), st.sampled_from(LOGINS)))
+    by_key = {key(login): (sub, ids.get(key(login), login)) for sub, login in linked.items()}
+    links = [
+        {
+            "sync": "default",
+            "user_pool_id": POOL_ID if draw(st.integers(0, 4)) else "us-east-1_Other",
+            "sub": sub,
+            "user_id": user_id,
+            "state": draw(st.sampled_from(["active", "deactivated"])),
+            "user_key": user_key,
+        }
+        for user_key, (sub, user_id) in by_key.items()
+    ]
+    joget_groups = draw(st.lists(st.sampled_from([*GROUP_NAMES[:3], "local"]), unique_by=key))
+    group_rows = [
+        {
+            "id": name,
+            "name": draw(st.sampled_from([name, "other"])),
+            "organizationId": draw(st.sampled_from(["ORG-001", "ORG-2", None])),
+            "id_key": key(name),
+        }
+        for name in joget_groups
+    ]
+    linked_names = draw(st.lists(st.sampled_from(GROUP_NAMES), unique_by=key))
+    group_links = [
+        {
+            "sync": "default",
+            "user_pool_id": POOL_ID,
+            "group_name": name,
+            "group_id": next((row["id"] for row in group_rows if row["id_key"] == key(name)), name),
+            "group_key": key(name),
+        }
+        for name in linked_names
+    ]
+    pairs = st.tuples(st.sampled_from(SUBS), st.sampled_from(GROUP_NAMES))
+    named = [
+        {"sub": sub, "group_name": name}
+        for sub, name in draw(st.lists(pairs, unique=True))
+        if sub in {user["sub"] for user in users} and name in groups
+    ]
+    members = [
+        {"user_id": user["id"], "group_id": group["id"]}
+        for user in in_joget
+        for group in group_rows
+        if draw(st.booleans())
+    ]
+    local = [{"sub": sub, "group_name": name} for sub, name in draw(st.lists(pairs, unique=True, max_size=3))]
+    texts = {*LOGINS, *GROUP_NAMES, *map(hashed_group_id, GROUP_NAMES)}
+    desired = Desired(
+        from_rows(users, mapping.USERS),
+        from_rows(
+            [
+                {
+                    "group_name": name,
+                    "plain_id": name if "/" not in name else None,
+                    "hashed_id": hashed_group_id(name),
+                    "verdict": draw(st.sampled_from(["mapped", "mapped", "frozen"])),
+                }
+                for name in sorted(groups)
+            ],
+            mapping.GROUPS,
+        ),
+        from_rows(named, mapping.MEMBERSHIPS),
+    )
+    now = Current(
+        users=from_rows(in_joget, current.USERS),
+        user_links=from_rows(links, current.USER_LINKS),
+        groups=from_rows(group_rows, current.GROUPS),
+        group_links=from_rows(group_links, current.GROUP_LINKS),
+        memberships=from_rows(members, current.MEMBERSHIPS),
+        local_memberships=from_rows(local, current.LOCAL_MEMBERSHIPS),
+        keys=from_rows([{"text": text, "key": key(text)} for text in sorted(texts)], current.KEYS),
+        stores_all_of_unicode=True,
+        revision=0,
+        newest_snapshot_at=None,
+    )
+    policies = Policies(
+        existing_user=draw(st.sampled_from(["adopt_sso", "adopt", "quarantine"])),
+        existing_group=draw(st.sampled_from(["careful", "adopt"])),
+        renamed_user=draw(st.sampled_from(["hold", "rename", "keep"])),
+    )
+    sync = Sync(
+        name="default",
+        user_pool_id=POOL_ID,
+        region="us-east-1",
+        organization="ORG-001",
+        staging_url="file:///staging",
+        policies=policies,
+    )
+    return Run(run_id="manual", sync=sync, dry_run=False), desired, now
+
+
+def plan_of(world: tuple[Run, Desired, Current], *, may_remove: bool = True) -> Plan:
+    run, desired, now = world
+    return make_plan(run, desired, now, may_remove=may_remove)
+
+
+def values(frame: pd.DataFrame, column: str) -> set[str]:
+    return set(frame[column].dropna())
+
+
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_order_of_input_decides_nothing(world: tuple[Run, Desired, Current], random: Any) -> None:
+    run, desired, now = world
+
+    def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
+        order = list(range(len(frame)))
+        random.shuffle(order)
+        return frame.iloc[order].reset_index(drop=True)
+
+    other = Desired(shuffled(desired.users), shuffled(desired.groups), shuffled(desired.memberships))
+    frames = ("users", "user_links", "groups", "group_links", "memberships", "local_memberships", "keys")
+    later = Current(**{**vars(now), **{name: shuffled(getattr(now, name)) for name in frames}})
+    one, two = plan_of(world), plan_of((run, other, later))
+    assert one.sha256 == two.sha256
+    assert one.directory.equals(two.directory)
+
+
+@given(worlds(), st.booleans())
+def test_only_linked_adopted_and_made_users_are_in_a_plan(world: tuple[Run, Desired, Current], may: bool) -> None:
+    _, _, now = world
+    plan = plan_of(world, may_remove=may)
+    links = now.user_links[now.user_links["user_pool_id"] == POOL_ID]
+    users = plan.changes[plan.changes["entity"] == "user"]
+    for_new = users[users["action"].isin(["create", "recreate"])]
+    adopted = users[users["action"] == "adopt"]
+    assert values(plan.changes, "user_id") <= values(links, "user_id") | values(for_new, "user_id") | values(
+        adopted, "user_id"
+    )
+    held_names = values(for_new[for_new["hold"] == "new_sub"], "user_id")
+    taken = set(map(key, values(for_new, "user_id") - held_names)) & values(now.users, "id_key")
+    assert taken == set(), "nobody is made over a Joget user"
+    found = now.users.set_index("id")
+    for user_id in adopted["user_id"]:
+        assert not found.loc[user_id, "is_admin"]
+        assert key(user_id) not in values(now.user_links, "user_key"), "a Joget user has one link at most"
+
+
+@given(worlds(), st.booleans())
+def test_whatever_a_held_user_needs_is_held_with_him(world: tuple[Run, Desired, Current], may: bool) -> None:
+    plan = plan_of(world, may_remove=may)
+    held = values(plan.held[plan.held["entity"] == "user"], "sub")
+    theirs = plan.changes[plan.changes["sub"].isin(held)]
+    assert theirs["hold"].notna().all()
+
+
+@given(worlds())
+def test_a_listing_that_did_not_end_removes_only_what_disabled_users_have(world: tuple[Run, Desired, Current]) -> None:
+    _, desired, _ = world
+    plan = plan_of(world, may_remove=False)
+    removed = plan.changes[(plan.changes["entity"] == "membership") & (plan.changes["action"] == "remove")]
+    on = desired.users[desired.users["active"]]
+    assert values(removed, "sub").isdisjoint(values(on, "sub"))
+
+
+@given(worlds(), st.booleans())
+def test_nothing_of_frozen_quarantined_and_missing_users_changes(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
+    plan = plan_of(world, may_remove=may)
+    users = plan.directory[plan.directory["entity"] == "user"]
+    quiet = users[users["outcome"].isin(["frozen", "quarantined", "missing", "unchanged"])]
+    changed = plan.changes[plan.changes["entity"] != "membership"]
+    assert values(quiet, "sub").isdisjoint(values(changed, "sub"))
+    silent = quiet[quiet["outcome"] != "unchanged"]
+    assert values(silent, "sub").isdisjoint(values(plan.changes, "sub"))
+
+
+@given(worlds(), st.booleans())
+def test_every_change_changes_something_once(world: tuple[Run, Desired, Current], may: bool) -> None:
+    changes = plan_of(world, may_remove=may).changes
+    kinds = {
+        "user": ["user_id"],
+        "group": ["group_id"],
+        "role": ["user_id"],
+        "employment": ["user_id"],
+        "membership": ["user_id", "group_id"],
+    }
+    for entity, columns in kinds.items():
+        rows = changes[changes["entity"] == entity]
+        assert rows[columns].notna().all(axis=None)
+        keys = [tuple(map(key, ids)) for ids in rows.loc[rows["hold"].isna(), columns].itertuples(index=False)]
+        assert len(keys) == len(set(keys))
+    updates = changes[(changes["entity"] == "user") & (changes["action"] == "update")]
+    before = updates.filter(like="before_").set_axis(range(9), axis=1).astype(object).fillna("NULL")
+    after = updates.filter(like="after_").set_axis(range(9), axis=1).astype(object).fillna("NULL")
+    assert (before != after).any(axis=1).all()
+    assert pa.Schema.from_pandas(changes).names == list(changes.columns)
