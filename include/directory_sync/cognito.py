@@ -133,11 +133,12 @@ class UserPool:
         # "before-send" comes before each attempt, so botocore's own retries keep to the rate as well.
         client.meta.events.register("before-send.cognito-identity-provider", wait)
 
-    def estimated_users(self) -> int:
-        """DescribeUserPool's EstimatedNumberOfUsers."""
+    def estimated_users(self) -> int | None:
+        """DescribeUserPool's EstimatedNumberOfUsers, if it gives one."""
         with self._errors("DescribeUserPool"):
             answer = self._client.describe_user_pool(UserPoolId=self._pool)
-        return int(answer["UserPool"].get("EstimatedNumberOfUsers", 0))
+        estimated = answer["UserPool"].get("EstimatedNumberOfUsers")
+        return None if estimated is None else int(estimated)
 
     def users(self) -> Iterator[list[dict[str, Any]]]:
         """Pages of users, in Cognito's own shape; a page may be short or empty."""
@@ -157,11 +158,16 @@ class UserPool:
             UserPoolId=self._pool, PaginationConfig={"PageSize": PAGE}, **parameters
         )
         pages = iter(pages)
+        tokens = set[int]()
         while True:
             with self._errors(operation):
                 page = next(pages, None)
             if page is None:
                 return
+            token = page.get("PaginationToken") or page.get("NextToken")
+            if token and hash(token) in tokens:  # botocore notices only the last one again
+                raise _repeated(operation)
+            tokens.add(hash(token))
             found: list[dict[str, Any]] = page.get(key) or []
             self.progress.add(counted, len(found))
             yield found
@@ -175,9 +181,7 @@ class UserPool:
             code = error.response["Error"]["Code"]
             status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
         except PaginationError:
-            raise TransientError(
-                f"Cognito repeated a token in {operation}, so the listing can't be trusted. Retrying from its start."
-            ) from None
+            raise _repeated(operation) from None
         except CredentialRetrievalError:
             raise PermanentError(
                 "AWS gave no credentials for the Connection in aws_conn_id. Check its keys or role."
@@ -212,6 +216,12 @@ class UserPool:
             f"Cognito refused {operation} on user pool {self._pool} ({code}). The Connection in aws_conn_id needs "
             f"cognito-idp:{operation} on this pool's ARN, and valid keys."
         )
+
+
+def _repeated(operation: str) -> TransientError:
+    return TransientError(
+        f"Cognito repeated a token in {operation}, so the listing can't be trusted. Retrying from its start."
+    )
 
 
 def connect(sync: Sync, doing: str) -> UserPool:

@@ -1,106 +1,152 @@
-"""Loading: read Joget, plan, apply, and finish the report, however often the task is retried."""
+"""Loading: read Joget, plan, apply, and publish, however often the task is retried."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from include.directory_sync import mapping, staging
+import pandas as pd
+
+from include.directory_sync import staging
 from include.directory_sync.errors import ConflictError, PermanentError, TransientError
+from include.directory_sync.frames import TEXT, empty
 from include.directory_sync.joget import ledger
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.reading import read_current
-from include.directory_sync.joget.tables import Tables, inspect
+from include.directory_sync.joget.tables import Tables
 from include.directory_sync.joget.writing import Apply
-from include.directory_sync.plan import Current, Plan, make_plan, nothing
-from include.directory_sync.report import Report, make_report
+from include.directory_sync.mapping import Desired
+from include.directory_sync.plan import Current, Plan, nothing
+from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.run import Run
-from include.directory_sync.snapshot import Manifest
 
 log = logging.getLogger(__name__)
 
 PLANNINGS = 3
 """How often one attempt plans when Joget changes under it."""
 
+APPLIED = "applied"
+"""Signposts to the folders of committed runs, by the time of their commit."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What one load would do, whoever asked for it: a snapshot, a person's answer, or an undo."""
+
+    run: Run
+    kind: str
+    """full, subset, review or undo: how the ledger remembers it."""
+    key: str
+    """Its key in the ledger: a retry finds by it what an earlier attempt committed."""
+    snapshot_at: datetime
+    transformed_url: str
+    make: Callable[[Current], Plan]
+    """Plans against Joget now; pure."""
+    desired: tuple[Desired, ...] = ()
+    """What is to be looked up in Joget for planning."""
+    ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT))
+    """Ids of Joget's that are to be looked up besides."""
+    remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
+    note: Callable[[Database, Plan], None] = lambda _database, _plan: None
+    """What else the ledger is to remember, within the transaction."""
+
 
 class Loading:
-    """One attempt at loading one transformed snapshot."""
+    """One attempt at one proposal, that leaves plan.parquet and directory.parquet in the folder."""
 
-    def __init__(self, run: Run, transformed: Manifest, folder: staging.Folder) -> None:
-        self.folder = folder
-        self._run = run
-        self._transformed = transformed
-        frames = (staging.read_frame(transformed, f"desired_{name}.parquet") for name in mapping.FRAMES)
-        self._desired = mapping.Desired(*frames)
-        self._key = ledger.run_key(run, transformed.snapshot_at)
+    def __init__(self, database: Database, tables: Tables, folder: staging.Folder) -> None:
+        self.database, self.tables, self.folder = database, tables, folder
 
-    def run_on(self, database: Database) -> Report:
-        """Load, and leave plan.parquet, directory.parquet and report.json in the folder."""
-        tables = inspect(database, self._run.sync.organization)
-        if self._run.dry_run:
-            plan, outcome = self._plan(self._read(database, tables)), "dry_run"
-            self._publish(plan)
-        else:
-            ledger.create(database, tables)
-            with ledger.lock(database, self._run):
-                plan, outcome = self._apply(database, tables)
-        report = make_report(
-            self._run,
-            plan,
-            outcome=outcome,
-            snapshot_at=self._transformed.snapshot_at,
-            incomplete_reasons=self._transformed.incomplete_reasons,
-            timings=self._timings(),
-        )
-        self.folder.json("report.json", report.model_dump(mode="json"))
-        return report
+    def dry(self, proposal: Proposal) -> Plan:
+        """Plan and publish; write nothing."""
+        plan = proposal.make(self._read(proposal))
+        self._publish(plan)
+        return plan
 
-    def _apply(self, database: Database, tables: Tables) -> tuple[Plan, str]:
-        committed = ledger.committed_run(database, self._key)
+    def apply(self, proposal: Proposal) -> tuple[Plan, str]:
+        """Plan and apply under the lock, which the caller holds; gives the plan and the report's outcome.
+
+        Raises TransientError where Joget changes under every planning.
+        """
+        committed = ledger.committed_run(self.database, proposal.key)
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")
-            return self._finish(committed)
+            return self._finish(proposal, committed)
         for planning in range(1, PLANNINGS + 1):
             try:
-                return self._apply_once(database, tables)
+                return self._apply_once(proposal)
             except ConflictError as conflict:
                 log.info("planning %d of %d: %s", planning, PLANNINGS, conflict)
         raise TransientError(
             f"Joget changed under {PLANNINGS} plannings in a row; nothing was written. Retrying later."
         )
 
-    def _apply_once(self, database: Database, tables: Tables) -> tuple[Plan, str]:
-        current = self._read(database, tables)
-        if not self._run.users and current.is_newer_than(self._transformed.snapshot_at):
+    def _apply_once(self, proposal: Proposal) -> tuple[Plan, str]:
+        current = self._read(proposal)
+        if proposal.kind == "full" and current.is_newer_than(proposal.snapshot_at):
             self._publish(nothing())
             return nothing(), "superseded"
-        plan = self._plan(current)
-        row = ledger.RunRow(self._key, self._run, self._transformed.snapshot_at, plan, self.folder.url)
-        Apply(database, tables, row, current.revision, publish=lambda: self._publish(plan)).run()
-        return plan, "nothing_to_do" if plan.safe.empty else "applied"
+        plan = proposal.make(current)
+        row = ledger.RunRow(
+            proposal.key,
+            proposal.run,
+            proposal.snapshot_at,
+            plan,
+            self.folder.url,
+            proposal.transformed_url,
+            proposal.kind,
+        )
 
-    def _read(self, database: Database, tables: Tables) -> Current:
-        return read_current(database, tables, self._run, self._desired)
+        def publish() -> None:
+            proposal.note(self.database, plan)
+            self._publish(plan)
 
-    def _plan(self, current: Current) -> Plan:
-        return make_plan(self._run, self._desired, current, may_remove=self._transformed.complete)
+        Apply(self.database, self.tables, row, current.revision, publish=publish).run()
+        self._leave_signpost(proposal, self.folder.url)
+        return plan, _outcome(plan)
+
+    def _read(self, proposal: Proposal) -> Current:
+        return read_current(
+            self.database,
+            self.tables,
+            proposal.run,
+            desired=proposal.desired,
+            ids=proposal.ids,
+            remembered=proposal.remembered,
+        )
 
     def _publish(self, plan: Plan) -> None:
         self.folder.frame("plan.parquet", plan.changes)
         self.folder.frame("directory.parquet", plan.directory)
 
-    def _finish(self, committed: ledger.CommittedRun) -> tuple[Plan, str]:
-        """The plan of an attempt that ended between COMMIT and its manifest: the ledger's hash vouches for it."""
-        changes, directory = (
-            staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))
-            for name in ("plan", "directory")
-        )
-        plan = Plan(changes, directory, committed.memberships)
-        if plan.sha256 != committed.plan_sha256:
-            raise PermanentError(
-                f"The plan in {committed.plan_url} isn't the one that this run applied, so its report can't be "
-                f"finished. Joget holds what was applied; look for who changed the staged files."
-            )
+    def _finish(self, proposal: Proposal, committed: ledger.CommittedRun) -> tuple[Plan, str]:
+        """The plan of an attempt that ended between COMMIT and its manifest."""
+        plan = read_plan(committed)
         self._publish(plan)
-        return plan, "nothing_to_do" if plan.safe.empty else "applied"
+        self._leave_signpost(proposal, committed.plan_url)
+        return plan, _outcome(plan)
 
-    def _timings(self) -> dict[str, float]:
-        earlier = {task: staging.read_manifest(url).seconds for task, url in self._transformed.inputs.items()}
-        return {**earlier, "transform": self._transformed.seconds, "load": self.folder.seconds}
+    def _leave_signpost(self, proposal: Proposal, plan_url: str) -> None:
+        """After COMMIT: by the newest one a later run notices that the ledger was lost or restored."""
+        name = f"{staging.moment(ledger.now(self.database))}.{proposal.key}"
+        staging.note(proposal.run, APPLIED, name, plan_url)
+
+
+def read_plan(committed: ledger.CommittedRun) -> Plan:
+    """The plan that a committed run applied: the ledger's hash vouches for it. Raises PermanentError otherwise."""
+    changes, directory = (
+        staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))
+        for name in ("plan", "directory")
+    )
+    counted = committed.counted
+    plan = Plan(changes, directory, counted.memberships, counted.excesses, counted.settings_change)
+    if plan.sha256 != committed.plan_sha256:
+        raise PermanentError(
+            f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what was applied; look "
+            f"for who changed the staged files."
+        )
+    return plan
+
+
+def _outcome(plan: Plan) -> str:
+    return "applied" if plan.touches_joget else "nothing_to_do"

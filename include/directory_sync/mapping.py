@@ -61,6 +61,7 @@ GROUPS = pa.schema(
         ("group_name", pa.string()),
         ("plain_id", pa.string()),
         ("hashed_id", pa.string()),
+        ("listed_twice", pa.bool_()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
     ]
@@ -78,7 +79,8 @@ class Desired:
 
     users: columns USERS; an unmapped column is null. verdict is `mapped`, `frozen` or `quarantined`, reason says why
     it isn't mapped; `creatable` is false where a linked user may be changed but a new one isn't made.
-    groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name.
+    groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name; listed_twice where both
+    of two listings of the members lack whoever is lacking.
     memberships: columns MEMBERSHIPS, between listed users and listed groups, each once.
     """
 
@@ -195,6 +197,7 @@ def _faults(users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> "pd.Ser
 def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
     """A loop over groups: Cognito allows 10,000 in a pool."""
     names = sorted(set(snapshot["group_name"].dropna()))
+    listed_twice = set(snapshot.loc[snapshot["listed_twice"], "group_name"])
     rows = []
     for name in names:
         inside = scope.has_group(name, user_pool_id)
@@ -203,6 +206,7 @@ def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataF
                 "group_name": name,
                 "plain_id": name if CONSOLE_GROUP_ID.fullmatch(name) else None,
                 "hashed_id": hashed_group_id(name),
+                "listed_twice": name in listed_twice,
                 "verdict": "mapped" if inside else "frozen",
                 "reason": None if inside else "the group isn't in scope",
             }

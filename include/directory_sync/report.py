@@ -6,6 +6,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from include.directory_sync.plan import Plan
+from include.directory_sync.plan.changes import SettingsChange
 from include.directory_sync.run import Run
 
 USERS = (
@@ -48,6 +49,23 @@ class Quarantined(BaseModel):
     reason: str
 
 
+class ReviewAnswer(BaseModel):
+    """What a person said to what was held, and what came of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    review_id: str
+    answer: str
+    """approve or reject."""
+    answered_by: str | None
+    answered_at: datetime | None
+    asked: int
+    """Rows that were shown."""
+    applied: int
+    changed_since: int
+    """Approved rows that aren't the same any more, or depend on such; they stay held."""
+
+
 class Report(BaseModel):
     """report.json."""
 
@@ -72,6 +90,12 @@ class Report(BaseModel):
     held_sha256: str | None
     timings: dict[str, float]
     """Seconds, by task."""
+    to_review: int
+    """Held rows that a person is asked about."""
+    review: ReviewAnswer | None = None
+    undoes: str | None = None
+    """The run that an undo takes back."""
+    settings_change: SettingsChange | None = None
 
     def flat_counts(self) -> dict[str, int]:
         """Every count under one name, such as `users_created`."""
@@ -95,10 +119,10 @@ def make_report(
     snapshot_at: datetime,
     incomplete_reasons: tuple[str, ...],
     timings: dict[str, float],
+    review: ReviewAnswer | None = None,
+    undoes: str | None = None,
 ) -> Report:
     """Count a plan. A dry run counts what it would do."""
-    held = plan.held
-    causes = held.groupby("hold").size()
     return Report(
         run_id=run.run_id,
         sync=run.sync.name,
@@ -112,18 +136,36 @@ def make_report(
         users=_counts(plan.directory, "user", USERS),
         groups=_counts(plan.directory, "group", GROUPS),
         memberships=plan.memberships,
-        holds=tuple(Hold(cause=str(cause), rows=int(rows)) for cause, rows in causes.items()),
+        holds=holds_of(plan, plan.held),
         quarantine=_quarantine(plan.directory),
         plan_sha256=plan.sha256,
         held_sha256=plan.held_sha256,
         timings=timings,
+        to_review=len(plan.to_review),
+        review=review,
+        undoes=undoes,
+        settings_change=plan.settings_change,
     )
 
 
+def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
+    """Held rows by cause, with the limit and the figure where a limit is the cause."""
+    holds = []
+    for cause, rows in held.groupby("hold").size().items():
+        excess = plan.excesses.get(str(cause))
+        limit, figure = (excess.limit, excess.figure) if excess else (None, None)
+        holds.append(Hold(cause=str(cause), limit=limit, figure=figure, rows=int(rows)))
+    return tuple(holds)
+
+
 def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> dict[str, int]:
-    found = directory.loc[directory["entity"] == entity, "outcome"].value_counts()
+    """By outcome; `missing` are all who aren't listed, whatever is done about it."""
+    rows = directory[directory["entity"] == entity]
+    found = rows["outcome"].value_counts()
     counts = {outcome: int(found.get(outcome, 0)) for outcome in outcomes}
-    return {"read": int(found.sum()) - counts["missing"], **counts}
+    unlisted = rows.loc[~rows["listed"], "outcome"]
+    counts["missing"] = int((~unlisted.isin(["unlisted", "frozen"])).sum())
+    return {"read": int(rows["listed"].sum()), **counts}
 
 
 def _quarantine(directory: pd.DataFrame) -> tuple[Quarantined, ...]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from include.directory_sync.errors import PermanentError
-from include.directory_sync.settings import Section, Sync, Texts
+from include.directory_sync.settings import Rules, Section, Sync, Texts
 
 
 class Parameters(Section):
@@ -17,6 +17,7 @@ class Parameters(Section):
     user_pool_id: str | None = None
     organization: str | None = None
     users: Texts | None = None
+    replay_run_id: str | None = None
 
 
 class Run(Section):
@@ -28,11 +29,46 @@ class Run(Section):
     dry_run_reason: str | None = None
     users: Texts = ()
     """Subs or logins; empty: everybody."""
+    replay_run_id: str | None = None
+    """An earlier run whose snapshot is planned once more, for comparison."""
+    previous: Rules | None = None
+    """The rules of the sync's newest run, where the settings have changed since."""
+
+    @property
+    def home(self) -> str:
+        """Where the files of all runs of this sync and pool lie, below the sync's staging_url."""
+        return f"{self.sync.name}/{self.sync.user_pool_id}"
 
     @property
     def folder(self) -> str:
         """Where the run's files lie, below the sync's staging_url."""
-        return f"{self.sync.name}/{self.sync.user_pool_id}/{quote(self.run_id, safe='')}"
+        return f"{self.home}/{folder_name(self.run_id)}"
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The Cognito attributes that its snapshot must hold, sorted."""
+        mappings = [self.sync.mapping, *([self.previous.mapping] if self.previous else [])]
+        return tuple(sorted({name for mapping in mappings for name in mapping.attributes}))
+
+    @property
+    def changed_settings(self) -> tuple[str, ...]:
+        """The settings among the rules that changed since the newest run, such as `mapping.first_name`."""
+        if not self.previous:
+            return ()
+        now, then = self.sync.rules.model_dump(), self.previous.model_dump()
+        pairs = ((section, name) for section, names in now.items() for name in names)
+        return tuple(f"{section}.{name}" for section, name in pairs if now[section][name] != then[section][name])
+
+    @property
+    def before_change(self) -> "Run":
+        """The same run under the rules of the newest run before it."""
+        rules = self.previous or self.sync.rules
+        return self.model_copy(update={"sync": self.sync.model_copy(update=dict(rules)), "previous": None})
+
+
+def folder_name(run_id: str) -> str:
+    """A run id as a folder of staging."""
+    return quote(run_id, safe="")
 
 
 def resolve(run_id: str, sync: Sync, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Run:
@@ -54,6 +90,15 @@ def resolve(run_id: str, sync: Sync, parameters: Mapping[str, Any], conf: Mappin
         faults = "; ".join(f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_input=False))
         raise PermanentError(f"Wrong parameter(s): {faults}. Trigger the run again.") from None
     reason = f"{' and '.join(changes)} differ(s) from the settings" if changes else None
+    if asked.replay_run_id:
+        reason = "it compares an old snapshot with Joget now"
     if asked.dry_run:
         reason = "asked for"
-    return Run(run_id=run_id, sync=target, dry_run=bool(reason), dry_run_reason=reason, users=asked.users or ())
+    return Run(
+        run_id=run_id,
+        sync=target,
+        dry_run=bool(reason),
+        dry_run_reason=reason,
+        users=asked.users or (),
+        replay_run_id=asked.replay_run_id or None,
+    )

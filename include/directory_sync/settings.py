@@ -116,6 +116,14 @@ class Approval(Section):
     approvers: Texts = ()
 
 
+class Rules(Section):
+    """The settings that decide what becomes of whom: a run after a change of them says what the change alone does."""
+
+    mapping: Mapping
+    scope: Scope
+    policies: Policies
+
+
 class Sync(Section):
     """One pool, one Joget organization, one DAG."""
 
@@ -170,6 +178,11 @@ class Sync(Section):
     def dag_id(self) -> str:
         """The id of this sync's DAG."""
         return "cognito_to_joget" if self.name == "default" else f"cognito_to_joget_{self.name}"
+
+    @property
+    def rules(self) -> Rules:
+        """Mapping, scope and policies."""
+        return Rules(mapping=self.mapping, scope=self.scope, policies=self.policies)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-GROUPS = pa.schema([("group_name", pa.string()), ("created_at", TIMESTAMP), ("modified_at", TIMESTAMP)])
+GROUPS = pa.schema(
+    [("group_name", pa.string()), ("created_at", TIMESTAMP), ("modified_at", TIMESTAMP), ("listed_twice", pa.bool_())]
+)
+"""groups.parquet; listed_twice: the members were asked for again, since somebody known in Joget was missing."""
+
 MEMBERSHIPS = pa.schema([("group_name", pa.string()), ("sub", pa.string())])
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -54,6 +58,7 @@ def group_row(group: dict[str, Any]) -> dict[str, Any]:
         "group_name": group["GroupName"],
         "created_at": group.get("CreationDate"),
         "modified_at": group.get("LastModifiedDate"),
+        "listed_twice": False,
     }
 
 
@@ -96,6 +101,8 @@ class Manifest(BaseModel):
     incomplete_reasons: tuple[str, ...] = ()
     inputs: dict[str, str] = {}
     """Manifests, by task, that these files were made from."""
+    reused: str | None = None
+    """The manifest of another run's same task whose files are this one's too, where it was not listed again."""
 
     @property
     def reference(self) -> dict[str, Any]:

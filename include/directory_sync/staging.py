@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from include.directory_sync import connections
 from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
 from include.directory_sync.frames import from_table
-from include.directory_sync.run import Run
+from include.directory_sync.run import Run, folder_name
 from include.directory_sync.snapshot import Manifest, StagedFile
 
 ROWS_IN_A_PART = 50_000
@@ -109,6 +109,7 @@ class Folder:
         complete: bool,
         incomplete_reasons: tuple[str, ...] = (),
         inputs: dict[str, str] | None = None,
+        reused: str | None = None,
     ) -> Manifest:
         """Write the manifest, after which the folder exists and never changes."""
         manifest = Manifest(
@@ -124,6 +125,7 @@ class Folder:
             complete=complete,
             incomplete_reasons=incomplete_reasons,
             inputs=inputs or {},
+            reused=reused,
         )
         with _store_errors(self.url), _create(f"{self.url}/manifest.json") as file:
             file.write(manifest.model_dump_json(indent=2).encode())
@@ -151,6 +153,52 @@ def open_folder(run: Run, attempt: str) -> Folder:
     return Folder(url=f"{run.sync.staging_url}/{run.folder}/{attempt}", task=task, run=run)
 
 
+def note(run: Run, kind: str, name: str, folder_url: str) -> None:
+    """Leave a signpost to a sealed folder, in the folder `kind` beside those of the runs; names sort by time."""
+    url = f"{run.sync.staging_url}/{run.home}/{kind}/{name}"
+    with _store_errors(url), _create(url) as file:
+        file.write(folder_url.encode())
+
+
+def noted(run: Run, kind: str) -> list[str]:
+    """The names of a kind's signposts, oldest first."""
+    return names(f"{run.sync.staging_url}/{run.home}/{kind}")
+
+
+def read_note(run: Run, kind: str, name: str) -> str:
+    """The folder that a signpost names."""
+    return read_bytes(f"{run.sync.staging_url}/{run.home}/{kind}/{name}").decode()
+
+
+def moment(at: datetime) -> str:
+    """A time as the beginning of a signpost's name: UTC, to the microsecond."""
+    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+
+
+def sealed(run: Run, run_id: str, task: str) -> list[Manifest]:
+    """The manifests that a task left under a run id, oldest snapshot first; none where staging has nothing of it."""
+    folder = f"{run.sync.staging_url}/{run.home}/{folder_name(run_id)}"
+    attempts = [f"{folder}/{attempt}" for attempt in names(folder) if attempt.startswith(f"{task}.")]
+    found = [read_manifest(attempt) for attempt in attempts if "manifest.json" in names(attempt)]
+    return sorted(found, key=lambda manifest: manifest.snapshot_at)
+
+
+def source(manifest: Manifest) -> Manifest:
+    """The manifest whose folder holds the files: another one where a snapshot was used again."""
+    return read_manifest(manifest.reused) if manifest.reused else manifest
+
+
+def names(url: str) -> list[str]:
+    """What lies in a folder, by name; nothing where there is no such folder."""
+    with _store_errors(url):
+        path = ObjectStoragePath(url)
+        path.fs.invalidate_cache()
+        try:
+            return sorted(child.name for child in path.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
 def read_manifest(folder_url: str) -> Manifest:
     """The manifest of a sealed folder; raises PermanentError where there is none or it is damaged."""
     with _store_errors(folder_url), ObjectStoragePath(f"{folder_url}/manifest.json").open("rb") as file:
@@ -164,6 +212,13 @@ def read_manifest(folder_url: str) -> Manifest:
 def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
     """A staged Parquet file as a frame in Arrow types, its bytes held against the manifest."""
     return read_parquet(_read_verified(manifest, name))
+
+
+def read_column(folder: Folder, name: str, column: str) -> pa.Array:
+    """One column of a Parquet file that was just written."""
+    url = f"{folder.url}/{name}"
+    with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
+        return pq.read_table(file, columns=[column]).column(column).combine_chunks()
 
 
 def read_parquet(content: bytes) -> pd.DataFrame:

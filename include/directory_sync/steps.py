@@ -1,22 +1,40 @@
 """The four steps of a run, one for each task: gather, decide, apply. Each leaves a sealed folder in staging."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.directory_sync import cognito, mapping, snapshot, staging
+import pandas as pd
+import pyarrow as pa
+
+from include.directory_sync import cognito, mapping, proof, recovery, snapshot, staging
 from include.directory_sync.errors import PermanentError, without_values
-from include.directory_sync.joget.database import session
+from include.directory_sync.frames import TEXT, empty
+from include.directory_sync.joget import ledger
+from include.directory_sync.joget.database import Database, session
+from include.directory_sync.joget.reading import read_memberships
 from include.directory_sync.joget.tables import inspect
-from include.directory_sync.loading import Loading
+from include.directory_sync.loading import Loading, Proposal
+from include.directory_sync.plan import Current, Evidence, Plan, make_plan
+from include.directory_sync.plan.changes import decision_hashes, settings_change
+from include.directory_sync.plan.current import DECISIONS, REMEMBERED
+from include.directory_sync.report import make_report
 from include.directory_sync.run import Run, resolve
+from include.directory_sync.settings import Sync
 from include.directory_sync.settings import load as load_settings
 from include.directory_sync.snapshot import Manifest
 
 log = logging.getLogger(__name__)
+
+SNAPSHOTS = "snapshots"
+"""Signposts to complete listings, `<time>.users` and `<time>.groups`, for a backfill's other dates."""
+
+SLACK = timedelta(seconds=60)
+"""Airflow makes a backfill's runs one after the other: the first may list the pool before the last is made."""
 
 
 @dataclass(frozen=True)
@@ -25,56 +43,126 @@ class Attempt:
 
     name: str
     run_id: str
+    backfill_since: datetime | None = None
+    """When this run was made, if a backfill made it."""
 
 
 def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Manifest:
-    """Resolve the run, check both ends, then list every user of the pool into users.parquet."""
+    """Resolve the run, check both ends, then list every user of the pool into users.parquet.
+
+    A backfill's run, and one that replays another, use the listing of another run where there is one.
+    """
     with without_values("extract_users"):
-        run = _resolve(attempt, sync_name, parameters, conf)
+        sync = find_sync(sync_name)
+        run = resolve(attempt.run_id, sync, parameters, conf)
+        if run.dry_run:
+            log.warning("DRY RUN (%s): nothing will be written to Joget", run.dry_run_reason)
         staging.require_access(run.sync.staging_url)
         folder = staging.open_folder(run, attempt.name)
-        folder.json("run.json", run.model_dump(mode="json"))
         pool = cognito.connect(run.sync, "listing users")
         with session(run.sync.joget_conn_id) as database:
             inspect(database, run.sync.organization)
-        snapshot_at = datetime.now(UTC)
-        estimated = pool.estimated_users()
-        attributes = run.sync.mapping.attributes
-        with folder.rows("users.parquet", snapshot.users_schema(attributes)) as users:
-            for page in pool.users():
-                users.write([snapshot.user_row(user, attributes) for user in page])
-        pool.progress.say()
-        counts = {"users": users.rows, "estimated_users": estimated, "calls": pool.progress.calls}
-        return folder.seal(snapshot_at=snapshot_at, counts=counts, complete=True)
+            run = _with_previous_rules(database, run)
+            folder.json("run.json", run.model_dump(mode="json"))
+            if run.replay_run_id:
+                return _reuse(folder, _listed_by(run, run.replay_run_id).inputs["extract_users"])
+            if attempt.backfill_since is None:
+                return _list_users(run, folder, pool)
+            with ledger.reading_turn(database, run):
+                known = _users_since(run, attempt)
+                return _reuse(folder, known) if known else _list_users(run, folder, pool)
+
+
+def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool) -> Manifest:
+    snapshot_at = datetime.now(UTC)
+    estimated = pool.estimated_users()
+    with folder.rows("users.parquet", snapshot.users_schema(run.attributes)) as users:
+        for page in pool.users():
+            users.write([snapshot.user_row(user, run.attributes) for user in page])
+    pool.progress.say()
+    doubts = proof.doubts_about_users(run.sync.proof, staging.read_column(folder, "users.parquet", "sub"), estimated)
+    _warn(doubts)
+    counts = {"users": users.rows, "estimated_users": estimated or 0, "calls": pool.progress.calls}
+    manifest = folder.seal(snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts)
+    if manifest.complete:
+        staging.note(run, SNAPSHOTS, f"{staging.moment(snapshot_at)}.users", manifest.url)
+    return manifest
 
 
 def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
-    """List the pool's groups, and the members of those in scope, several groups at once."""
+    """List the pool's groups, and the members of those in scope, several groups at once.
+
+    Groups that lack somebody who is in them in Joget are asked a second time: nobody is removed on one absence.
+    """
     with without_values("extract_groups"):
         staging.require_access(users_url)
         users = staging.read_manifest(users_url)
         run = staging.read_run(users)
         folder = staging.open_folder(run, attempt.name)
+        if run.replay_run_id:
+            return _reuse(folder, _listed_by(run, run.replay_run_id).url, users_url)
         pool = cognito.connect(run.sync, "listing groups")
-        listed = {group["GroupName"]: snapshot.group_row(group) for page in pool.groups() for group in page}
-        with folder.rows("memberships.parquet", snapshot.MEMBERSHIPS) as memberships:
+        with session(run.sync.joget_conn_id) as database:
+            if attempt.backfill_since is None:
+                return _list_groups(run, folder, pool, users, database)
+            with ledger.reading_turn(database, run):
+                signpost = f"{staging.moment(users.snapshot_at)}.groups"
+                if signpost in staging.noted(run, SNAPSHOTS):
+                    return _reuse(folder, staging.read_note(run, SNAPSHOTS, signpost), users_url)
+                return _list_groups(run, folder, pool, users, database)
 
-            def list_members(group_name: str) -> None:
-                try:
-                    for page in pool.members(group_name):
-                        memberships.write([snapshot.member_row(group_name, user) for user in page])
-                except cognito.GroupGoneError:
-                    listed.pop(group_name)
 
-            inside = [name for name in listed if run.sync.scope.has_group(name, run.sync.user_pool_id)]
-            _in_parallel(list_members, inside)
-        pool.progress.say()
-        with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
-            groups.write(list(listed.values()))
-        counts = {"groups": groups.rows, "memberships": memberships.rows, "calls": pool.progress.calls}
-        return folder.seal(
-            snapshot_at=users.snapshot_at, counts=counts, complete=True, inputs={"extract_users": users.url}
-        )
+def _list_groups(
+    run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, database: Database
+) -> Manifest:
+    listed = {group["GroupName"]: snapshot.group_row(group) for page in pool.groups() for group in page}
+    with folder.rows("memberships.parquet", snapshot.MEMBERSHIPS) as memberships:
+
+        def list_members(group_name: str) -> None:
+            try:
+                for page in pool.members(group_name):
+                    memberships.write([snapshot.member_row(group_name, user) for user in page])
+            except cognito.GroupGoneError:
+                listed.pop(group_name, None)
+
+        inside = [name for name in listed if run.sync.scope.has_group(name, run.sync.user_pool_id)]
+        _in_parallel(list_members, inside)
+    with folder.rows("memberships_again.parquet", snapshot.MEMBERSHIPS) as memberships:
+        known = read_memberships(database, inspect(database, run.sync.organization), run)
+        again = _lacking(known, folder, [name for name in inside if name in listed])
+        log.info("asking %d group(s) again that lack somebody who is in them in Joget", len(again))
+        _in_parallel(list_members, again)
+    for name in again:
+        if name in listed:
+            listed[name]["listed_twice"] = True
+    pool.progress.say()
+    with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
+        groups.write(list(listed.values()))
+    subs = staging.read_frame(staging.source(users), "users.parquet")["sub"]
+    members = staging.read_column(folder, "memberships.parquet", "sub")
+    doubts = proof.doubts_about_members(run.sync.proof, members, pa.array(subs, pa.string()))
+    _warn(doubts)
+    counts = {"groups": groups.rows, "memberships": len(members), "calls": pool.progress.calls}
+    manifest = folder.seal(
+        snapshot_at=users.snapshot_at,
+        counts=counts,
+        complete=not doubts,
+        incomplete_reasons=doubts,
+        inputs={"extract_users": users.url},
+    )
+    if manifest.complete and users.complete:
+        staging.note(run, SNAPSHOTS, f"{staging.moment(users.snapshot_at)}.groups", manifest.url)
+    return manifest
+
+
+def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> list[str]:
+    """The groups, of those named, whose listing lacks a sub that is known to be in them."""
+    subs = staging.read_column(folder, "memberships.parquet", "sub")
+    groups = staging.read_column(folder, "memberships.parquet", "group_name")
+    found = pd.DataFrame({"sub": pd.Series(subs, dtype=TEXT), "group_name": pd.Series(groups, dtype=TEXT)})
+    missing = known.merge(found.drop_duplicates(), how="left", indicator=True)
+    missing = missing[(missing["_merge"] == "left_only") & missing["group_name"].isin(names)]
+    return sorted(missing["group_name"].unique())
 
 
 def _in_parallel(work: Callable[[str], None], names: list[str]) -> None:
@@ -90,22 +178,19 @@ def _in_parallel(work: Callable[[str], None], names: list[str]) -> None:
 
 
 def transform(attempt: Attempt, users_url: str, groups_url: str) -> Manifest:
-    """Map the snapshot to Joget's columns: desired_*.parquet and quarantine.parquet. No network, no database."""
+    """Map the snapshot to Joget's columns: desired_*.parquet and quarantine.parquet. No network, no database.
+
+    Where the settings changed since the newest run, what they wanted before goes into before_change_*.parquet.
+    """
     with without_values("transform"):
         staging.require_access(users_url)
         users, groups = staging.read_manifest(users_url), staging.read_manifest(groups_url)
         run = staging.read_run(users)
-        desired = mapping.transform(
-            staging.read_frame(users, "users.parquet"),
-            staging.read_frame(groups, "groups.parquet"),
-            staging.read_frame(groups, "memberships.parquet"),
-            mapping=run.sync.mapping,
-            scope=run.sync.scope,
-            user_pool_id=run.sync.user_pool_id,
-        )
         folder = staging.open_folder(run, attempt.name)
-        for name in mapping.FRAMES:
-            folder.frame(f"desired_{name}.parquet", getattr(desired, name))
+        frames = _snapshot_frames(run, users, groups)
+        desired = _write_desired(folder, "desired", run.sync, frames)
+        if run.previous:
+            _write_desired(folder, "before_change", run.before_change.sync, frames)
         folder.frame("quarantine.parquet", desired.quarantine)
         counts = {"users": len(desired.users), "groups": len(desired.groups), "quarantined": len(desired.quarantine)}
         log.info("mapped %d users and %d groups, %d quarantined", *counts.values())
@@ -118,32 +203,178 @@ def transform(attempt: Attempt, users_url: str, groups_url: str) -> Manifest:
         )
 
 
+def _snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.DataFrame, ...]:
+    of_users, of_groups = staging.source(users), staging.source(groups)
+    names = ("groups.parquet", "memberships.parquet", "memberships_again.parquet")
+    listed, first, again = (staging.read_frame(of_groups, name) for name in names)
+    found = staging.read_frame(of_users, "users.parquet")
+    lacking = [name for name in run.attributes if f"attribute.{name}" not in found.columns]
+    if lacking:
+        raise PermanentError(
+            f"The snapshot of run {of_users.run_id} doesn't hold {', '.join(lacking)}, which the mapping asks for now. "
+            f"It can't be planned with these settings; run the sync instead."
+        )
+    return found, listed, pd.concat([first, again], ignore_index=True)
+
+
+def _write_desired(
+    folder: staging.Folder, prefix: str, sync: Sync, frames: tuple[pd.DataFrame, ...]
+) -> mapping.Desired:
+    desired = mapping.transform(*frames, mapping=sync.mapping, scope=sync.scope, user_pool_id=sync.user_pool_id)
+    for name in mapping.FRAMES:
+        folder.frame(f"{prefix}_{name}.parquet", getattr(desired, name))
+    return desired
+
+
+def read_desired(transformed: Manifest, prefix: str = "desired") -> mapping.Desired:
+    """The desired directory that `transform` left."""
+    return mapping.Desired(*(staging.read_frame(transformed, f"{prefix}_{name}.parquet") for name in mapping.FRAMES))
+
+
 def load(attempt: Attempt, transformed_url: str) -> Manifest:
     """Plan against Joget now, apply what is safe in one transaction, and report."""
     with without_values("load"):
         staging.require_access(transformed_url)
         transformed = staging.read_manifest(transformed_url)
         run = staging.read_run(transformed)
-        loading = Loading(run, transformed, staging.open_folder(run, attempt.name))
-        with session(run.sync.joget_conn_id) as database:
-            report = loading.run_on(database)
+        folder = staging.open_folder(run, attempt.name)
+        with loading_session(run, folder) as loading:
+            proposal, reasons = propose(loading, run, transformed)
+            plan, outcome = (loading.dry(proposal), "dry_run") if run.dry_run else loading.apply(proposal)
+        report = make_report(
+            run,
+            plan,
+            outcome=outcome,
+            snapshot_at=transformed.snapshot_at,
+            incomplete_reasons=reasons,
+            timings=_timings(transformed, folder),
+        )
+        folder.json("report.json", report.model_dump(mode="json"))
         log.info("%s", report.sentence())
-        return loading.folder.seal(
+        return folder.seal(
             snapshot_at=transformed.snapshot_at,
             counts=report.flat_counts(),
-            complete=transformed.complete,
-            incomplete_reasons=transformed.incomplete_reasons,
+            complete=not reasons,
+            incomplete_reasons=reasons,
             inputs={**transformed.inputs, "transform": transformed.url},
         )
 
 
-def _resolve(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Run:
-    sync = next((sync for sync in load_settings().syncs if sync.name == sync_name), None)
+@contextmanager
+def loading_session(run: Run, folder: staging.Folder) -> Iterator[Loading]:
+    """A connection to Joget for one load: with the ledger and its lock, unless the run is a dry one."""
+    with session(run.sync.joget_conn_id) as database:
+        loading = Loading(database, inspect(database, run.sync.organization), folder)
+        if run.dry_run:
+            yield loading
+        else:
+            ledger.create(database, loading.tables)
+            with ledger.lock(database, run):
+                yield loading
+
+
+def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal, tuple[str, ...]]:
+    """What a snapshot asks for, and why it isn't proven complete: the snapshot's doubts, and a ledger that was lost."""
+    desired, reasons = read_desired(transformed), transformed.incomplete_reasons
+    before = read_desired(transformed, "before_change") if run.previous else None
+    remembered = None if run.users else recovery.lost_links(loading.database, run)
+    if remembered is not None:
+        reasons += (
+            "the ledger doesn't know the newest run that was applied: it was lost or restored from an older backup. "
+            "Links are rebuilt where Joget's rows still match; nobody is removed",
+        )
+        _warn(reasons[-1:])
+    evidence = Evidence(transformed.snapshot_at, complete=not reasons, compares=bool(run.replay_run_id))
+
+    def make(current: Current) -> Plan:
+        plan = make_plan(run, desired, current, evidence)
+        if before is None:
+            return plan
+        without = make_plan(run.before_change, before, current, evidence)
+        return replace(plan, settings_change=settings_change(run.changed_settings, plan, without))
+
+    def forget(database: Database, plan: Plan) -> None:
+        """An answer counts as long as its change is asked for; only a full, complete plan shows that it isn't."""
+        known = set(ledger.decisions(database, run, DECISIONS)["decision_sha256"])
+        if known and not run.users and not reasons:
+            ledger.forget_decisions(database, run.sync.name, sorted(known - set(decision_hashes(plan.held))))
+
+    proposal = Proposal(
+        run=run,
+        kind="subset" if run.users else "full",
+        key=ledger.run_key(run, transformed.snapshot_at),
+        snapshot_at=transformed.snapshot_at,
+        transformed_url=transformed.url,
+        make=make,
+        desired=(desired, before) if before else (desired,),
+        remembered=empty(REMEMBERED) if remembered is None else remembered,
+        note=forget,
+    )
+    return proposal, reasons
+
+
+def find_sync(name: str) -> Sync:
+    """The valid sync of that name; raises PermanentError where the settings hold none any more."""
+    sync = next((sync for sync in load_settings().syncs if sync.name == name), None)
     if sync is None:
         raise PermanentError(
-            f"The settings hold no valid sync named {sync_name!r} any more. Correct the settings file, then run again."
+            f"The settings hold no valid sync named {name!r} any more. Correct the settings file, then run again."
         )
-    run = resolve(attempt.run_id, sync, parameters, conf)
-    if run.dry_run:
-        log.warning("DRY RUN (%s): nothing will be written to Joget", run.dry_run_reason)
-    return run
+    return sync
+
+
+def _with_previous_rules(database: Database, run: Run) -> Run:
+    if run.replay_run_id or not ledger.exists(database):
+        return run
+    previous = ledger.newest_rules(database, run)
+    return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})
+
+
+def _listed_by(run: Run, run_id: str) -> Manifest:
+    """The newest extract_groups of another run; raises PermanentError where staging has none."""
+    found = staging.sealed(run, run_id, "extract_groups")
+    if not found:
+        raise PermanentError(
+            f"Staging has no snapshot of run {run_id!r} for pool {run.sync.user_pool_id}: there is no such run, it "
+            f"didn't get that far, or its files were cleaned up. Give another run's id as replay_run_id."
+        )
+    return found[-1]
+
+
+def _users_since(run: Run, attempt: Attempt) -> str | None:
+    """The listing that a backfill's date uses: its own, or the newest complete one since the backfill began."""
+    own = [manifest for manifest in staging.sealed(run, attempt.run_id, "extract_groups") if manifest.complete]
+    since = staging.moment((attempt.backfill_since or datetime.now(UTC)) - SLACK)
+    listed = [name for name in staging.noted(run, SNAPSHOTS) if name.endswith(".users") and name >= since]
+    if own:
+        found = own[-1].inputs["extract_users"]
+    elif listed:
+        found = staging.read_note(run, SNAPSHOTS, listed[-1])
+    else:
+        return None
+    holds = set(staging.read_run(staging.read_manifest(found)).attributes)
+    return found if holds >= set(run.attributes) else None
+
+
+def _reuse(folder: staging.Folder, url: str, users_url: str | None = None) -> Manifest:
+    """A folder of this run's own that points to the files of another's."""
+    found = staging.source(staging.read_manifest(url))
+    log.info("using the listing of run %s, taken at %s", found.run_id, found.snapshot_at.isoformat())
+    return folder.seal(
+        snapshot_at=found.snapshot_at,
+        counts={**found.counts, "calls": 0},
+        complete=found.complete,
+        incomplete_reasons=found.incomplete_reasons,
+        inputs={"extract_users": users_url} if users_url else {},
+        reused=found.url,
+    )
+
+
+def _warn(doubts: tuple[str, ...]) -> None:
+    for doubt in doubts:
+        log.warning("not proven complete, so nobody is missing in this run: %s", doubt)
+
+
+def _timings(transformed: Manifest, folder: staging.Folder) -> dict[str, float]:
+    earlier = {task: staging.read_manifest(url).seconds for task, url in transformed.inputs.items()}
+    return {**earlier, "transform": transformed.seconds, "load": folder.seconds}

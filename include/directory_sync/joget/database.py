@@ -24,8 +24,8 @@ from include.directory_sync.frames import from_table
 ROWS_IN_A_BATCH = 5_000
 ROWS_IN_A_READ = 50_000
 
-CONFLICTS = {1020, 1062, 1205, 1213}
-"""Changed since read, duplicate key, lock wait, deadlock."""
+CONFLICTS = {1020, 1062, 1205, 1213, 1451, 1452}
+"""Changed since read, duplicate key, lock wait, deadlock, a row that gained a child or lost its parent meanwhile."""
 
 UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
 """Too many connections, shutting down, network errors, read-only during a fail-over, lost and refused connections."""

@@ -1,14 +1,16 @@
 """Reading Joget as it is now, in one consistent snapshot, for planning."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
+import pyarrow as pa
 
-from include.directory_sync.frames import BEYOND_BMP, empty, matches
+from include.directory_sync.frames import BEYOND_BMP, TEXT, empty, matches
 from include.directory_sync.joget import ledger
 from include.directory_sync.joget.database import Database
-from include.directory_sync.joget.tables import Tables
-from include.directory_sync.mapping import Desired
+from include.directory_sync.joget.tables import OF_A_USERNAME, Tables
+from include.directory_sync.mapping import LOGIN_LENGTH, Desired
+from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current
 from include.directory_sync.run import Run
@@ -16,37 +18,114 @@ from include.directory_sync.run import Run
 GROUPS_IN_A_QUERY = 1_000
 
 
-def read_current(database: Database, tables: Tables, run: Run, desired: Desired) -> Current:
-    """Joget's rows that a plan for `desired` may touch, and the ledger; a ledger that isn't there yet is empty."""
-    keys = _keys(database, tables, _texts(run, desired))
+MEMBERS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
+
+LEDGER_FRAMES = {
+    "user_links": now.USER_LINKS,
+    "group_links": now.GROUP_LINKS,
+    "local_memberships": now.LOCAL_MEMBERSHIPS,
+    "past_links": now.PAST_LINKS,
+    "retired": now.RETIRED,
+    "decisions": now.DECISIONS,
+}
+
+
+def read_current(
+    database: Database,
+    tables: Tables,
+    run: Run,
+    *,
+    desired: Sequence[Desired],
+    ids: "pd.Series[str]",
+    remembered: pd.DataFrame,
+) -> Current:
+    """Joget's rows that a plan for `desired` may touch, and those of the ids; and the ledger, which is empty where it
+    isn't there yet. `remembered`: links that the ledger lost (current.REMEMBERED).
+    """
+    keys = _keys(database, tables, _texts(run, desired, pd.concat([ids, remembered["joget_id"]])))
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = ledger.exists(database)
         groups = _groups(database, tables, run, has_ledger=has_ledger)
         return Current(
             users=_users(database, tables, run, has_ledger=has_ledger),
-            user_links=ledger.user_links(database, tables, now.USER_LINKS) if has_ledger else empty(now.USER_LINKS),
             groups=groups,
-            group_links=ledger.group_links(database, tables, now.GROUP_LINKS) if has_ledger else empty(now.GROUP_LINKS),
             memberships=_memberships(database, groups["id"].tolist()),
-            local_memberships=(
-                ledger.local_memberships(database, run, now.LOCAL_MEMBERSHIPS)
-                if has_ledger
-                else empty(now.LOCAL_MEMBERSHIPS)
-            ),
+            **_ledger_frames(database, tables, run, has_ledger=has_ledger),
             keys=keys,
             stores_all_of_unicode=tables.stores_all_of_unicode,
             revision=ledger.revision(database) if has_ledger else 0,
             newest_snapshot_at=ledger.newest_snapshot_at(database, run) if has_ledger else None,
+            users_in_all=int(database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0]),
+            removals=ledger.removals(database, run) if has_ledger else Removals(),
+            remembered=remembered,
         )
 
 
-def _texts(run: Run, desired: Desired) -> pd.DataFrame:
+def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
+    """Columns sub, group_name: who is in which group now, of this pool's links; none without a ledger."""
+    if not ledger.exists(database):
+        return empty(MEMBERS)
+    return database.frame(
+        "SELECT u.sub, g.group_name FROM directory_sync_group_link g "
+        f"JOIN dir_user_group m ON m.groupId = {tables.as_directory('g.group_id')} "
+        f"JOIN directory_sync_user_link u ON {tables.as_directory('u.user_id')} = m.userId "
+        "WHERE g.group_id_sha256 IS NOT NULL AND u.user_id_sha256 IS NOT NULL AND g.sync = %s AND u.sync = %s "
+        "AND g.user_pool_id = %s AND u.user_pool_id = %s",
+        (run.sync.name, run.sync.name, run.sync.user_pool_id, run.sync.user_pool_id),
+        schema=MEMBERS,
+        about="dir_user_group",
+    )
+
+
+BELONGINGS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("memberships", pa.int64()),
+        ("roles", pa.int64()),
+        ("employments", pa.int64()),
+        ("others", pa.int64()),
+    ]
+)
+
+
+def read_belongings(database: Database, user_ids: list[str]) -> pd.DataFrame:
+    """Columns BELONGINGS: how many rows of Joget's tables each of these users has; others go by username."""
+    parts = [empty(BELONGINGS)]
+    for ids in _batches(user_ids):
+        counts = ", ".join(
+            f"(SELECT COUNT(*) FROM {table} c WHERE c.userId = u.id)"
+            for table in ("dir_user_group", "dir_user_role", "dir_employment")
+        )
+        others = " + ".join(
+            f"(SELECT COUNT(*) FROM {table} c WHERE c.{column} = u.id)" for table, column in OF_A_USERNAME
+        )
+        statement = f"SELECT u.id, {counts}, {others} FROM dir_user u WHERE u.id IN ({', '.join(['%s'] * len(ids))})"
+        parts.append(database.frame(statement, ids, schema=BELONGINGS, about="the tables of a user's belongings"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> dict[str, pd.DataFrame]:
+    if not has_ledger:
+        return {name: empty(schema) for name, schema in LEDGER_FRAMES.items()}
+    return {
+        "user_links": ledger.user_links(database, tables, now.USER_LINKS),
+        "group_links": ledger.group_links(database, tables, now.GROUP_LINKS),
+        "local_memberships": ledger.local_memberships(database, run, now.LOCAL_MEMBERSHIPS),
+        "past_links": ledger.past_links(database, tables, run, now.PAST_LINKS),
+        "retired": ledger.retired_logins(database, tables, now.RETIRED),
+        "decisions": ledger.decisions(database, run, now.DECISIONS),
+    }
+
+
+def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]") -> pd.DataFrame:
     """Column text: each text whose key a plan compares: logins, possible group ids, logins in settings and form."""
-    logins = desired.users.loc[desired.users["verdict"] == "mapped", "username"]
-    groups = desired.groups.loc[desired.groups["verdict"] == "mapped"]
-    named = pd.Series([*run.sync.scope.exclude_users, *run.users], dtype=logins.dtype)
-    texts = pd.concat([logins, groups["plain_id"], groups["hashed_id"], named], ignore_index=True)
-    return pd.DataFrame({"text": texts}).dropna().drop_duplicates()
+    parts = [ids, pd.Series([*run.sync.scope.exclude_users, *run.users], dtype=TEXT)]
+    for one in desired:
+        usable = one.users["verdict"] != "quarantined"
+        parts.append(one.users.loc[usable & (one.users["username"].str.len() <= LOGIN_LENGTH), "username"])
+        groups = one.groups[one.groups["verdict"] == "mapped"]
+        parts += [groups["plain_id"], groups["hashed_id"]]
+    return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 
 
 def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFrame:
@@ -82,12 +161,12 @@ def _users(database: Database, tables: Tables, run: Run, *, has_ledger: bool) ->
     )
     linked = (
         f"FROM directory_sync_user_link l JOIN dir_user u ON u.id = {tables.as_directory('l.user_id')} "
-        "WHERE l.user_id_sha256 IS NOT NULL AND l.sync = %s AND l.user_pool_id = %s"
+        "WHERE l.user_id_sha256 IS NOT NULL AND l.sync = %s"
     )
     organization = (tables.organization,)
     parts = [_read_users(database, f"SELECT {columns} {source}", organization) for source in (by_id, by_name)]
     if has_ledger:
-        parameters = (*organization, run.sync.name, run.sync.user_pool_id)
+        parameters = (*organization, run.sync.name)
         parts.append(_read_users(database, f"SELECT {columns} {linked}", parameters))
     return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
 
@@ -106,8 +185,8 @@ def _groups(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -
             (
                 f"SELECT {columns} FROM directory_sync_group_link l "
                 f"JOIN dir_group g ON g.id = {tables.as_directory('l.group_id')} "
-                "WHERE l.group_id_sha256 IS NOT NULL AND l.sync = %s AND l.user_pool_id = %s",
-                (run.sync.name, run.sync.user_pool_id),
+                "WHERE l.group_id_sha256 IS NOT NULL AND l.sync = %s",
+                (run.sync.name,),
             )
         )
     parts = [database.frame(text, values, schema=now.GROUPS, about="dir_group") for text, values in statements]

@@ -17,6 +17,18 @@ NEEDED = {
 }
 """Tables and columns that the sync reads or writes."""
 
+OF_A_USERNAME = (
+    ("dir_user_meta", "username"),
+    ("dir_user_extra", "username"),
+    ("dir_user_password_history", "username"),
+    ("dir_user_replacement", "username"),
+    ("dir_user_replacement", "replacementUser"),
+)
+"""What Joget keeps by username, without a foreign key."""
+
+OF_A_USER = (("dir_user_group", "userId"), ("dir_user_role", "userId"), ("dir_employment", "userId"))
+"""The children of dir_user."""
+
 KEY_COLUMNS = {"id", "userid", "groupid", "roleid", "organizationid", "username"}
 
 CHARSETS = {"utf8mb4": True, "utf8mb3": False, "utf8": False}
@@ -35,6 +47,8 @@ class Tables:
     """ROLE_USER's stored id."""
     organization: str
     """The organization's stored id."""
+    user_columns: tuple[str, ...]
+    """Every column of dir_user, also those that Joget or somebody else added."""
 
     @property
     def stores_all_of_unicode(self) -> bool:
@@ -59,11 +73,11 @@ class Tables:
 def inspect(database: Database, organization: str) -> Tables:
     """Check the tables, ROLE_USER and the organization; raises PermanentError that says what is wrong."""
     found = database.rows(
-        "SELECT LOWER(table_name), LOWER(column_name), character_set_name, collation_name "
+        "SELECT LOWER(table_name), column_name, character_set_name, collation_name "
         "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE 'dir\\_%'",
         about="information_schema.columns",
     )
-    columns = {(table, column) for table, column, _, _ in found}
+    columns = {(table, column.lower()) for table, column, _, _ in found}
     lacking = [
         f"{table}.{column}"
         for table, names in NEEDED.items()
@@ -78,7 +92,7 @@ def inspect(database: Database, organization: str) -> Tables:
     kinds = {
         (charset, collation)
         for table, column, charset, collation in found
-        if table in NEEDED and charset and column in KEY_COLUMNS
+        if table in NEEDED and charset and column.lower() in KEY_COLUMNS
     }
     if len(kinds) != 1 or next(iter(kinds))[0] not in CHARSETS:
         raise PermanentError(
@@ -91,7 +105,9 @@ def inspect(database: Database, organization: str) -> Tables:
     space = database.rows(
         f"SELECT HEX(WEIGHT_STRING(CONVERT(' ' USING {charset}) COLLATE {collation}))", about="the collation"
     )[0][0]
-    return Tables(charset, collation, space, _stored_role(database), _stored_organization(database, organization))
+    user_columns = tuple(column for table, column, _, _ in found if table == "dir_user")
+    role, stored = _stored_role(database), _stored_organization(database, organization)
+    return Tables(charset, collation, space, role, stored, user_columns)
 
 
 def _stored_role(database: Database) -> str:

@@ -1,97 +1,135 @@
 """Planning: the desired directory against Joget now, decided without touching either."""
 
+from dataclasses import replace
+
 import pandas as pd
 
-from include.directory_sync.frames import arrow, empty, yes
+from include.directory_sync.frames import TEXT, arrow, look_up, yes
 from include.directory_sync.mapping import Desired
-from include.directory_sync.plan.changes import CHANGES, DIRECTORY, Plan, in_order
-from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.changes import (
+    ANSWERED,
+    CHANGES,
+    DIRECTORY,
+    LEDGER_ONLY,
+    Plan,
+    Removals,
+    decision_hashes,
+    in_order,
+    nothing,
+)
+from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.groups import decide_groups
-from include.directory_sync.plan.memberships import decide_memberships
+from include.directory_sync.plan.limits import limit_memberships, limit_users
+from include.directory_sync.plan.matching import match_users, too_few_found
+from include.directory_sync.plan.memberships import decide_memberships, membership_counts
+from include.directory_sync.plan.missing import decide_missing
 from include.directory_sync.plan.users import decide_users, employment_id
 from include.directory_sync.run import Run
 
-__all__ = ["CHANGES", "DIRECTORY", "Current", "Plan", "make_plan", "nothing"]
+__all__ = ["CHANGES", "DIRECTORY", "Current", "Evidence", "Plan", "Removals", "make_plan", "nothing"]
 
 ENSURED_AT = ("created", "adopted", "reactivated", "recreated")
 """When ROLE_USER and the employment are seen to; later local changes to them stay."""
 
 
-def make_plan(run: Run, desired: Desired, current: Current, *, may_remove: bool) -> Plan:
+def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Plan:
     """Everything that the run would change. Pure: the same input gives the same plan, in whatever order it comes.
 
-    `may_remove`: every listing ended by itself. Raises PermanentError where the run names users the pool doesn't have.
+    Raises PermanentError where the run names users the pool doesn't have.
     """
-    users = decide_users(run, desired.users, current)
-    groups = decide_groups(run, desired.groups, current, users)
-    memberships = decide_memberships(desired.memberships, current, users, groups, may_remove=may_remove)
-    changes = in_order(
-        [
-            _entity_rows("user", users),
-            _entity_rows("group", groups),
-            _role_rows(users),
-            _employment_rows(run, users),
-            memberships.changes,
-        ]
-    )
-    directory = pd.concat([_user_directory(run, users, current), _group_directory(run, groups, current)])
-    directory = arrow(directory.sort_values(["entity", "sub", "group_name"], ignore_index=True), DIRECTORY)
-    return Plan(changes, directory, memberships.counts)
-
-
-def nothing() -> Plan:
-    """The plan of a run that reads and changes nothing, since a newer one was applied."""
-    counts = dict.fromkeys(("read", "added", "removed", "unchanged", "held"), 0)
-    return Plan(empty(CHANGES), empty(DIRECTORY), counts)
+    matched = match_users(run, desired.users, current)
+    wrong_pool = too_few_found(run, matched, current)
+    if wrong_pool:
+        evidence = replace(evidence, complete=False)
+    listed = decide_users(run, matched, current, evidence)
+    users = pd.concat([listed, decide_missing(run, matched, current, evidence)], ignore_index=True)
+    users["hold"] = _answered(_entity_rows("user", users), current).reindex(users.index).fillna(users["hold"])
+    users["hold"], excesses = limit_users(run, users, current)
+    groups = decide_groups(run, desired.groups, current, evidence, users)
+    memberships = decide_memberships(desired.memberships, current, evidence, users, groups)
+    rows = memberships.changes
+    rows["hold"] = rows["hold"].fillna(_answered(rows, current))
+    rows["hold"], more = limit_memberships(run, rows, memberships.before, current)
+    groups["hold"] = _group_holds(groups, rows, current)
+    parts = [
+        _entity_rows("user", users),
+        _entity_rows("group", groups),
+        _role_rows(users),
+        _employment_rows(run, users),
+        _with_their_groups(rows, groups),
+    ]
+    plan = Plan(in_order(parts), _directory(users, groups), {}, {**excesses, **more})
+    if wrong_pool:
+        plan = plan.holding("pool_change")
+    counts = membership_counts(plan.changes, read=memberships.read, unchanged=memberships.unchanged)
+    return replace(plan, memberships=counts)
 
 
 def _entity_rows(entity: str, decided: pd.DataFrame) -> pd.DataFrame:
     return decided[decided["action"].notna()].assign(entity=entity)
 
 
+def _answered(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
+    """`rejected` or `undone` for rows of which a person said so; null for the others. Misses go on being counted."""
+    if current.decisions.empty or rows.empty:
+        return pd.Series(None, index=rows.index, dtype=TEXT)
+    full = arrow(rows, CHANGES).set_axis(rows.index)
+    verdict = look_up(decision_hashes(full), current.decisions, "decision_sha256", "verdict")
+    return verdict.mask(full["action"].isin(["miss", "seen"]))
+
+
+def _group_holds(groups: pd.DataFrame, memberships: pd.DataFrame, current: Current) -> "pd.Series[str]":
+    """A group isn't deleted while a membership of it is held."""
+    answered = _answered(_entity_rows("group", groups), current).reindex(groups.index)
+    removing = memberships[memberships["hold"].notna() & (memberships["action"] == "remove")]
+    waiting = look_up(groups["group_id"], removing, "group_id", "hold")
+    return answered.fillna(waiting.where(yes(groups["action"] == "delete")))
+
+
+def _with_their_groups(memberships: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """A held group, not there yet, holds the memberships that it is to get."""
+    held = groups[groups["hold"].notna() & groups["before_id"].isna()]
+    hold = look_up(memberships["group_id"], held, "group_id", "hold")
+    return memberships.assign(hold=memberships["hold"].fillna(hold))
+
+
 def _role_rows(users: pd.DataFrame) -> pd.DataFrame:
     rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_role_user"])]
-    rows = rows[["sub", "user_id", "hold"]]
+    rows = rows.assign(user_id=rows["after_id"])[["sub", "user_id", "hold"]]
     return rows.assign(entity="role", action="add", reason="every synchronised user has ROLE_USER")
 
 
 def _employment_rows(run: Run, users: pd.DataFrame) -> pd.DataFrame:
     rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_employment"])]
-    rows = rows[["sub", "user_id", "hold"]]
+    rows = rows.assign(user_id=rows["after_id"])[["sub", "user_id", "hold"]]
     ids = [employment_id(run.sync.organization, user_id) for user_id in rows["user_id"]]
     reason = "every synchronised user is employed in the organization"
     return rows.assign(entity="employment", action="add", employment_id=ids, reason=reason)
 
 
-def _user_directory(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
-    links = current.user_links
-    mine = links[(links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)]
-    missing = mine[~mine["sub"].isin(users["sub"])]
-    held = users["hold"].notna() & users["action"].notna()
+def _directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    held = users["hold"].notna() & users["action"].notna() & ~users["action"].isin(LEDGER_ONLY)
     known = users["linked"] | (users["action"].notna() & ~held)
     state = users["after_state"].mask(
-        (users["after_state"] == "active") & ~users["joget_active"], "deactivated in Joget"
+        yes(users["after_state"] == "active") & ~users["joget_active"] & users["listed"], "deactivated in Joget"
     )
+    asks = users["hold"].where(held)
+    answered = asks.where(asks.isin(ANSWERED))
     listed = pd.DataFrame(
         {
+            "entity": "user",
             "sub": users["sub"].fillna(""),
             "joget_id": users["user_id"].where(known),
+            "listed": users["listed"],
             "outcome": users["outcome"].mask(held, "held"),
             "state": state.where(known & ~held, users["before_state"]),
-            "reason": users["reason"],
+            "reason": users["reason"].mask(answered.notna(), users["reason"] + " (" + answered + ")"),
         }
     )
-    gone = missing.rename(columns={"user_id": "joget_id"})[["sub", "joget_id", "state"]]
-    gone = gone.assign(outcome="missing", reason="not listed in the pool")
-    return arrow(pd.concat([listed, gone], ignore_index=True).assign(entity="user"), DIRECTORY)
-
-
-def _group_directory(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataFrame:
-    links = current.group_links
-    mine = links[(links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)]
-    missing = mine[~mine["group_name"].isin(groups["group_name"])]
+    held = groups["hold"].notna() & groups["action"].notna()
     known = groups["linked"] | groups["action"].notna()
-    listed = groups[["group_name", "outcome", "reason"]].assign(joget_id=groups["group_id"].where(known))
-    gone = missing.rename(columns={"group_id": "joget_id"})[["group_name", "joget_id"]]
-    gone = gone.assign(outcome="missing", reason="not listed in the pool")
-    return arrow(pd.concat([listed, gone], ignore_index=True).assign(entity="group"), DIRECTORY)
+    others = groups[["group_name", "listed", "outcome", "reason"]].assign(
+        entity="group", joget_id=groups["group_id"].where(known), outcome=groups["outcome"].mask(held, "held")
+    )
+    directory = pd.concat([arrow(listed, DIRECTORY), arrow(others, DIRECTORY)])
+    return arrow(directory.sort_values(["entity", "sub", "group_name"], ignore_index=True), DIRECTORY)

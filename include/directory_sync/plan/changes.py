@@ -1,23 +1,31 @@
 """The plan's rows: every change with its values before and after, safe or held."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from include.directory_sync.frames import arrow
+from include.directory_sync.frames import TEXT, arrow, empty
 
 USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale")
 """dir_user's source-owned columns."""
 
-VALUES = (*USER_COLUMNS, "state", "name", "organizationId")
-"""What has a before and an after: dir_user's columns, the link's state, dir_group's columns."""
+NUMBERS = ("active", "misses")
+
+VALUES = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
+"""What has a before and an after.
+
+id: the Joget row's stored id, null where there is no row. dir_user's or dir_group's columns. link: `<pool>/<sub>` or
+`<pool>/<group name>`, null where there is no live link; its state (`active`, or `deactivated` where we did that) and
+how many proven snapshots in a row lacked it.
+"""
 
 
 def _value_fields(prefix: str) -> list[tuple[str, pa.DataType]]:
-    return [(f"{prefix}_{column}", pa.int64() if column == "active" else pa.string()) for column in VALUES]
+    return [(f"{prefix}_{column}", pa.int64() if column in NUMBERS else pa.string()) for column in VALUES]
 
 
 CHANGES = pa.schema(
@@ -37,17 +45,28 @@ CHANGES = pa.schema(
 )
 """plan.parquet. entity and action:
 
-user        create, adopt, update, deactivate, reactivate, recreate, rename
-group       create, adopt, update, recreate
-role        add (ROLE_USER)
-employment  add
+user        create, adopt, update, deactivate, reactivate, recreate, rename, delete, relink (to another sub);
+            and for the ledger alone: miss, seen, unlink
+group       create, adopt, update, recreate, delete, relink (to another pool); for the ledger alone: miss, seen, unlink
+role        add, remove (ROLE_USER)
+employment  add, remove
 membership  add, remove; and for the ledger alone: keep_local (found at an adoption), claim (the pool names it now)
 
-hold is null for a safe row, else the cause that a person decides on. ids are in Joget's stored bytes.
+Writing follows the values, not the action's name. hold is null for a safe row, else the cause that a person decides
+on. ids are in Joget's stored bytes; the user_id of a renamed user's role, employment and memberships is the new one.
 """
 
 ENTITIES = ("group", "user", "role", "membership", "employment")
 """In the order of writing: employments last, since they lock the organization's row for Joget's console."""
+
+LEDGER_ONLY = ("miss", "seen", "unlink", "keep_local", "claim")
+"""Actions that change no row of Joget's."""
+
+ANSWERED = ("rejected", "undone")
+"""Causes of what a person decided already: held, and asked no more until the change differs."""
+
+UNANSWERABLE = (*ANSWERED, "occupied_login")
+"""Causes that no review asks about; an occupied login can't be given to anybody by a word."""
 
 DIRECTORY = pa.schema(
     [
@@ -55,13 +74,46 @@ DIRECTORY = pa.schema(
         ("sub", pa.string()),
         ("group_name", pa.string()),
         ("joget_id", pa.string()),
+        ("listed", pa.bool_()),
         ("outcome", pa.string()),
         ("state", pa.string()),
         ("reason", pa.string()),
     ]
 )
 """directory.parquet: a row for each listed or linked user and group: what this run did with it, in what state it is
-(`active`, `deactivated`, `deactivated in Joget`, null where unlinked) and why."""
+(`active`, `deactivated`, `deactivated in Joget`, null where unlinked) and why. Whoever isn't listed is `missing`, or
+`unlisted` where this run can't tell."""
+
+MEMBERSHIP_COUNTS = ("read", "added", "removed", "unchanged", "held")
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A limit, and how far the plan would go beyond it, in the limit's own unit."""
+
+    limit: float
+    figure: float
+
+
+@dataclass(frozen=True)
+class SettingsChange:
+    """What a change of mapping, scope or policies alone does to the plan of one snapshot, by `<entity> <action>`."""
+
+    settings: tuple[str, ...]
+    """Those that changed, such as `mapping.first_name`."""
+    adds: dict[str, int]
+    """Rows that the settings of the run before wouldn't have brought."""
+    spares: dict[str, int]
+    """Rows that they would have brought, and these don't."""
+
+
+@dataclass(frozen=True)
+class Removals:
+    """What runs took away, for the sum over 24 hours; memberships by group name's SHA-256 as well."""
+
+    users: int = 0
+    memberships: int = 0
+    by_group: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +125,10 @@ class Plan:
     directory: pd.DataFrame
     """Columns DIRECTORY."""
     memberships: dict[str, int]
-    """Counts of memberships: read, added, removed, unchanged, held."""
+    """Counts of memberships, by MEMBERSHIP_COUNTS."""
+    excesses: dict[str, Excess] = field(default_factory=dict)
+    """By cause."""
+    settings_change: SettingsChange | None = None
 
     @property
     def safe(self) -> pd.DataFrame:
@@ -86,6 +141,31 @@ class Plan:
         return self.changes[self.changes["hold"].notna()]
 
     @property
+    def to_review(self) -> pd.DataFrame:
+        """The held rows that a person is asked about.
+
+        Not those that were answered, and not those of a Joget user whom this very run changes otherwise: they will
+        look different next time.
+        """
+        held = self.held
+        moving = self.safe.loc[self.safe["entity"] == "user", "user_id"]
+        return held[~held["hold"].isin(UNANSWERABLE) & ~held["user_id"].isin(moving.dropna())]
+
+    @property
+    def touches_joget(self) -> bool:
+        """Whether the safe rows write more than misses and the like into the ledger."""
+        return bool((~self.safe["action"].isin(LEDGER_ONLY)).any())
+
+    @property
+    def removals(self) -> Removals:
+        """What the safe rows take away from users who stay, and the users whom they deactivate or delete."""
+        safe = self.safe
+        users = safe[(safe["entity"] == "user") & safe["action"].isin(["deactivate", "delete"])]
+        gone = safe[(safe["entity"] == "membership") & (safe["action"] == "remove") & ~safe["sub"].isin(users["sub"])]
+        by_group = {name_sha256(str(name)): int(rows) for name, rows in gone.groupby("group_name").size().items()}
+        return Removals(int((users["before_state"] == "active").sum()), len(gone), by_group)
+
+    @property
     def sha256(self) -> str:
         """Hash of every row: two plans with the same hash do the same."""
         return _sha256(self.changes)
@@ -93,8 +173,69 @@ class Plan:
     @property
     def held_sha256(self) -> str | None:
         """Hash of what is held (entity, key, action, before, after); None where nothing is."""
-        held = self.held
-        return None if held.empty else _sha256(held.drop(columns=["reason", "hold"]))
+        return held_hash(self.held)
+
+    def holding(self, cause: str) -> "Plan":
+        """The same plan with every safe row held."""
+        changes = self.changes.assign(hold=self.changes["hold"].fillna(cause))
+        return replace(self, changes=changes)
+
+
+def settings_change(settings: tuple[str, ...], plan: Plan, without: Plan) -> SettingsChange:
+    """Compare a plan with the one that the settings of the run before would have given."""
+
+    def only_in(one: Plan, other: Plan) -> dict[str, int]:
+        rows = one.changes[~row_hashes(one.changes).isin(row_hashes(other.changes))]
+        kinds = (rows["entity"] + " " + rows["action"]).value_counts().sort_index()
+        return {str(kind): int(count) for kind, count in kinds.items()}
+
+    return SettingsChange(settings, adds=only_in(plan, without), spares=only_in(without, plan))
+
+
+def nothing() -> Plan:
+    """The plan of a run that reads and changes nothing, since a newer one was applied."""
+    return Plan(empty(CHANGES), empty(DIRECTORY), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
+
+
+def held_hash(held: pd.DataFrame) -> str | None:
+    """Hash of held rows without their reasons and causes; None where there are none."""
+    return None if held.empty else _sha256(held.drop(columns=["reason", "hold"]))
+
+
+def name_sha256(name: str) -> str:
+    """How the ledger keys a group's name: its keys are ASCII."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def link_parts(links: "pd.Series[str]") -> "tuple[pd.Series[str], pd.Series[str]]":
+    """The pools of links, and their subs or group names."""
+    texts = links.astype(TEXT)
+    return texts.str.replace(r"(?s)/.*", "", regex=True), texts.str.replace(r"^[^/]*/", "", regex=True)
+
+
+def row_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
+    """A hash for each row, of entity, key, action, before and after: what an approval names."""
+    return _hashes(rows, [column for column in CHANGES.names if column not in ("reason", "hold")])
+
+
+def decision_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
+    """A hash for each row, of entity, key, action and the values that it gives: what a rejection or an undo names.
+
+    The same change asked for again has the same hash, whatever else changed in Joget meanwhile.
+    """
+    given = rows.copy()
+    for column in VALUES:
+        before, after = rows[f"before_{column}"], rows[f"after_{column}"]
+        same = (before == after).fillna(False).astype(bool) | (before.isna() & after.isna())
+        given[f"after_{column}"] = after.where(~same)
+    columns = ["entity", "action", "sub", "group_name", "user_id", "group_id", "employment_id"]
+    return _hashes(given, columns + [f"after_{column}" for column in VALUES if column != "misses"])
+
+
+def _hashes(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
+    cells: Iterable[tuple[object, ...]] = rows[columns].astype(object).where(rows[columns].notna(), None).to_numpy()
+    digests = [hashlib.sha256(repr(tuple(row)).encode("utf-8", "surrogatepass")).hexdigest() for row in cells]
+    return pd.Series(digests, index=rows.index, dtype=TEXT)
 
 
 def _sha256(frame: pd.DataFrame) -> str:

@@ -1,10 +1,13 @@
 """Joget as it is now, as planning sees it: the rows that a plan may touch, and what the ledger says of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import pandas as pd
 import pyarrow as pa
+
+from include.directory_sync.frames import empty
+from include.directory_sync.plan.changes import Removals
 
 USERS = pa.schema(
     [
@@ -33,10 +36,21 @@ USER_LINKS = pa.schema(
         ("sub", pa.string()),
         ("user_id", pa.string()),
         ("state", pa.string()),
+        ("misses", pa.int64()),
+        ("changed_at", pa.timestamp("us")),
         ("user_key", pa.string()),
     ]
 )
-"""Every live link of the ledger; state is `active`, or `deactivated` where we did that."""
+"""Every live link of the ledger; state is `active`, or `deactivated` where we did that; changed_at (UTC) is the time
+of the snapshot that the link was last changed from."""
+
+PAST_LINKS = pa.schema(
+    [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("user_key", pa.string())]
+)
+"""Links of this pool that are history: the Joget user is another sub's now, or nobody's."""
+
+RETIRED = pa.schema([("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())])
+"""Logins that were linked once and aren't any more, with whose they were."""
 
 GROUPS = pa.schema(
     [("id", pa.string()), ("name", pa.string()), ("organizationId", pa.string()), ("id_key", pa.string())]
@@ -49,6 +63,7 @@ GROUP_LINKS = pa.schema(
         ("user_pool_id", pa.string()),
         ("group_name", pa.string()),
         ("group_id", pa.string()),
+        ("misses", pa.int64()),
         ("group_key", pa.string()),
     ]
 )
@@ -56,8 +71,16 @@ GROUP_LINKS = pa.schema(
 MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 """All members of the groups above, in the bytes of dir_user.id and dir_group.id."""
 
-LOCAL_MEMBERSHIPS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
+LOCAL_MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 """Memberships found at an adoption that the pool hasn't named since: the local administrator's."""
+
+DECISIONS = pa.schema([("decision_sha256", pa.string()), ("verdict", pa.string())])
+"""What a person rejected or undid, by changes.decision_hashes: `rejected`, `undone`."""
+
+REMEMBERED = pa.schema(
+    [("entity", pa.string()), ("key", pa.string()), ("joget_id", pa.string()), ("state", pa.string())]
+)
+"""Links that the newest applied run left, by sub or group name, where the ledger lost them (`recovery`)."""
 
 KEYS = pa.schema([("text", pa.string()), ("key", pa.string())])
 """The database's own comparison key for each login and group id asked about: equal keys are the same to Joget.
@@ -74,6 +97,9 @@ class Current:
     group_links: pd.DataFrame
     memberships: pd.DataFrame
     local_memberships: pd.DataFrame
+    past_links: pd.DataFrame
+    retired: pd.DataFrame
+    decisions: pd.DataFrame
     keys: pd.DataFrame
     stores_all_of_unicode: bool
     """False on DX 7's utf8 tables, which hold no emoji."""
@@ -81,7 +107,29 @@ class Current:
     """The ledger's count of writes; a writer that finds another one plans again."""
     newest_snapshot_at: pd.Timestamp | None
     """The time of the newest full snapshot applied for this sync's pool."""
+    users_in_all: int
+    """Rows of dir_user: the seats of Joget's licence."""
+    removals: Removals
+    """What this sync's runs took away during the last 24 hours, without what a person approved."""
+    remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
 
     def is_newer_than(self, snapshot_at: datetime) -> bool:
         """Whether a newer full snapshot was applied already: nothing older may come over it."""
         return self.newest_snapshot_at is not None and self.newest_snapshot_at > pd.Timestamp(snapshot_at)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How far a snapshot may be believed when it lacks somebody."""
+
+    snapshot_at: datetime
+    complete: bool
+    """Proven complete: only then is anybody missing, and any membership gone."""
+    compares: bool = False
+    """An old snapshot planned for comparison: a dry run, whom newer readings of some users don't stop."""
+
+    def counts_misses(self, current: Current, *, subset: bool) -> bool:
+        """Whether this plan counts a miss for whom the snapshot lacks: once for each proven full snapshot."""
+        newest = current.newest_snapshot_at
+        is_new = newest is None or newest < pd.Timestamp(self.snapshot_at)
+        return self.complete and not subset and not self.compares and is_new

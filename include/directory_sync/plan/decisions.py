@@ -16,6 +16,10 @@ class Decisions:
         """Rows that no rule fitted yet."""
         return self._outcome.isna()
 
+    def outcome_is(self, outcome: str) -> "pd.Series[bool]":
+        """Rows that have this outcome."""
+        return yes(self._outcome == outcome)
+
     def decide(
         self,
         rows: "pd.Series[bool]",

@@ -1,27 +1,34 @@
-"""What happens to each listed group (rule 9 of the design)."""
+"""What happens to each group, listed or vanished (rules 9 and 11 of the design)."""
 
 import pandas as pd
 
-from include.directory_sync.frames import BEYOND_BMP, TEXT, look_up, matches
-from include.directory_sync.plan.current import Current
+from include.directory_sync.frames import BEYOND_BMP, TEXT, look_up, matches, no_text, yes
+from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.decisions import Decisions
+from include.directory_sync.plan.matching import groups_of_sync, match_groups
 from include.directory_sync.run import Run
 
-ACTIONS = {"created": "create", "adopted": "adopt", "updated": "update"}
+ACTIONS = {"created": "create", "adopted": "adopt", "updated": "update", "deleted": "delete"}
 """The action of an outcome that changes something; a linked group that is gone from Joget is recreated."""
 
 
-def decide_groups(run: Run, desired: pd.DataFrame, current: Current, users: pd.DataFrame) -> pd.DataFrame:
-    """Decide every listed group, knowing what `users.decide_users` decided.
+def decide_groups(
+    run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence, users: pd.DataFrame
+) -> pd.DataFrame:
+    """Decide every group that is listed or linked, knowing what was decided about users.
 
-    Takes mapping.GROUPS; gives a row for each, in the same order, with those columns and: group_id, linked, now_*
-    (current.GROUPS), before_name, after_name, before_organizationId, after_organizationId, outcome, action (null where
+    Takes mapping.GROUPS; gives a row for each, with group_name, group_id, listed, linked, listed_twice, loses (a
+    vanished group whose memberships go), before_* and after_* (changes.VALUES of groups), outcome, action (null where
     nothing changes), reason, hold.
     """
-    links = current.group_links
-    mine = links[(links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)]
-    groups = desired.merge(mine[["group_name", "group_id", "group_key"]], on="group_name", how="left")
-    groups["linked"] = groups["group_id"].notna()
+    listed = _decide_listed(run, desired, current, users)
+    vanished = _decide_vanished(run, listed, current, evidence, users)
+    return pd.concat([listed, vanished], ignore_index=True)
+
+
+def _decide_listed(run: Run, desired: pd.DataFrame, current: Current, users: pd.DataFrame) -> pd.DataFrame:
+    groups = match_groups(run, desired, current)
+    groups["linked"] = groups["way"].notna()
     _choose_ids(groups, current)
     rows = current.groups.dropna(subset=["id_key"]).add_prefix("now_")
     groups = groups.merge(rows, left_on="key", right_on="now_id_key", how="left")
@@ -34,13 +41,29 @@ def decide_groups(run: Run, desired: pd.DataFrame, current: Current, users: pd.D
     _decide_linked(groups, decisions)
     _decide_new(run, groups, current, users, decisions)
     groups = groups.drop(columns="reason").join(decisions.frame())
-    recreated = groups["linked"] & (groups["outcome"] == "created")
-    groups["action"] = groups["outcome"].map(ACTIONS).astype(TEXT).mask(recreated, "recreate")
     groups["group_id"] = groups["group_id"].where(groups["outcome"] != "adopted", groups["now_id"])
-    groups["before_name"], groups["after_name"] = groups["now_name"], groups["group_name"]
-    groups["before_organizationId"] = groups["now_organizationId"]
-    groups["after_organizationId"] = groups["now_organizationId"].mask(groups["now_id"].isna(), run.sync.organization)
-    return groups
+    exists = groups["now_id"].notna()
+    values = {
+        "before_id": groups["now_id"],
+        "after_id": groups["now_id"].fillna(groups["group_id"]),
+        "before_name": groups["now_name"],
+        "after_name": groups["group_name"],
+        "before_organizationId": groups["now_organizationId"],
+        "after_organizationId": groups["now_organizationId"].mask(~exists, run.sync.organization),
+        "before_misses": groups["misses"].where(groups["before_link"].notna()),
+        "after_misses": pd.Series(0, index=groups.index, dtype="int64[pyarrow]"),
+    }
+    groups = groups.assign(**values, listed=True, loses=False)
+    return _with_actions(groups)
+
+
+def _with_actions(groups: pd.DataFrame) -> pd.DataFrame:
+    recreated = groups["linked"] & (groups["outcome"] == "created")
+    action = groups["outcome"].map(ACTIONS).astype(TEXT).mask(recreated, "recreate")
+    unchanged = groups["linked"] & (groups["outcome"] == "unchanged")
+    action = action.mask(unchanged & yes(groups["before_misses"] > 0), "seen")
+    moved = groups["outcome"].isin(["unchanged", "updated"]) & yes(groups["before_link"] != groups["after_link"])
+    return groups.assign(action=action.mask(moved, "relink"))
 
 
 def _choose_ids(groups: pd.DataFrame, current: Current) -> None:
@@ -60,7 +83,9 @@ def _decide_linked(groups: pd.DataFrame, decisions: Decisions) -> None:
     decisions.decide(gone, "created", "its Joget group was deleted in Joget")
     replaced = linked & (groups["now_id"] != groups["group_id"])
     decisions.decide(replaced, "quarantined", "its Joget group was replaced by another one of the same name")
-    decisions.decide(linked & (groups["now_name"] != groups["group_name"]), "updated", "the name differs in Joget")
+    decisions.decide(groups["way"] == "rebuilt", "adopted", "its link was lost from the ledger, and rebuilt")
+    same = yes(groups["now_name"] == groups["group_name"])
+    decisions.decide(linked & ~same, "updated", "the name differs in Joget")
     decisions.decide(linked, "unchanged")
 
 
@@ -80,6 +105,54 @@ def _decide_new(run: Run, groups: pd.DataFrame, current: Current, users: pd.Data
 
 
 def _groups_with_locals(current: Current, users: pd.DataFrame) -> "pd.Series[str]":
-    known = users.loc[users["linked"] | (users["outcome"] == "adopted"), "user_id"]
+    safely_adopted = (users["outcome"] == "adopted") & users["hold"].isna()
+    known = users.loc[users["linked"] | safely_adopted, "user_id"]
     members = current.memberships
     return members.loc[~members["user_id"].isin(known), "group_id"].drop_duplicates()
+
+
+def _decide_vanished(
+    run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence, users: pd.DataFrame
+) -> pd.DataFrame:
+    """Linked groups that nobody lists: counted, then without our memberships, then deleted where the settings say."""
+    links = groups_of_sync(run, current)
+    groups = links[~links["before_link"].isin(listed["before_link"].dropna())].reset_index(drop=True)
+    groups = groups.merge(current.groups.add_prefix("now_"), left_on="group_id", right_on="now_id", how="left")
+    runs = run.sync.policies.missing_runs
+    counts = evidence.counts_misses(current, subset=bool(run.users))
+    after_misses = groups["misses"] + ((groups["misses"] < runs) & counts).astype("int64[pyarrow]")
+    due = yes(after_misses >= runs)
+    decisions = Decisions(groups)
+    if run.users or not evidence.complete:
+        decisions.decide(decisions.open, "unlisted", "not listed, and this run can't tell which are missing")
+    deleted = due & groups["now_id"].notna()
+    if run.sync.policies.missing_group == "delete":
+        with_locals = groups["group_id"].isin(_groups_with_locals(current, users)) | groups["group_id"].isin(
+            current.local_memberships["group_id"]
+        )
+        decisions.decide(deleted & with_locals, "missing", "not listed in the pool; kept for its local members")
+        decisions.decide(deleted, "deleted", "not listed in the pool")
+    decisions.decide(decisions.open, "missing", "not listed in the pool")
+    groups = groups.join(decisions.frame())
+    gone = yes(groups["outcome"] == "deleted") | (yes(groups["outcome"] == "missing") & due & groups["now_id"].isna())
+    missing = yes(groups["outcome"] == "missing")
+    counted = missing & yes(after_misses > groups["misses"])
+    return groups.assign(
+        linked=True,
+        listed=False,
+        listed_twice=True,
+        loses=due & groups["outcome"].isin(["missing", "deleted"]),
+        action=no_text(groups.index)
+        .mask(counted, "miss")
+        .mask(gone, "unlink")
+        .mask(yes(groups["outcome"] == "deleted"), "delete"),
+        before_id=groups["now_id"],
+        after_id=groups["now_id"].mask(gone),
+        before_name=groups["now_name"],
+        after_name=groups["now_name"].mask(gone),
+        before_organizationId=groups["now_organizationId"],
+        after_organizationId=groups["now_organizationId"].mask(gone),
+        after_link=groups["before_link"].mask(gone),
+        before_misses=groups["misses"],
+        after_misses=after_misses.mask(gone),
+    )

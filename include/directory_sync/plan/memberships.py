@@ -1,12 +1,14 @@
-"""Which memberships come and go (rules 4, 10 and 13 of the design)."""
+"""Which memberships come and go (rules 4, 5, 9, 10 and 13 of the design)."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-from include.directory_sync.plan.current import Current
+from include.directory_sync.frames import yes
+from include.directory_sync.plan.current import Current, Evidence
 
 PAIR = ["sub", "group_name"]
+IDS = ["user_id", "group_id"]
 
 TAKES_PART = (
     "created",
@@ -22,66 +24,82 @@ TAKES_PART = (
 
 @dataclass(frozen=True)
 class MembershipDecisions:
-    """changes: columns entity, action, sub, group_name, user_id, group_id, reason, hold; counts: the report's."""
+    """changes: columns entity, action, sub, group_name, user_id, group_id, reason, hold, and `ending`, true where the
+    user as a whole loses his; unchanged, read: counts; before: by group name, how many of ours it had.
+    """
 
     changes: pd.DataFrame
-    counts: dict[str, int]
+    read: int
+    unchanged: int
+    before: "pd.Series[int]"
 
 
 def decide_memberships(
-    desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame, *, may_remove: bool
+    desired: pd.DataFrame, current: Current, evidence: Evidence, users: pd.DataFrame, groups: pd.DataFrame
 ) -> MembershipDecisions:
     """Compare memberships between the users and groups that take part; all others stay.
 
-    Takes mapping.MEMBERSHIPS and the frames of decide_users and decide_groups. Without `may_remove` (a listing
-    that didn't end by itself) nothing is removed but what a disabled user has.
+    Takes mapping.MEMBERSHIPS, the users and the groups as decided. Of a listed user nothing is removed unless the
+    snapshot is complete and the group was listed twice: presence is evidence, one absence is none.
     """
-    users = users[users["outcome"].isin(TAKES_PART)]
-    groups = groups[groups["outcome"].isin(TAKES_PART)]
-    user_columns = users[["sub", "user_id", "active", "joget_active", "outcome", "hold"]]
-    group_columns = groups[["group_name", "group_id", "outcome"]].rename(columns={"outcome": "group_outcome"})
+    users = users[users["outcome"].isin(TAKES_PART) | ~users["active"]]
+    users = users[~users["outcome"].isin(["frozen", "quarantined", "unlisted"])]
+    groups = groups[groups["outcome"].isin(TAKES_PART) | groups["loses"]]
+    user_columns = users[["sub", "user_id", "after_id", "active", "joget_active", "outcome", "hold"]]
+    group_columns = groups[["group_name", "group_id", "listed_twice", "loses", "outcome"]]
+    group_columns = group_columns.rename(columns={"outcome": "group_outcome"})
 
     in_joget = user_columns[user_columns["outcome"] != "created"]
+    # Until it is planned, a renamed user's rows are under the old id; all that is planned is under the new one.
     now = current.memberships.merge(in_joget, on="user_id").merge(group_columns, on="group_id")
-    named = desired.merge(user_columns, on="sub").merge(group_columns, on="group_name")
+    local = among(now, current.local_memberships, IDS)
+    now, user_columns = _under_new_ids(now), _under_new_ids(user_columns)
+    named = desired.merge(user_columns, on="sub").merge(group_columns[~group_columns["loses"]], on="group_name")
     entitled = named[named["active"]]
-    local = current.local_memberships[PAIR]
 
-    missing = entitled[~_among(entitled, now)]
-    add = missing[missing["joget_active"] | missing["hold"].notna()]
-    surplus = now[~_among(now, entitled)]
-    adopted_now = (surplus["outcome"] == "adopted") | (surplus["group_outcome"] == "adopted")
-    keep_local = surplus[adopted_now & ~_among(surplus, local)]
-    remove = surplus[~adopted_now & ~_among(surplus, local)]
-    if not may_remove:
-        remove = remove[~remove["active"]]
-    claim = entitled[_among(entitled, local) & _among(entitled, now)]
+    lacking = entitled[~among(entitled, now, PAIR)]
+    add = lacking[lacking["joget_active"] | lacking["hold"].notna()]
+    wanted = among(now, entitled, PAIR)
+    adopted_now = yes(now["outcome"] == "adopted") | yes(now["group_outcome"] == "adopted")
+    keep_local = now[~wanted & adopted_now & ~local]
+    believed = evidence.complete & yes(now["listed_twice"])
+    remove = now[~wanted & ~adopted_now & ~local & (believed | ~now["active"])]
 
+    on, vanished = remove["active"], remove["loses"]
     parts = [
         _rows(add, "add", "the pool names it"),
-        _rows(remove[remove["active"]], "remove", "the pool no longer names it"),
-        _rows(remove[~remove["active"]], "remove", "the user is disabled in the pool"),
+        _rows(remove[on & ~vanished], "remove", "the pool no longer names it"),
+        _rows(remove[on & vanished], "remove", "the group is gone from the pool"),
+        _rows(remove[~on], "remove", "the user is disabled in the pool, or gone from it"),
         _rows(keep_local, "keep_local", "found at the adoption: the local administrator's"),
-        _rows(claim, "claim", "the pool names it now"),
+        _rows(now[wanted & local], "claim", "the pool names it now"),
     ]
     changes = pd.concat(parts, ignore_index=True)
-    safe = changes[changes["hold"].isna()]["action"]
-    counts = {
-        "read": len(desired),
-        "added": int((safe == "add").sum()),
-        "removed": int((safe == "remove").sum()),
-        "unchanged": int(_among(now, entitled).sum()),
-        "held": int((changes["hold"].notna() & changes["action"].isin(["add", "remove"])).sum()),
-    }
-    return MembershipDecisions(changes, counts)
+    before = now[~local].groupby("group_name").size()
+    return MembershipDecisions(changes, len(desired), int(wanted.sum()), before)
 
 
-def _among(pairs: pd.DataFrame, others: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each pair of sub and group name is also among the others."""
-    found = pairs[PAIR].merge(others[PAIR].drop_duplicates(), on=PAIR, how="left", indicator=True)["_merge"] == "both"
+def membership_counts(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
+    """The report's counts, from the membership rows of a plan."""
+    rows = changes[changes["entity"] == "membership"]
+    safe = rows.loc[rows["hold"].isna(), "action"]
+    held = rows["hold"].notna() & rows["action"].isin(["add", "remove"])
+    added, removed = int((safe == "add").sum()), int((safe == "remove").sum())
+    return {"read": read, "added": added, "removed": removed, "unchanged": unchanged, "held": int(held.sum())}
+
+
+def _under_new_ids(rows: pd.DataFrame) -> pd.DataFrame:
+    renamed = yes(rows["outcome"] == "renamed")
+    return rows.assign(user_id=rows["user_id"].mask(renamed, rows["after_id"]))
+
+
+def among(pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> "pd.Series[bool]":
+    """Whether each pair is also among the others."""
+    known = others[columns].drop_duplicates()
+    found = pairs[columns].merge(known, on=columns, how="left", indicator=True)["_merge"] == "both"
     return pd.Series(found.to_numpy(), index=pairs.index, dtype=bool)
 
 
 def _rows(pairs: pd.DataFrame, action: str, reason: str) -> pd.DataFrame:
-    rows = pairs[["sub", "group_name", "user_id", "group_id", "hold"]]
-    return rows.assign(entity="membership", action=action, reason=reason)
+    rows = pairs[[*PAIR, *IDS, "hold"]]
+    return rows.assign(entity="membership", action=action, reason=reason, ending=~pairs["active"])

@@ -1,0 +1,86 @@
+"""Comparing by bytes, and holding what is in Joget against a plan's `before` and `after`."""
+
+from include.directory_sync.errors import ConflictError, PermanentError
+from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
+from include.directory_sync.plan.changes import USER_COLUMNS
+
+GROUP_COLUMNS = ("name",)
+
+
+def as_bytes(expression: str) -> str:
+    """SQL that compares by bytes, where the collation would say that `mcdonald` is `McDonald`."""
+    return f"CAST({expression} AS BINARY)"
+
+
+def sha256(expression: str) -> str:
+    """SQL: the hash by which the ledger keys an id, in the collation of its keys."""
+    return f"CONVERT(SHA2({expression}, 256) USING ascii) COLLATE ascii_bin"
+
+
+def same(columns: tuple[str, ...], side: str) -> str:
+    """SQL: whether a directory row `d` has a change `t`'s values of that side."""
+    pairs = [
+        f"d.{column} <=> t.{side}_{column}"
+        if column == "active"
+        else f"{as_bytes(f'd.{column}')} <=> {as_bytes(f't.{side}_{column}')}"
+        for column in columns
+    ]
+    return f"({' AND '.join(pairs)})"
+
+
+def lock_and_compare(database: Database) -> None:
+    """Lock the touched rows in key order; raises ConflictError where one isn't as the plan saw it."""
+    for changes, table, columns in ((USERS, "dir_user", USER_COLUMNS), (GROUPS, "dir_group", GROUP_COLUMNS)):
+        planned = _count(database, f"{changes} t WHERE t.before_id IS NOT NULL", about=table)
+        found, unchanged = database.rows(
+            f"SELECT COUNT(*), COALESCE(SUM({same(columns, 'before')} AND {as_bytes('d.id')} = "
+            f"{as_bytes('t.before_id')}), 0) FROM {changes} t STRAIGHT_JOIN {table} d ON d.id = t.before_id FOR UPDATE",
+            about=table,
+        )[0]
+        if not found == unchanged == planned:
+            raise ConflictError(f"{table} was changed by somebody else since it was read. Planning again.")
+
+
+def verify(database: Database, run_key: str) -> None:
+    """Read back what was written, by bytes; raises PermanentError where a trigger or a default changed it."""
+    pair = "d.userId = t.user_id AND d.groupId = t.group_id"
+    ids = f"{as_bytes('d.userId')} = {as_bytes('t.user_id')} AND {as_bytes('d.groupId')} = {as_bytes('t.group_id')}"
+    stays, goes = "t.action IN ('add', 'keep_local', 'claim')", "t.action = 'remove'"
+    there = "t.after_id IS NOT NULL"
+    renamed = f"(t.after_id IS NULL OR NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')})"
+    link = (
+        f"d.user_pool_id = t.after_pool AND d.sub = t.after_sub AND d.state = t.after_state AND "
+        f"d.misses = t.after_misses AND {as_bytes('d.user_id')} = {as_bytes('t.link_user_id')}"
+    )
+    checks = [
+        ("dir_user", f"{USERS} t JOIN dir_user d ON d.id = t.after_id WHERE {same(USER_COLUMNS, 'after')}",
+         f"{USERS} t WHERE {there}"),
+        ("dir_user", f"{USERS} t JOIN dir_user d ON d.id = t.before_id WHERE {renamed}", None),
+        ("dir_group", f"{GROUPS} t JOIN dir_group d ON d.id = t.after_id WHERE {same(GROUP_COLUMNS, 'after')}",
+         f"{GROUPS} t WHERE {there}"),
+        ("dir_group", f"{GROUPS} t JOIN dir_group d ON d.id = t.group_id WHERE t.after_id IS NULL", None),
+        ("dir_user_role", f"{ROLES} t JOIN dir_user_role d ON d.userId = t.user_id AND d.roleId = 'ROLE_USER'",
+         f"{ROLES} t WHERE t.action = 'add'"),
+        ("dir_employment", f"{EMPLOYMENTS} t JOIN dir_employment d ON d.id = t.employment_id",
+         f"{EMPLOYMENTS} t WHERE t.action = 'add'"),
+        ("dir_user_group", f"{MEMBERSHIPS} t JOIN dir_user_group d ON {pair} WHERE t.action = 'add' AND {ids}",
+         f"{MEMBERSHIPS} t WHERE t.action = 'add'"),
+        ("dir_user_group", f"{MEMBERSHIPS} t JOIN dir_user_group d ON {pair} WHERE {stays}",
+         f"{MEMBERSHIPS} t WHERE {stays}"),
+        ("dir_user_group", f"{MEMBERSHIPS} t JOIN dir_user_group d ON {pair} WHERE {goes}", None),
+        ("directory_sync_user_link",
+         f"{USERS} t JOIN directory_sync_user_link d ON {link} WHERE d.changed_by = '{run_key}'",
+         f"{USERS} t WHERE t.after_pool IS NOT NULL"),
+    ]  # fmt: skip
+    for about, found, planned in checks:
+        expected = _count(database, planned, about=about) if planned else 0
+        if _count(database, found, about=about) != expected:
+            raise PermanentError(
+                f"{about} doesn't hold what was written to it; the run was rolled back. Look for a trigger or a "
+                f"constraint of this database's own on {about}."
+            )
+
+
+def _count(database: Database, source: str, *, about: str) -> int:
+    return int(database.rows(f"SELECT COUNT(*) FROM {source}", about=about)[0][0])

@@ -1,0 +1,118 @@
+"""The ledger's part of a run: links, retired logins, local memberships and the run itself, with the changes."""
+
+from include.directory_sync.joget.comparing import as_bytes, sha256
+from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.ledger import RunRow
+from include.directory_sync.joget.sending import GROUPS, MEMBERSHIPS, USERS
+from include.directory_sync.joget.tables import Tables
+
+MOVED = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.after_sub)"
+
+
+def record(database: Database, tables: Tables, row: RunRow) -> None:
+    """Write what the sent changes mean for the ledger. Within the transaction of the changes."""
+    _retire(database, row)
+    _link_users(database, row)
+    _link_groups(database, row)
+    _local_memberships(database, row)
+    values = row.values(tables.organization)
+    marks = ", ".join(["%s"] * len(values.columns))
+    database.execute(
+        f"INSERT INTO directory_sync_run ({', '.join(values.columns)}, committed_at) "
+        f"VALUES ({marks}, UTC_TIMESTAMP(6))",
+        values.astype(object).where(values.notna(), None).iloc[0].tolist(),
+        about="directory_sync_run",
+    )
+
+
+def _retire(database: Database, row: RunRow) -> None:
+    """A login that isn't linked any more stays its last owner's, since Joget's history goes by name."""
+    database.execute(
+        f"REPLACE INTO directory_sync_retired_login (user_id_sha256, user_id, sync, user_pool_id, sub, retired_at) "
+        f"SELECT SHA2(user_id, 256), user_id, %s, before_pool, before_sub, UTC_TIMESTAMP(6) FROM {USERS} t "
+        f"WHERE before_pool IS NOT NULL "
+        f"AND (after_pool IS NULL OR NOT {as_bytes('after_id')} = {as_bytes('before_id')})",
+        (row.run.sync.name,),
+        about="directory_sync_retired_login",
+    )
+
+
+def _link_users(database: Database, row: RunRow) -> None:
+    """What is no link any more becomes history before another link may name the same Joget user."""
+    sync, table = row.run.sync.name, "directory_sync_user_link"
+    database.execute(
+        f"UPDATE {table} d JOIN {USERS} t ON d.user_pool_id = t.before_pool AND d.sub = t.before_sub "
+        f"SET d.user_id_sha256 = NULL, d.changed_at = %s, d.changed_by = %s WHERE d.sync = %s AND {MOVED}",
+        (row.at, row.key, sync),
+        about=table,
+    )
+    database.execute(
+        f"UPDATE {table} d JOIN {USERS} t ON d.user_pool_id = t.after_pool AND d.sub = t.after_sub "
+        f"SET d.user_id = t.link_user_id, d.user_id_sha256 = SHA2(t.link_user_id, 256), d.state = t.after_state, "
+        f"d.misses = t.after_misses, d.changed_at = %s, d.changed_by = %s WHERE d.sync = %s",
+        (row.at, row.key, sync),
+        about=table,
+    )
+    database.execute(
+        f"INSERT INTO {table} (sync, user_pool_id, sub, user_id, user_id_sha256, origin, state, misses, linked_at, "
+        f"changed_at, changed_by) SELECT %s, t.after_pool, t.after_sub, t.link_user_id, SHA2(t.link_user_id, 256), "
+        f"t.action, t.after_state, t.after_misses, %s, %s, %s FROM {USERS} t LEFT JOIN {table} d ON d.sync = %s "
+        f"AND d.user_pool_id = t.after_pool AND d.sub = t.after_sub "
+        f"WHERE t.after_pool IS NOT NULL AND d.sub IS NULL ORDER BY t.after_sub",
+        (sync, row.at, row.at, row.key, sync),
+        about=table,
+    )
+
+
+def _link_groups(database: Database, row: RunRow) -> None:
+    sync, table = row.run.sync.name, "directory_sync_group_link"
+    same = "d.group_name_sha256 = t.group_name_sha256"
+    database.execute(
+        f"UPDATE {table} d JOIN {GROUPS} t ON d.user_pool_id = t.before_pool AND {same} "
+        f"SET d.group_id_sha256 = NULL, d.changed_by = %s "
+        f"WHERE d.sync = %s AND NOT t.before_pool <=> t.after_pool",
+        (row.key, sync),
+        about=table,
+    )
+    database.execute(
+        f"UPDATE {table} d JOIN {GROUPS} t ON d.user_pool_id = t.after_pool AND {same} "
+        f"SET d.group_id = t.group_id, d.group_id_sha256 = SHA2(t.group_id, 256), d.misses = t.after_misses, "
+        f"d.changed_by = %s WHERE d.sync = %s",
+        (row.key, sync),
+        about=table,
+    )
+    database.execute(
+        f"INSERT INTO {table} (sync, user_pool_id, group_name_sha256, group_name, group_id, group_id_sha256, origin, "
+        f"misses, linked_at, changed_by) SELECT %s, t.after_pool, t.group_name_sha256, t.group_name, t.group_id, "
+        f"SHA2(t.group_id, 256), t.action, t.after_misses, %s, %s FROM {GROUPS} t LEFT JOIN {table} d ON d.sync = %s "
+        f"AND d.user_pool_id = t.after_pool AND {same} "
+        f"WHERE t.after_pool IS NOT NULL AND d.sync IS NULL ORDER BY t.group_id",
+        (sync, row.at, row.key, sync),
+        about=table,
+    )
+
+
+def _local_memberships(database: Database, row: RunRow) -> None:
+    table = "directory_sync_local_membership"
+    database.execute(
+        f"INSERT INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, SHA2(user_id, 256), "
+        f"SHA2(group_id, 256) FROM {MEMBERSHIPS} WHERE action = 'keep_local'",
+        (row.run.sync.name,),
+        about=table,
+    )
+    database.execute(
+        f"DELETE d FROM {table} d JOIN {MEMBERSHIPS} t ON d.user_id_sha256 = {sha256('t.user_id')} "
+        f"AND d.group_id_sha256 = {sha256('t.group_id')} WHERE t.action = 'claim'",
+        about=table,
+    )
+    database.execute(
+        f"UPDATE {table} d JOIN {USERS} t ON d.user_id_sha256 = {sha256('t.before_id')} "
+        f"SET d.user_id_sha256 = SHA2(t.after_id, 256) "
+        f"WHERE t.before_id IS NOT NULL AND NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')}",
+        about=table,
+    )
+    database.execute(
+        f"DELETE d FROM {table} d JOIN {USERS} t ON d.user_id_sha256 = {sha256('t.user_id')} "
+        f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
+        about=table,
+    )

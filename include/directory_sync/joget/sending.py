@@ -1,0 +1,75 @@
+"""Sending a plan's safe rows into temporary tables, before the transaction that applies them: DDL commits."""
+
+import secrets
+
+import pandas as pd
+
+from include.directory_sync.frames import TEXT
+from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.ledger import ASCII
+from include.directory_sync.joget.tables import Tables
+from include.directory_sync.plan import Plan
+from include.directory_sync.plan.changes import USER_COLUMNS, link_parts, name_sha256
+
+USERS = "directory_sync_user_change"
+GROUPS = "directory_sync_group_change"
+ROLES = "directory_sync_role_change"
+EMPLOYMENTS = "directory_sync_employment_change"
+MEMBERSHIPS = "directory_sync_membership_change"
+
+TOKEN = f"VARCHAR(128) {ASCII}"
+SIDES = ("before", "after")
+
+
+def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bool) -> None:
+    """Fill the five tables above; ids are in the directory's collation, keys of the ledger in ASCII."""
+    safe = plan.safe
+
+    def rows(entity: str) -> pd.DataFrame:
+        return safe[safe["entity"] == entity].reset_index(drop=True)
+
+    _send_users(database, tables, rows("user"), random_passwords=random_passwords)
+    _send_groups(database, tables, rows("group"))
+    columns = {"user_id": tables.text, "action": TOKEN}
+    _send(database, ROLES, rows("role"), columns, "user_id")
+    _send(database, EMPLOYMENTS, rows("employment"), {**columns, "employment_id": TOKEN}, "user_id")
+    columns = {"user_id": tables.text, "group_id": tables.text, "action": TOKEN}
+    _send(database, MEMBERSHIPS, rows("membership"), columns, "user_id, group_id")
+
+
+def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
+    text = tables.text
+    columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}
+    # Null, or what Joget takes for a hash that no password has.
+    passwords = [secrets.token_hex(16) if random_passwords else None for _ in range(len(users))]
+    users = users.assign(password=pd.Series(passwords, dtype=TEXT))
+    for side in SIDES:
+        columns |= {f"{side}_id": text, f"{side}_state": TOKEN, f"{side}_misses": "INT"}
+        columns |= {f"{side}_{column}": "INT" if column == "active" else text for column in USER_COLUMNS}
+        pool, sub = link_parts(users[f"{side}_link"])
+        users = users.assign(**{f"{side}_pool": pool, f"{side}_sub": sub})
+        columns |= {f"{side}_pool": TOKEN, f"{side}_sub": TOKEN}
+    # The link of somebody whom Joget lost keeps the id that it had.
+    users = users.assign(link_user_id=users["after_id"].fillna(users["user_id"]))
+    _send(database, USERS, users, columns, "user_id")
+
+
+def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> None:
+    text = tables.text
+    columns = {"group_id": text, "group_name": text, "group_name_sha256": TOKEN, "action": TOKEN}
+    groups = groups.assign(group_name_sha256=[name_sha256(str(name)) for name in groups["group_name"]])
+    for side in SIDES:
+        columns |= {f"{side}_{column}": text for column in ("id", "name", "organizationId")}
+        columns |= {f"{side}_misses": "INT", f"{side}_pool": TOKEN}
+        groups = groups.assign(**{f"{side}_pool": link_parts(groups[f"{side}_link"])[0]})
+    _send(database, GROUPS, groups, columns, "group_id")
+
+
+def _send(database: Database, table: str, frame: pd.DataFrame, columns: dict[str, str], key: str) -> None:
+    definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    about = "a temporary table"
+    database.execute(f"DROP TEMPORARY TABLE IF EXISTS {table}", about=about)
+    database.execute(f"CREATE TEMPORARY TABLE {table} ({definition}, PRIMARY KEY ({key})) ENGINE=InnoDB", about=about)
+    marks = ", ".join(["%s"] * len(columns))
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+    database.insert(statement, frame[list(columns)], about=about)

@@ -1,0 +1,59 @@
+"""Releasing what a person approved: row by row, and only what is still the same."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from include.directory_sync.plan.changes import Plan, row_hashes
+from include.directory_sync.plan.memberships import membership_counts
+
+
+def approved_part(plan: Plan, approved: set[str]) -> Plan:
+    """The plan with those held rows safe whose hash (changes.row_hashes) was approved.
+
+    What depends on something that stays held stays held: the role, employment and memberships of a held user, the
+    memberships of a held group, and the deletion of a group whose memberships stay.
+    """
+    changes = plan.changes
+    hashes = row_hashes(changes[changes["hold"].notna()]).reindex(changes.index)
+    released = hashes.isin(approved) & (changes["hold"] != "occupied_login").fillna(False).astype(bool)
+    is_user, is_group = changes["entity"] == "user", changes["entity"] == "group"
+    moving = changes.loc[is_user & changes["hold"].isna(), "user_id"].dropna()
+    released &= ~(is_user & changes["user_id"].isin(moving))
+    waiting = changes[changes["hold"].notna() & ~released]
+    users, groups = (waiting[waiting["entity"] == entity] for entity in ("user", "group"))
+    depends = ~is_user & ~is_group
+    released &= ~(depends & changes["sub"].isin(users["sub"].dropna()))
+    made = groups.loc[groups["action"] != "delete", "group_id"]
+    released &= ~(depends & changes["group_id"].isin(made.dropna()))
+    staying = changes[changes["hold"].notna() & ~released & (changes["action"] == "remove")]
+    released &= ~(is_group & changes["group_id"].isin(staying["group_id"].dropna()))
+    changes = changes.assign(hold=changes["hold"].mask(released))
+    counts = membership_counts(changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"])
+    return replace(plan, changes=changes, directory=_told(plan, changes), memberships=counts)
+
+
+def _told(plan: Plan, changes: pd.DataFrame) -> pd.DataFrame:
+    """The directory with the outcomes of those who aren't held any more."""
+    directory = plan.directory
+    for entity, key in (("user", "sub"), ("group", "group_name")):
+        safe = changes[(changes["entity"] == entity) & changes["hold"].isna()].set_index(key)["action"]
+        mine = (directory["entity"] == entity) & (directory["outcome"] == "held") & directory[key].isin(safe.index)
+        outcomes = directory.loc[mine, key].map(safe[~safe.index.duplicated()].map(OUTCOMES))
+        directory = directory.assign(outcome=directory["outcome"].mask(mine, outcomes.reindex(directory.index)))
+    return directory
+
+
+OUTCOMES = {
+    "create": "created",
+    "adopt": "adopted",
+    "update": "updated",
+    "relink": "updated",
+    "release": "updated",
+    "deactivate": "deactivated",
+    "reactivate": "reactivated",
+    "recreate": "recreated",
+    "rename": "renamed",
+    "delete": "deleted",
+}
+"""What the report calls an action that was applied; other actions change nothing in Joget."""

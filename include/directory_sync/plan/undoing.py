@@ -1,0 +1,174 @@
+"""Taking a run back: the inverse of what it applied, without what changed since."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from include.directory_sync.frames import TEXT, arrow, look_up, yes
+from include.directory_sync.plan.approval import OUTCOMES
+from include.directory_sync.plan.changes import (
+    CHANGES,
+    DIRECTORY,
+    LEDGER_ONLY,
+    USER_COLUMNS,
+    VALUES,
+    Plan,
+    decision_hashes,
+    in_order,
+)
+from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.memberships import among, membership_counts
+from include.directory_sync.plan.users import employment_id
+
+INVERSE = {
+    "create": "delete",
+    "adopt": "release",
+    "deactivate": "reactivate",
+    "reactivate": "deactivate",
+    "recreate": "delete",
+    "delete": "create",
+    "release": "adopt",
+    "miss": "seen",
+    "seen": "miss",
+    "unlink": "relink",
+    "add": "remove",
+    "remove": "add",
+    "keep_local": "claim",
+    "claim": "keep_local",
+}
+"""The name of an inverse; update, rename and relink are their own."""
+
+SINCE = "changed_since"
+
+
+@dataclass(frozen=True)
+class Undoing:
+    """plan: the inverse, with what changed since held as `changed_since`; undone: changes.decision_hashes of the
+    changes that it takes back.
+    """
+
+    plan: Plan
+    undone: list[str]
+
+
+def undo_plan(organization: str, done: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> Undoing:
+    """The inverse of applied changes (columns CHANGES), against Joget now.
+
+    belongings: columns user_id, memberships, roles, employments, others: how many rows of Joget's each user whom the
+    run made has now.
+    """
+    inverse = _inverted(done)
+    inverse["hold"] = _holds(inverse, current, belongings)
+    rows = pd.concat([inverse, _of_made_again(organization, inverse)], ignore_index=True)
+    changes = in_order([rows])
+    users = changes[changes["entity"].isin(["user", "group"])]
+    outcome = users["action"].map(OUTCOMES).astype(TEXT).fillna("unchanged").mask(users["hold"].notna(), "held")
+    directory = arrow(
+        users.assign(
+            outcome=outcome,
+            listed=True,
+            joget_id=users["user_id"].fillna(users["group_id"]),
+            state=users["after_state"],
+            reason=users["reason"].mask(users["hold"].notna(), "changed since that run: left as it is"),
+        ),
+        DIRECTORY,
+    )
+    plan = Plan(changes, directory, membership_counts(changes, read=0, unchanged=0))
+    applied = inverse["hold"].isna() & ~inverse["action"].isin(LEDGER_ONLY)
+    return Undoing(plan, decision_hashes(done.loc[applied.to_numpy()]).tolist())
+
+
+def _inverted(done: pd.DataFrame) -> pd.DataFrame:
+    inverse = done.reset_index(drop=True)
+    for column in VALUES:
+        inverse[[f"before_{column}", f"after_{column}"]] = inverse[[f"after_{column}", f"before_{column}"]].to_numpy()
+    inverse = arrow(inverse, CHANGES)
+    inverse["action"] = inverse["action"].map(INVERSE).astype(TEXT).fillna(inverse["action"])
+    is_user = inverse["entity"] == "user"
+    key = inverse["before_id"].fillna(inverse["after_id"])
+    inverse["user_id"] = inverse["user_id"].mask(is_user & key.notna(), key)
+    renamed = inverse[is_user & (inverse["action"] == "rename")]
+    old_id = look_up(inverse["user_id"].where(~is_user), renamed, "before_id", "after_id")
+    return inverse.assign(user_id=old_id.fillna(inverse["user_id"]), reason="taken back")
+
+
+def _holds(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> "pd.Series[str]":
+    """`changed_since` for what isn't as the run left it, and for whatever depends on that."""
+    is_user, is_group = rows["entity"] == "user", rows["entity"] == "group"
+    changed = (is_user & _user_changed(rows, current, belongings)) | (is_group & _group_changed(rows, current))
+    changed |= (rows["entity"] == "membership") & _membership_changed(rows, current)
+    users = rows.loc[is_user & changed, "sub"].dropna()
+    groups = rows.loc[is_group & changed, "group_id"].dropna()
+    changed |= ~is_group & rows["sub"].isin(users)
+    changed |= (rows["entity"] == "membership") & rows["group_id"].isin(groups)
+    return pd.Series(None, index=rows.index, dtype=TEXT).mask(yes(changed), SINCE)
+
+
+def _user_changed(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> "pd.Series[bool]":
+    now = rows[["before_id"]].merge(current.users, left_on="before_id", right_on="id", how="left")
+    had_row = rows["before_id"].notna()
+    differs = had_row & now["id"].isna()
+    for column in USER_COLUMNS:
+        before = rows[f"before_{column}"]
+        differs |= had_row & ~(yes(before == now[column]) | (before.isna() & now[column].isna()))
+    links = current.user_links.assign(link=current.user_links["user_pool_id"] + "/" + current.user_links["sub"])
+    state = look_up(rows["before_link"], links, "link", "state")
+    misses = look_up(rows["before_link"], links, "link", "misses")
+    linked = rows["before_link"].notna()
+    differs |= linked & ~yes(state == rows["before_state"])
+    differs |= linked & rows["action"].isin(LEDGER_ONLY) & ~yes(misses == rows["before_misses"])
+    differs |= ~linked & rows["after_link"].isin(links["link"])
+    back = rows["after_id"].where(rows["before_id"].isna() | (rows["action"] == "rename"))
+    key = look_up(back, current.keys, "text", "key")
+    taken = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
+    differs |= key.notna() & key.isin(taken)
+    return differs | _has_gained(rows, belongings)
+
+
+def _has_gained(rows: pd.DataFrame, belongings: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a user who is to go has more than the run gave him: a person used the account."""
+    ours = rows[(rows["entity"] == "membership") & (rows["action"] == "remove")].groupby("user_id").size()
+    gained = belongings.assign(ours=belongings["user_id"].map(ours).fillna(0))
+    gained = gained[
+        (gained["memberships"] > gained["ours"])
+        | (gained["roles"] > 1)
+        | (gained["employments"] > 1)
+        | (gained["others"] > 0)
+    ]
+    return rows["after_id"].isna() & rows["before_id"].isin(gained["user_id"])
+
+
+def _group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    now = rows[["before_id"]].merge(current.groups, left_on="before_id", right_on="id", how="left")
+    had_row = rows["before_id"].notna()
+    same = yes(now["name"] == rows["before_name"]) | (now["name"].isna() & rows["before_name"].isna())
+    differs = had_row & (now["id"].isna() | ~same)
+    links = current.group_links["user_pool_id"] + "/" + current.group_links["group_name"]
+    differs |= rows["before_link"].notna() & ~rows["before_link"].isin(links)
+    key = look_up(rows["after_id"].where(~had_row), current.keys, "text", "key")
+    differs |= key.notna() & key.isin(current.groups["id_key"])
+    goes = had_row & rows["after_id"].isna()
+    removed = rows.loc[(rows["entity"] == "membership") & (rows["action"] == "remove"), ["user_id", "group_id"]]
+    stays = ~among(current.memberships, removed, ["user_id", "group_id"])
+    left = current.memberships.loc[stays, "group_id"]
+    return differs | (goes & rows["before_id"].isin(left))
+
+
+def _membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    """Under a user's id of now: one who is renamed back has the newer one still."""
+    renamed = rows[(rows["entity"] == "user") & (rows["action"] == "rename")]
+    newer = look_up(rows["user_id"], renamed, "after_id", "before_id").fillna(rows["user_id"])
+    pairs = pd.DataFrame({"user_id": newer, "group_id": rows["group_id"]})
+    found = (
+        pairs.merge(current.memberships.drop_duplicates(), how="left", indicator=True)["_merge"].to_numpy() == "both"
+    )
+    changed: pd.Series[bool] = (found & (rows["action"] == "add")) | (~found & rows["action"].isin(["remove", "claim", "keep_local"]))
+    return changed
+
+
+def _of_made_again(organization: str, inverse: pd.DataFrame) -> pd.DataFrame:
+    """ROLE_USER and the employment of users who were deleted and come back."""
+    back = inverse[(inverse["entity"] == "user") & inverse["before_id"].isna() & inverse["after_id"].notna()]
+    rows = back[["sub", "hold"]].assign(user_id=back["after_id"], action="add", reason="taken back")
+    ids = [employment_id(organization, str(user_id)) for user_id in rows["user_id"]]
+    return pd.concat([rows.assign(entity="role"), rows.assign(entity="employment", employment_id=ids)])
