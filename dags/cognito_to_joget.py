@@ -1,12 +1,14 @@
-"""The DAG of each valid sync in the settings: extract, transform, load."""
+"""The DAGs of each valid sync in the settings: the sync itself, the review of what it holds, and the undo."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context, task
+from airflow.sdk.execution_time.hitl import HITLUser
 
 from include.directory_sync import settings
 from include.directory_sync.errors import PermanentError, TransientError
+from include.directory_sync.operators import RequestReview, ReviewHeld
 from include.directory_sync.settings import Sync
 
 if TYPE_CHECKING:
@@ -37,15 +39,37 @@ Reads the user pool **{pool}** and makes the Joget organization **{organization}
 | `extract_groups` | lists every group and its members |
 | `transform` | turns them into Joget's columns; what can't be turned is set aside with a reason |
 | `load` | compares with Joget, writes the differences in one step, and reports |
+| `request_review` | asks a person, in DAG `{review}`, where something looks dangerous |
 
 **What it never does:** it doesn't touch users and groups that it didn't bring or adopt, passwords, other roles,
-departments or metadata. A user who isn't in the pool any more stays as he is and is counted as *missing*.
+departments or metadata. A user who isn't in the pool any more is counted as *missing*, and deactivated only after
+{missing_runs} complete readings in a row that lack him; many at once wait for a person.
+
+**Taking a run back:** trigger `{undo}` with the run's id.
 
 **Why can't Ana see an app?** Look for her `sub` in the run's `directory.parquet` (the log of `load` names the folder):
 *quarantined* means that she can't be matched, and says why; *frozen* that the settings leave her out; *held* that a
 person has to decide; *deactivated in Joget* that an administrator of Joget switched her off.
 
 **Try first:** trigger with `dry_run`; it reports what would change and writes nothing to Joget.
+"""
+
+REVIEW_DOC = """
+### A person decides
+
+Started by `{dag_id}` when it holds changes that look dangerous: `review_held` shows them by cause, on
+*Required actions*, and `load_held` applies what was approved and is still the same. **Reject** leaves everything as it is, and nobody is
+asked again until a change differs. Without an answer in time nothing happens, and the next run asks again.
+
+Trigger it by hand to be asked about everything that the newest run holds, rejected and undone changes too.
+"""
+
+UNDO_DOC = """
+### Taking a run back
+
+Give the id of a run of `{dag_id}`. The dry run, which is the default, reports what would be taken back; without it
+that is done, except for what somebody changed since, which is listed as *changed_since* and left alone. What was taken
+back stays so until the pool's value changes, or a person approves it.
 """
 
 
@@ -75,16 +99,28 @@ def parameters(sync: Sync) -> dict[str, Param]:
             title="Only these users",
             description="Subs or logins, one a line. Only these are synchronised; nobody else is touched.",
         ),
+        "replay_run_id": Param(
+            None,
+            type=["null", "string"],
+            title="Replay a run",
+            description="The id of an earlier run: its snapshot is compared with Joget now. Makes this a dry run.",
+        ),
     }
 
 
 def make_dag(sync: Sync) -> DAG:
-    """Wire the four steps for one sync."""
+    """Wire the four steps for one sync, and the question to a person."""
     pool = sync.airflow_pool or "default_pool"
     with DAG(
         dag_id=sync.dag_id,
         description=f"Users and groups of {sync.user_pool_id} to Joget's {sync.organization}",
-        doc_md=DOC.format(pool=sync.user_pool_id, organization=sync.organization),
+        doc_md=DOC.format(
+            pool=sync.user_pool_id,
+            organization=sync.organization,
+            review=sync.review_dag_id,
+            undo=sync.undo_dag_id,
+            missing_runs=sync.policies.missing_runs,
+        ),
         schedule=sync.schedule,
         catchup=False,
         max_active_runs=1,
@@ -120,7 +156,69 @@ def make_dag(sync: Sync) -> DAG:
 
         users = extract_users()
         groups = extract_groups(users)
-        load(transform(users, groups))
+        loaded: Any = load(transform(users, groups))
+        RequestReview(task_id="request_review", trigger_dag_id=sync.review_dag_id, load_url=loaded["manifest"])
+    return dag
+
+
+def make_review_dag(sync: Sync) -> DAG:
+    """Ask a person, then do what was answered. A DAG of its own: a run that waits would hold up the schedule."""
+    with DAG(
+        dag_id=sync.review_dag_id,
+        description=f"A person decides on changes of {sync.organization} that look dangerous",
+        doc_md=REVIEW_DOC.format(dag_id=sync.dag_id),
+        schedule=None,
+        is_paused_upon_creation=False,
+        default_args=RETRIES,
+        tags=["directory-sync"],
+    ) as dag:
+        review_held = ReviewHeld(
+            task_id="review_held",
+            sync_name=sync.name,
+            response_timeout=timedelta(hours=sync.approval.timeout_hours),
+            assigned_users=[HITLUser(id=name, name=name) for name in sync.approval.approvers] or None,
+        )
+
+        @task(execution_timeout=timedelta(hours=2))
+        def load_held() -> dict[str, Any]:
+            from include.directory_sync import review
+
+            context = get_current_context()
+            review_id = review.review_id_of(context["run_id"], context["dag_run"].conf or {})
+            return review.load_held(attempt(), sync.name, review_id).reference
+
+        review_held >> load_held()
+    return dag
+
+
+def make_undo_dag(sync: Sync) -> DAG:
+    """Take a run back, by hand."""
+    with DAG(
+        dag_id=sync.undo_dag_id,
+        description=f"Takes back what a run of {sync.dag_id} applied",
+        doc_md=UNDO_DOC.format(dag_id=sync.dag_id),
+        schedule=None,
+        is_paused_upon_creation=False,
+        params={
+            "run_id": Param(
+                type="string", minLength=1, title="Run", description=f"The id of the run of {sync.dag_id} to take back."
+            ),
+            "dry_run": Param(
+                True, type="boolean", title="Dry run", description="Show what would be taken back; write nothing."
+            ),
+        },
+        default_args=RETRIES,
+        tags=["directory-sync"],
+    ) as dag:
+
+        @task(execution_timeout=timedelta(hours=2))
+        def undo() -> dict[str, Any]:
+            from include.directory_sync import undo
+
+            context = get_current_context()
+            return undo.undo(attempt(), sync.name, context["params"], context["dag_run"].conf or {}).reference
+
+        undo()
     return dag
 
 
@@ -130,8 +228,19 @@ def attempt() -> "Attempt":
 
     context = get_current_context()
     ti = context["ti"]
-    return Attempt(name=f"{ti.task_id}.{ti.try_number}.{str(ti.id)[-12:]}", run_id=context["run_id"])
+    name = f"{ti.task_id}.{ti.try_number}.{str(ti.id)[-12:]}"
+    since = made_at(str(ti.id)) if context["dag_run"].run_type == "backfill" else None
+    return Attempt(name, context["run_id"], since)
+
+
+def made_at(task_instance_id: str) -> datetime:
+    """When Airflow made, or cleared, a task instance: its id is a UUID of version 7, which begins with the time.
+
+    A backfill makes or clears all its runs at once, and no task is told when that was.
+    """
+    return datetime.fromtimestamp(int(task_instance_id.replace("-", "")[:12], 16) / 1000, UTC)
 
 
 for valid in settings.load().syncs:
-    globals()[valid.dag_id] = make_dag(valid)
+    for made in (make_dag(valid), make_review_dag(valid), make_undo_dag(valid)):
+        globals()[made.dag_id] = made

@@ -2,18 +2,19 @@
 
 import itertools
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from include.directory_sync import staging, steps
+from include.directory_sync import review, staging, steps, undo
 from include.directory_sync.snapshot import Manifest
 from include.directory_sync.steps import Attempt
 from tests.conftest import JogetDatabase
-from tests.stand_in import POOL_ID, Faults, Pool, StandIn
+from tests.stand_in import POOL_ID, Faults, Pool, StandIn, user
 
 
 @dataclass
@@ -51,6 +52,50 @@ class Company:
         self.last = steps.load(attempt("load", transformed.run_id), transformed.url)
         report: dict[str, Any] = staging.read_json(self.last, "report.json")
         return report
+
+    def prepare_backfill(self, run_id: str, began: datetime) -> Manifest:
+        """Everything up to `load`, of a run that a backfill made then."""
+        users = steps.extract_users(replace(attempt("extract_users", run_id), backfill_since=began), "default", {}, {})
+        groups = steps.extract_groups(replace(attempt("extract_groups", run_id), backfill_since=began), users.url)
+        return steps.transform(attempt("transform", run_id), users.url, groups.url)
+
+    def ask(self) -> str | None:
+        """`request_review` after the last load; gives the review's id."""
+        assert self.last is not None
+        return review.request_review(self.last.url)
+
+    def answer(self, review_id: str, answer: str) -> dict[str, Any]:
+        """A person's answer, and `load_held` after it; gives its report."""
+        assert review.question("default", review_id, by_hand=False)
+        review.note_answer("default", review_id, answer, "Olga")
+        return self.load_held(review_id)
+
+    def load_held(self, review_id: str) -> dict[str, Any]:
+        """`load_held` alone."""
+        self.last = review.load_held(attempt("load_held", f"review__{review_id}"), "default", review_id)
+        report: dict[str, Any] = staging.read_json(self.last, "report.json")
+        return report
+
+    def undo(self, run_id: str, **parameters: Any) -> dict[str, Any]:
+        """The undo DAG's task; gives its report."""
+        conf = {"run_id": run_id, "dry_run": False, **parameters}
+        self.last = undo.undo(attempt("undo", f"undo__{next(self._numbers)}"), "default", {}, conf)
+        report: dict[str, Any] = staging.read_json(self.last, "report.json")
+        return report
+
+    def hours_pass(self, hours: int) -> None:
+        """Make everything that the ledger remembers so much older."""
+        for table, columns in {
+            "directory_sync_run": ("committed_at", "snapshot_at"),
+            "directory_sync_user_link": ("changed_at", "linked_at"),
+            "directory_sync_review": ("opened_at", "expires_at"),
+        }.items():
+            for column in columns:
+                self.joget.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL {hours} HOUR")
+
+    def active(self) -> list[str]:
+        """Ids of active users, without Joget's own."""
+        return sorted(self.joget.column("SELECT id FROM dir_user WHERE active = 1 AND id NOT IN ('admin', 'cat')"))
 
     def staged(self, name: str) -> pd.DataFrame:
         """A frame that the last load left."""
@@ -91,6 +136,16 @@ def settings(staging_folder: Path, **changes: Any) -> dict[str, Any]:
         "requests_per_second": 2000,
         **changes,
     }
+
+
+def people(count: int, name: str = "person") -> list[Any]:
+    """So many users."""
+    return [user(f"{name}{number:03}@example.org") for number in range(count)]
+
+
+def causes(report: dict[str, Any]) -> dict[str, int]:
+    """Rows held, by cause."""
+    return {hold["cause"]: hold["rows"] for hold in report["holds"]}
 
 
 def counts(report: dict[str, Any], entity: str = "users") -> dict[str, int]:

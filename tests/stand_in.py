@@ -16,6 +16,8 @@ from typing import Any
 
 LARGEST_PAGE = 60
 POOL_ID = "us-east-1_StandIn"
+OTHER_POOL_ID = "us-east-1_Other"
+"""A second id under which the same pool answers: for a change of the pool in the settings."""
 
 
 def user(
@@ -63,6 +65,16 @@ class Faults:
     """Every page gives the first page's token."""
     dying_token: int = 0
     """The token of every so manyth page is refused as expired, once."""
+    cut_users_after: int = 0
+    """ListUsers ends after so many users, with status 200 and no token."""
+    repeated_users: int = 0
+    """The first so many users are listed once more at the end."""
+    estimate: str = "true"
+    """What DescribeUserPool says of the count: `true`, `absent`, or a number."""
+    first_listing_lacks: dict[str, int] = field(default_factory=dict)
+    """By group: how many members its first whole listing leaves out, at the end."""
+    every_listing_lacks: dict[str, int] = field(default_factory=dict)
+    """By group: how many members each listing leaves out."""
     vanishing_group: str = ""
     """A group that is listed, and gone when its members are asked for."""
 
@@ -74,6 +86,8 @@ class StandIn:
         self.pool = pool
         self.faults = faults
         self.calls: Counter[str] = Counter()
+        self.listings: Counter[str] = Counter()
+        """How often each group's members were listed from the start; tests may clear it."""
         self._lengths: Iterator[int] = itertools.cycle(faults.pages or [LARGEST_PAGE])
         self._tokens: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
@@ -90,10 +104,10 @@ class StandIn:
                 return 500, {"__type": "InternalErrorException", "message": "broken"}
             if made <= self.faults.throttled_calls:
                 return _error("TooManyRequestsException", "Rate exceeded")
-            if asked["UserPoolId"] != POOL_ID:
+            if asked["UserPoolId"] not in (POOL_ID, OTHER_POOL_ID):
                 return _error("ResourceNotFoundException", f"User pool {asked['UserPoolId']} does not exist.")
             if operation == "DescribeUserPool":
-                return 200, {"UserPool": {"Id": POOL_ID, "EstimatedNumberOfUsers": len(self.pool.users)}}
+                return 200, {"UserPool": {"Id": asked["UserPoolId"], **self._estimate()}}
             return self._list(operation, asked)
 
     def _list(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -112,7 +126,7 @@ class StandIn:
         if operation == "ListGroups":
             found: list[Any] = [{"GroupName": name, "UserPoolId": POOL_ID} for name in self.pool.members]
         else:
-            found = self.pool.users if operation == "ListUsers" else self.pool.members[group or ""]
+            found = self._users() if operation == "ListUsers" else self._members(group or "", start)
         end = start + min(next(self._lengths), asked.get("Limit", LARGEST_PAGE))
         body: dict[str, Any] = {"Groups" if operation == "ListGroups" else "Users": found[start:end]}
         if end < len(found):
@@ -123,6 +137,25 @@ class StandIn:
                 del self._tokens[token]
             body[token_name] = token
         return 200, body
+
+    def _estimate(self) -> dict[str, int]:
+        if self.faults.estimate == "absent":
+            return {}
+        true = self.faults.estimate == "true"
+        return {"EstimatedNumberOfUsers": len(self.pool.users) if true else int(self.faults.estimate)}
+
+    def _users(self) -> list[Any]:
+        listed = self.pool.users[: self.faults.cut_users_after or None]
+        return listed + self.pool.users[: self.faults.repeated_users]
+
+    def _members(self, group: str, start: int) -> list[Any]:
+        if start == 0:
+            self.listings[group] += 1
+        lacking = self.faults.every_listing_lacks.get(group, 0)
+        if self.listings[group] == 1:
+            lacking = max(lacking, self.faults.first_listing_lacks.get(group, 0))
+        members = self.pool.members[group]
+        return members[: len(members) - lacking]
 
 
 def _error(code: str, message: str) -> tuple[int, dict[str, Any]]:

@@ -91,7 +91,7 @@ class Report(BaseModel):
     timings: dict[str, float]
     """Seconds, by task."""
     to_review: int
-    """Held rows that a person is asked about."""
+    """Held rows that a person is asked about, where anything is held that nobody answered yet."""
     review: ReviewAnswer | None = None
     undoes: str | None = None
     """The run that an undo takes back."""
@@ -141,7 +141,7 @@ def make_report(
         plan_sha256=plan.sha256,
         held_sha256=plan.held_sha256,
         timings=timings,
-        to_review=len(plan.to_review),
+        to_review=len(plan.to_review) if plan.opens_review else 0,
         review=review,
         undoes=undoes,
         settings_change=plan.settings_change,

@@ -180,6 +180,16 @@ class Sync(Section):
         return "cognito_to_joget" if self.name == "default" else f"cognito_to_joget_{self.name}"
 
     @property
+    def review_dag_id(self) -> str:
+        """The id of the DAG that asks a person about what is held."""
+        return f"{self.dag_id}_review"
+
+    @property
+    def undo_dag_id(self) -> str:
+        """The id of the DAG that takes a run back."""
+        return f"{self.dag_id}_undo"
+
+    @property
     def rules(self) -> Rules:
         """Mapping, scope and policies."""
         return Rules(mapping=self.mapping, scope=self.scope, policies=self.policies)

@@ -248,30 +248,7 @@ def test_a_user_reactivated_in_joget_while_disabled_in_the_pool_is_left_alone(co
     assert company.user(ANA)["active"] == 1
 
 
-# Missing, renamed and replaced: nobody is touched until their rules come
-
-
-def test_nobody_missing_is_touched_and_the_report_counts_them(company: Company) -> None:
-    ana, bob = user(ANA), user(BOB)
-    company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob], "Board": [ana]}
-    company.run()
-    before = company.joget.contents()
-    company.pool.users, company.pool.members = [bob], {"Sales": [bob]}
-    for _ in range(3):
-        report = company.run()
-        assert counts(report) == {"read": 1, "unchanged": 1, "missing": 1}
-        assert counts(report, "groups") == {"read": 1, "unchanged": 1, "missing": 1}
-        assert company.joget.contents() == before
-
-
-def test_an_empty_pool_changes_nothing(company: Company) -> None:
-    ana = user(ANA)
-    company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
-    company.run()
-    before = company.joget.contents()
-    company.pool.users, company.pool.members = [], {}
-    assert counts(company.run()) == {"missing": 1}
-    assert company.joget.contents() == before
+# Renamed and replaced: see test_identity for what a person may decide
 
 
 def test_a_changed_login_is_held_with_all_of_the_users_memberships(company: Company) -> None:

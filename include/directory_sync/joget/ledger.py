@@ -460,9 +460,11 @@ class Review:
     is_open: bool = True
 
 
+IS_OPEN = "(closed_at IS NULL AND (expires_at > UTC_TIMESTAMP(6) OR answered_at > UTC_TIMESTAMP(6) - INTERVAL 24 HOUR))"
+"""An answer that nobody acts on for a day, or a question that nobody answered in time, bars no other review."""
+
 REVIEW_COLUMNS = (
-    "review_id, sync, asked_by, plan_url, plan_sha256, held_sha256, answer, answered_at, answered_by, "
-    "closed_at IS NULL AND expires_at > UTC_TIMESTAMP(6)"
+    f"review_id, sync, asked_by, plan_url, plan_sha256, held_sha256, answer, answered_at, answered_by, {IS_OPEN}"
 )
 
 
@@ -479,8 +481,7 @@ def find_review(database: Database, review_id: str) -> Review | None:
 def open_review(database: Database, sync: str) -> Review | None:
     """The sync's one open review."""
     rows = database.rows(
-        f"SELECT {REVIEW_COLUMNS} FROM directory_sync_review WHERE sync = %s AND closed_at IS NULL "
-        f"AND expires_at > UTC_TIMESTAMP(6)",
+        f"SELECT {REVIEW_COLUMNS} FROM directory_sync_review WHERE sync = %s AND {IS_OPEN}",
         (sync,),
         about="directory_sync_review",
     )

@@ -63,10 +63,10 @@ LEDGER_ONLY = ("miss", "seen", "unlink", "keep_local", "claim")
 """Actions that change no row of Joget's."""
 
 ANSWERED = ("rejected", "undone")
-"""Causes of what a person decided already: held, and asked no more until the change differs."""
+"""Causes of what a person decided already: held in silence until the change differs, or a review is opened."""
 
-UNANSWERABLE = (*ANSWERED, "occupied_login")
-"""Causes that no review asks about; an occupied login can't be given to anybody by a word."""
+UNANSWERABLE = ("occupied_login",)
+"""Causes that no review asks about: an occupied login can't be given to anybody by a word."""
 
 DIRECTORY = pa.schema(
     [
@@ -142,14 +142,18 @@ class Plan:
 
     @property
     def to_review(self) -> pd.DataFrame:
-        """The held rows that a person is asked about.
+        """The held rows that a review shows.
 
-        Not those that were answered, and not those of a Joget user whom this very run changes otherwise: they will
-        look different next time.
+        Not those of a Joget user whom this very run changes otherwise: they will look different next time.
         """
         held = self.held
         moving = self.safe.loc[self.safe["entity"] == "user", "user_id"]
         return held[~held["hold"].isin(UNANSWERABLE) & ~held["user_id"].isin(moving.dropna())]
+
+    @property
+    def opens_review(self) -> bool:
+        """Whether a person is to be asked: something is held that wasn't rejected or undone."""
+        return bool((~self.to_review["hold"].isin(ANSWERED)).any())
 
     @property
     def touches_joget(self) -> bool:

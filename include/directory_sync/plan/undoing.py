@@ -159,10 +159,10 @@ def _membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool
     renamed = rows[(rows["entity"] == "user") & (rows["action"] == "rename")]
     newer = look_up(rows["user_id"], renamed, "after_id", "before_id").fillna(rows["user_id"])
     pairs = pd.DataFrame({"user_id": newer, "group_id": rows["group_id"]})
-    found = (
-        pairs.merge(current.memberships.drop_duplicates(), how="left", indicator=True)["_merge"].to_numpy() == "both"
+    found = among(pairs, current.memberships, ["user_id", "group_id"])
+    changed: pd.Series[bool] = (found & (rows["action"] == "add")) | (
+        ~found & rows["action"].isin(["remove", "claim", "keep_local"])
     )
-    changed: pd.Series[bool] = (found & (rows["action"] == "add")) | (~found & rows["action"].isin(["remove", "claim", "keep_local"]))
     return changed
 
 

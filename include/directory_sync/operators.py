@@ -1,0 +1,76 @@
+"""Airflow's own approval page and its trigger, with the ledger's text, answer and review.
+
+Imported when DAG files are parsed, so what only a running task needs is imported then.
+"""
+
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+APPROVE, REJECT = "Approve", "Reject"
+
+
+class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provider ships no types
+    """Starts the review DAG where a load holds something new and no review is open; skipped otherwise."""
+
+    template_fields = ("load_url",)
+
+    def __init__(self, *, load_url: str, **kwargs: Any) -> None:
+        self.load_url = load_url
+        super().__init__(skip_when_already_exists=True, **kwargs)
+
+    def execute(self, context: Context) -> None:
+        """Open the review in the ledger, then start the run that asks; repeated, it starts none twice."""
+        from include.directory_sync import review
+
+        review_id = review.request_review(self.load_url)
+        if review_id is None:
+            raise AirflowSkipException("Nothing new is held, or a review is open already.")
+        self.conf, self.trigger_run_id = {"review": review_id}, f"review__{review_id}"
+        super().execute(context)
+
+
+class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no types
+    """Asks a person about what a run held, and writes the answer into the ledger before anything acts on it.
+
+    A review that was answered already isn't asked about again. A time-out answers nothing: what follows is skipped.
+    """
+
+    def __init__(self, *, sync_name: str, **kwargs: Any) -> None:
+        self.sync_name = sync_name
+        super().__init__(subject="Held changes", options=[APPROVE, REJECT], **kwargs)
+
+    def execute(self, context: Context) -> Any:
+        """Show the question as it stands in the ledger, and wait."""
+        from include.directory_sync import review
+
+        review_id, by_hand = _review(context)
+        question = review.question(self.sync_name, review_id, by_hand=by_hand)
+        if question is None:
+            return None
+        self.subject, self.body = question.subject, question.body
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Note who answered what; raises AirflowSkipException where nobody answered in time."""
+        from include.directory_sync import review
+
+        review_id, _ = _review(context)
+        if event.get("error_type") == "timeout":
+            review.note_answer(self.sync_name, review_id, "timed_out", None)
+            raise AirflowSkipException("Nobody answered in time; the next run asks again.")
+        answered = super().execute_complete(context, event)
+        answer = "approve" if answered["chosen_options"] == [APPROVE] else "reject"
+        by = answered["responded_by_user"] or {}
+        review.note_answer(self.sync_name, review_id, answer, by.get("name") or by.get("id"))
+        return {"review": review_id, "answer": answer}
+
+
+def _review(context: Context) -> tuple[str, bool]:
+    from include.directory_sync import review
+
+    conf = context["dag_run"].conf or {}
+    return review.review_id_of(context["run_id"], conf), "review" not in conf

@@ -1,0 +1,284 @@
+"""Asking a person about what a run held, and applying what was approved: the ledger is believed, never XCom."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from include.directory_sync import staging
+from include.directory_sync.errors import PermanentError, without_values
+from include.directory_sync.joget import ledger
+from include.directory_sync.joget.database import Database, session
+from include.directory_sync.loading import Loading, Proposal
+from include.directory_sync.plan import Current, Plan
+from include.directory_sync.plan.approval import approved_part
+from include.directory_sync.plan.changes import Excess, decision_hashes, held_hash, row_hashes
+from include.directory_sync.report import ReviewAnswer, holds_of, make_report
+from include.directory_sync.run import Run
+from include.directory_sync.settings import Sync
+from include.directory_sync.snapshot import Manifest
+from include.directory_sync.steps import Attempt, find_sync, loading_session, propose
+
+log = logging.getLogger(__name__)
+
+SUBS_SHOWN = 20
+"""Subs or group names that the question lists for each cause; Airflow keeps its text for ever."""
+
+MEANINGS = {
+    "removed_users_percent": "users would be deactivated or deleted",
+    "changed_users_percent": "users would be changed",
+    "created_users": "users would be created or adopted",
+    "max_users": "users would be created beyond the seats",
+    "removed_memberships_percent": "memberships would be removed",
+    "emptied_group_percent": "memberships would be removed from groups that lose most members",
+    "renamed_user": "users' logins changed in the pool",
+    "retired_login": "users have a login that was another person's once",
+    "new_sub": "new persons have the login of somebody who left",
+    "role_admin": "users who hold ROLE_ADMIN would be changed",
+    "pool_change": "the settings name another pool, which has fewer than half of the linked logins",
+}
+"""What a cause means, for the page's text."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the approval page shows."""
+
+    subject: str
+    body: str
+    """Markdown: counts, limits, subs and group names."""
+
+
+def request_review(load_url: str) -> str | None:
+    """Open a review of what a load held, unless one is open; gives its id, or None where there is nothing to ask.
+
+    Repeated, it gives the same id again as long as that review is open.
+    """
+    with without_values("request_review"):
+        staging.require_access(load_url)
+        loaded = staging.read_manifest(load_url)
+        run = staging.read_run(loaded)
+        plan = _published_plan(loaded)
+        if run.dry_run or not plan.opens_review:
+            return None
+        review = _review_of(run.sync, loaded, plan, _hash(run.sync.name, loaded.url))
+        with session(run.sync.joget_conn_id) as database, ledger.lock(database, run):
+            opened = ledger.open_review(database, run.sync.name)
+            if opened is not None and opened.review_id != review.review_id:
+                log.info("a review asked for by run %s is open already; what is held stays held", opened.asked_by)
+                return None
+            ledger.ask(database, review, run.sync.approval.timeout_hours)
+        log.info("review %s asks about %d held rows", review.review_id, len(plan.to_review))
+        return review.review_id
+
+
+def review_id_of(review_run_id: str, conf: Mapping[str, Any]) -> str:
+    """The review that a run of the review DAG is about: the one it was started with, or one of its own."""
+    return str(conf.get("review") or _hash("by hand", review_run_id))
+
+
+def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | None:
+    """What to ask a person; None where the review was answered already or is closed.
+
+    Started by hand, it opens a review of everything that the newest run holds, rejected and undone changes too.
+    Raises PermanentError where there is no such review, nothing is held, or another review is open.
+    """
+    with without_values("review_held"):
+        sync = find_sync(sync_name)
+        staging.require_access(sync.staging_url)
+        with session(sync.joget_conn_id) as database:
+            if by_hand:
+                _open_by_hand(database, sync, review_id)
+            review = _find(database, sync, review_id)
+        if review.answer or not review.is_open:
+            log.info("the review was answered already, or is closed")
+            return None
+        plan = _asked_plan(review)
+        asked = plan.to_review
+        total = int((plan.directory["joget_id"].notna() & (plan.directory["entity"] == "user")).sum())
+        lines = [_line(hold.cause, hold.limit, hold.figure, asked, total) for hold in holds_of(plan, asked)]
+        body = (
+            f"Run `{review.asked_by}` of sync `{sync.name}` holds **{len(asked)} changes** of Joget's organization "
+            f"`{sync.organization}` for a person:\n\n" + "\n".join(lines) + f"\n\nEach change with its values before "
+            f"and after: `plan.parquet` in `{review.plan_url}` (rows with a `hold`).\n\n**Approve** applies those that "
+            f"are still the same then; **Reject** leaves them, and nobody is asked again until a change differs. "
+            f"Meanwhile runs go on with what is safe.\n\nheld_sha256: `{review.held_sha256}`"
+        )
+        return Question(subject=f"{len(asked)} changes of Joget's users and groups wait for you", body=body)
+
+
+def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
+    run = Run(run_id="by hand", sync=sync, dry_run=False)
+    newest = ledger.newest_full_run(database, run) if ledger.exists(database) else None
+    if newest is None:
+        raise PermanentError(f"No run of {sync.dag_id} was applied yet, so nothing is held. Run {sync.dag_id} first.")
+    if ledger.find_review(database, review_id):
+        return
+    loaded = staging.read_manifest(newest.plan_url)
+    plan = _published_plan(loaded)
+    if plan.to_review.empty:
+        raise PermanentError(f"The newest run of {sync.dag_id} holds nothing, so there is nothing to ask.")
+    with ledger.lock(database, run):
+        opened = ledger.open_review(database, sync.name)
+        if opened is not None:
+            raise PermanentError(
+                f"A review that run {opened.asked_by} asked for is open already; answer it in {sync.review_dag_id}."
+            )
+        ledger.ask(database, _review_of(sync, loaded, plan, review_id), sync.approval.timeout_hours)
+
+
+def _review_of(sync: Sync, loaded: Manifest, plan: Plan, review_id: str) -> ledger.Review:
+    return ledger.Review(
+        review_id=review_id,
+        sync=sync.name,
+        asked_by=loaded.run_id,
+        plan_url=loaded.url,
+        plan_sha256=plan.sha256,
+        held_sha256=str(held_hash(plan.to_review)),
+    )
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def note_answer(sync_name: str, review_id: str, answer: str, by: str | None) -> None:
+    """Write a person's answer (`approve`, `reject`) into the ledger; the first one stands. `timed_out` closes it."""
+    with without_values("review_held"):
+        sync = find_sync(sync_name)
+        with session(sync.joget_conn_id) as database:
+            review = _find(database, sync, review_id)
+            if answer == "timed_out":
+                ledger.close_review(database, review.review_id)
+            else:
+                ledger.note_answer(database, review.review_id, answer, by)
+
+
+def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
+    """Do what the ledger says was answered, planned from the newest applied snapshot, and report.
+
+    Applies those approved rows that are still the same; the rest stays held. Rejected rows are held in silence from
+    then on. Raises PermanentError where the review isn't answered, or the newest snapshot is gone from staging.
+    """
+    with without_values("load_held"):
+        sync = find_sync(sync_name)
+        staging.require_access(sync.staging_url)
+        run = Run(run_id=attempt.run_id, sync=sync, dry_run=False)
+        folder = staging.open_folder(run, attempt.name)
+        with loading_session(run, folder) as loading:
+            review = _find(loading.database, sync, review_id)
+            if review.answer is None:
+                raise PermanentError(f"Review {review.review_id} isn't answered; answer task review_held first.")
+            asked = _asked_plan(review).to_review
+            transformed = _newest_snapshot(loading.database, run)
+            plan, outcome, reasons = _act(loading, run, review, asked, transformed)
+        report = make_report(
+            run,
+            plan,
+            outcome=outcome,
+            snapshot_at=transformed.snapshot_at,
+            incomplete_reasons=reasons,
+            timings={"load_held": folder.seconds},
+            review=_answer_of(review, asked, plan),
+        )
+        folder.json("report.json", report.model_dump(mode="json"))
+        log.info("%s", report.sentence())
+        return folder.seal(
+            snapshot_at=transformed.snapshot_at,
+            counts=report.flat_counts(),
+            complete=not reasons,
+            incomplete_reasons=reasons,
+            inputs={**transformed.inputs, "transform": transformed.url},
+        )
+
+
+def _act(
+    loading: Loading, run: Run, review: ledger.Review, asked: pd.DataFrame, transformed: Manifest
+) -> tuple[Plan, str, tuple[str, ...]]:
+    proposal, reasons = propose(loading, run, transformed)
+    approved = set(row_hashes(asked)) if review.answer == "approve" and review.is_open else set[str]()
+
+    def make(current: Current) -> Plan:
+        return approved_part(proposal.make(current), approved)
+
+    def close(database: Database, _: Plan) -> None:
+        if review.answer == "reject" and review.is_open:
+            hashes = decision_hashes(asked).tolist()
+            ledger.remember_decisions(database, run.sync.name, hashes, "rejected", review.review_id)
+        ledger.close_review(database, review.review_id)
+
+    answered = Proposal(
+        run=run,
+        kind="review",
+        key=hashlib.sha256(f"review\0{review.review_id}".encode()).hexdigest(),
+        snapshot_at=transformed.snapshot_at,
+        transformed_url=transformed.url,
+        make=make,
+        desired=proposal.desired,
+        remembered=proposal.remembered,
+        note=close,
+    )
+    plan, outcome = loading.apply(answered)
+    return plan, outcome, reasons
+
+
+def _answer_of(review: ledger.Review, asked: pd.DataFrame, plan: Plan) -> ReviewAnswer:
+    applied = int(row_hashes(plan.safe).isin(set(row_hashes(asked))).sum())
+    return ReviewAnswer(
+        review_id=review.review_id,
+        answer=str(review.answer),
+        answered_by=review.answered_by,
+        answered_at=review.answered_at,
+        asked=len(asked),
+        applied=applied,
+        changed_since=len(asked) - applied if review.answer == "approve" else 0,
+    )
+
+
+def _find(database: Database, sync: Sync, review_id: str) -> ledger.Review:
+    review = ledger.find_review(database, review_id) if ledger.exists(database) else None
+    if review is None or review.sync != sync.name:
+        raise PermanentError(f"The ledger of sync {sync.name!r} has no review {review_id!r}. Run {sync.dag_id} again.")
+    return review
+
+
+def _published_plan(loaded: Manifest) -> Plan:
+    report: dict[str, Any] = staging.read_json(loaded, "report.json")
+    limits = [hold for hold in report["holds"] if hold["limit"] is not None]
+    excesses = {hold["cause"]: Excess(hold["limit"], hold["figure"]) for hold in limits}
+    changes, directory = (staging.read_frame(loaded, name) for name in ("plan.parquet", "directory.parquet"))
+    return Plan(changes, directory, report["memberships"], excesses)
+
+
+def _asked_plan(review: ledger.Review) -> Plan:
+    plan = _published_plan(staging.read_manifest(review.plan_url))
+    if held_hash(plan.to_review) != review.held_sha256:
+        raise PermanentError(
+            f"The plan in {review.plan_url} isn't the one that review {review.review_id} asks about. Look for who "
+            f"changed the staged files; nothing was written."
+        )
+    return plan
+
+
+def _newest_snapshot(database: Database, run: Run) -> Manifest:
+    newest = ledger.newest_full_run(database, run)
+    if newest is None:
+        raise PermanentError(
+            f"No run of pool {run.sync.user_pool_id} was applied yet, so there is nothing to plan from. Run "
+            f"{run.sync.dag_id} first."
+        )
+    return staging.read_manifest(newest.transformed_url)
+
+
+def _line(cause: str, limit: float | None, figure: float | None, asked: pd.DataFrame, total: int) -> str:
+    rows = asked[asked["hold"] == cause]
+    users = rows["sub"].dropna().unique().tolist()
+    names = users or rows["group_name"].dropna().unique().tolist()
+    shown = ", ".join(f"`{name}`" for name in names[:SUBS_SHOWN])
+    more = f" and {len(names) - SUBS_SHOWN} more" if len(names) > SUBS_SHOWN else ""
+    beyond = f"; {figure:g} is beyond the limit of {limit:g}" if limit is not None and figure is not None else ""
+    whom = f"{len(users)} of {total} users" if users else f"{len(names)} groups"
+    return f"- **{cause}**: {MEANINGS.get(cause, 'held')}: {len(rows)} changes, {whom}{beyond}: {shown}{more}"
