@@ -60,7 +60,8 @@ def mariadb(folder: Path) -> Iterator[MariaDB]:
         raise StartError("mariadbd isn't installed. Run make setup, or install the package mariadb-server-core.")
     folder.mkdir(parents=True, exist_ok=True)
     data, port = folder / "data", free_port()
-    common = [program, "--no-defaults", f"--datadir={data}"]
+    # Two servers that start at once would take the same names for their temporary files.
+    common = [program, "--no-defaults", f"--datadir={data}", f"--tmpdir={folder}"]
     if os.geteuid() == 0:
         common.append("--user=root")
     _install(common, data, folder / "install.log")

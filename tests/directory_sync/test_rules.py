@@ -276,22 +276,6 @@ def test_keep_leaves_the_username_and_changes_the_rest(company: Company) -> None
     assert company.user(ANA)["email"] == "ana.lima@example.org"
 
 
-def test_a_new_sub_never_inherits_a_linked_users_account(company: Company) -> None:
-    first, second = user(ANA), user(ANA, sub="0000-second")
-    company.pool.users = [first]
-    company.run()
-    before = company.joget.contents()
-    company.pool.users = [second, first]
-    report = company.run()
-    assert counts(report) == {"read": 2, "unchanged": 1, "quarantined": 1}
-    assert company.reasons(report) == {"0000-second": f"its login belongs to the linked user {sub_of(first)}"}
-    company.pool.users = [second]
-    report = company.run()
-    assert counts(report) == {"read": 1, "missing": 1, "held": 1}
-    assert [hold["cause"] for hold in report["holds"]] == ["new_sub"]
-    assert company.joget.contents() == before
-
-
 # 8. Can't be mapped
 
 

@@ -57,7 +57,8 @@ def ddl(tables: Tables) -> dict[str, str]:
         "directory_sync_group_link": f"""
             sync {sync} NOT NULL, user_pool_id {pool} NOT NULL, group_name_sha256 {token} NOT NULL,
             group_name {text} NOT NULL, group_id {text} NOT NULL, group_id_sha256 {token}, origin {token} NOT NULL,
-            misses INT NOT NULL, linked_at DATETIME(6) NOT NULL, changed_by {token} NOT NULL,
+            misses INT NOT NULL, linked_at DATETIME(6) NOT NULL, changed_at DATETIME(6) NOT NULL,
+            changed_by {token} NOT NULL,
             PRIMARY KEY (sync, user_pool_id, group_name_sha256), UNIQUE KEY group_once (group_id_sha256)""",
         "directory_sync_local_membership": f"""
             sync {sync} NOT NULL, user_id_sha256 {token} NOT NULL, group_id_sha256 {token} NOT NULL,
@@ -355,8 +356,8 @@ def user_links(database: Database, tables: Tables, schema: pa.Schema) -> pd.Data
 def group_links(database: Database, tables: Tables, schema: pa.Schema) -> pd.DataFrame:
     """Every live link to a Joget group, in the schema's columns."""
     return database.frame(
-        f"SELECT sync, user_pool_id, group_name, group_id, misses, {tables.key(tables.as_directory('group_id'))} "
-        f"FROM directory_sync_group_link WHERE group_id_sha256 IS NOT NULL",
+        f"SELECT sync, user_pool_id, group_name, group_id, misses, changed_at, "
+        f"{tables.key(tables.as_directory('group_id'))} FROM directory_sync_group_link WHERE group_id_sha256 IS NOT NULL",
         schema=schema,
         about="directory_sync_group_link",
     )

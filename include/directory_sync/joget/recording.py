@@ -69,25 +69,25 @@ def _link_groups(database: Database, row: RunRow) -> None:
     same = "d.group_name_sha256 = t.group_name_sha256"
     database.execute(
         f"UPDATE {table} d JOIN {GROUPS} t ON d.user_pool_id = t.before_pool AND {same} "
-        f"SET d.group_id_sha256 = NULL, d.changed_by = %s "
+        f"SET d.group_id_sha256 = NULL, d.changed_at = %s, d.changed_by = %s "
         f"WHERE d.sync = %s AND NOT t.before_pool <=> t.after_pool",
-        (row.key, sync),
+        (row.at, row.key, sync),
         about=table,
     )
     database.execute(
         f"UPDATE {table} d JOIN {GROUPS} t ON d.user_pool_id = t.after_pool AND {same} "
         f"SET d.group_id = t.group_id, d.group_id_sha256 = SHA2(t.group_id, 256), d.misses = t.after_misses, "
-        f"d.changed_by = %s WHERE d.sync = %s",
-        (row.key, sync),
+        f"d.changed_at = %s, d.changed_by = %s WHERE d.sync = %s",
+        (row.at, row.key, sync),
         about=table,
     )
     database.execute(
         f"INSERT INTO {table} (sync, user_pool_id, group_name_sha256, group_name, group_id, group_id_sha256, origin, "
-        f"misses, linked_at, changed_by) SELECT %s, t.after_pool, t.group_name_sha256, t.group_name, t.group_id, "
-        f"SHA2(t.group_id, 256), t.action, t.after_misses, %s, %s FROM {GROUPS} t LEFT JOIN {table} d ON d.sync = %s "
-        f"AND d.user_pool_id = t.after_pool AND {same} "
+        f"misses, linked_at, changed_at, changed_by) SELECT %s, t.after_pool, t.group_name_sha256, t.group_name, "
+        f"t.group_id, SHA2(t.group_id, 256), t.action, t.after_misses, %s, %s, %s FROM {GROUPS} t "
+        f"LEFT JOIN {table} d ON d.sync = %s AND d.user_pool_id = t.after_pool AND {same} "
         f"WHERE t.after_pool IS NOT NULL AND d.sync IS NULL ORDER BY t.group_id",
-        (sync, row.at, row.key, sync),
+        (sync, row.at, row.at, row.key, sync),
         about=table,
     )
 

@@ -44,6 +44,8 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     listed = decide_users(run, matched, current, evidence)
     users = pd.concat([listed, decide_missing(run, matched, current, evidence)], ignore_index=True)
     users["hold"] = _answered(_entity_rows("user", users), current).reindex(users.index).fillna(users["hold"])
+    if wrong_pool:
+        _hold_all(users)
     users["hold"], excesses = limit_users(run, users, current)
     groups = decide_groups(run, desired.groups, current, evidence, users)
     memberships = decide_memberships(desired.memberships, current, evidence, users, groups)
@@ -51,6 +53,9 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     rows["hold"] = rows["hold"].fillna(_answered(rows, current))
     rows["hold"], more = limit_memberships(run, rows, memberships.before, current)
     groups["hold"] = _group_holds(groups, rows, current)
+    if wrong_pool:
+        _hold_all(rows)
+        _hold_all(groups)
     parts = [
         _entity_rows("user", users),
         _entity_rows("group", groups),
@@ -58,11 +63,14 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
         _employment_rows(run, users),
         _with_their_groups(rows, groups),
     ]
-    plan = Plan(in_order(parts), _directory(users, groups), {}, {**excesses, **more})
-    if wrong_pool:
-        plan = plan.holding("pool_change")
-    counts = membership_counts(plan.changes, read=memberships.read, unchanged=memberships.unchanged)
-    return replace(plan, memberships=counts)
+    changes = in_order(parts)
+    counts = membership_counts(changes, read=memberships.read, unchanged=memberships.unchanged)
+    return Plan(changes, _directory(users, groups), counts, {**excesses, **more})
+
+
+def _hold_all(decided: pd.DataFrame) -> None:
+    """The settings may name the wrong pool: everything waits for a person."""
+    decided["hold"] = decided["hold"].mask(decided["action"].notna() & decided["hold"].isna(), "pool_change")
 
 
 def _entity_rows(entity: str, decided: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pandas as pd
 import pyarrow as pa
@@ -178,11 +178,6 @@ class Plan:
     def held_sha256(self) -> str | None:
         """Hash of what is held (entity, key, action, before, after); None where nothing is."""
         return held_hash(self.held)
-
-    def holding(self, cause: str) -> "Plan":
-        """The same plan with every safe row held."""
-        changes = self.changes.assign(hold=self.changes["hold"].fillna(cause))
-        return replace(self, changes=changes)
 
 
 def settings_change(settings: tuple[str, ...], plan: Plan, without: Plan) -> SettingsChange:

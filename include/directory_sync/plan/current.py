@@ -64,6 +64,7 @@ GROUP_LINKS = pa.schema(
         ("group_name", pa.string()),
         ("group_id", pa.string()),
         ("misses", pa.int64()),
+        ("changed_at", pa.timestamp("us")),
         ("group_key", pa.string()),
     ]
 )
@@ -128,8 +129,13 @@ class Evidence:
     compares: bool = False
     """An old snapshot planned for comparison: a dry run, whom newer readings of some users don't stop."""
 
-    def counts_misses(self, current: Current, *, subset: bool) -> bool:
-        """Whether this plan counts a miss for whom the snapshot lacks: once for each proven full snapshot."""
-        newest = current.newest_snapshot_at
-        is_new = newest is None or newest < pd.Timestamp(self.snapshot_at)
-        return self.complete and not subset and not self.compares and is_new
+    def misses(self, links: pd.DataFrame, limit: int, *, subset: bool) -> "pd.Series[int]":
+        """How many misses in a row (up to the limit) the absent ones of these links have after this snapshot.
+
+        Each proven full snapshot counts once: not for a link that was last changed from it, or from a newer one.
+        """
+        counts = self.complete and not subset and not self.compares
+        older = links["changed_at"] < pd.Timestamp(self.snapshot_at).tz_localize(None)
+        counted = older.fillna(False) & (links["misses"] < limit) & counts
+        total: pd.Series[int] = links["misses"] + counted.astype("int64[pyarrow]")
+        return total

@@ -119,8 +119,7 @@ def _decide_vanished(
     groups = links[~links["before_link"].isin(listed["before_link"].dropna())].reset_index(drop=True)
     groups = groups.merge(current.groups.add_prefix("now_"), left_on="group_id", right_on="now_id", how="left")
     runs = run.sync.policies.missing_runs
-    counts = evidence.counts_misses(current, subset=bool(run.users))
-    after_misses = groups["misses"] + ((groups["misses"] < runs) & counts).astype("int64[pyarrow]")
+    after_misses = evidence.misses(groups, runs, subset=bool(run.users))
     due = yes(after_misses >= runs)
     decisions = Decisions(groups)
     if run.users or not evidence.complete:

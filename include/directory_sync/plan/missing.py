@@ -27,8 +27,7 @@ def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: 
     users = users.merge(current.users.add_prefix("now_"), left_on="user_id", right_on="now_id", how="left")
     users = users.assign(key=no_text(users.index), listed=False, linked=True)
     runs = run.sync.policies.missing_runs
-    counts = evidence.counts_misses(current, subset=bool(run.users))
-    users["after_misses"] = users["misses"] + ((users["misses"] < runs) & counts).astype("int64[pyarrow]")
+    users["after_misses"] = evidence.misses(users, runs, subset=bool(run.users))
     due = yes(users["after_misses"] >= runs)
     decisions = Decisions(users)
     decisions.decide(excluded(run, users, current), "frozen", "excluded by the settings")

@@ -94,14 +94,22 @@ def _inverted(done: pd.DataFrame) -> pd.DataFrame:
 
 def _holds(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> "pd.Series[str]":
     """`changed_since` for what isn't as the run left it, and for whatever depends on that."""
-    is_user, is_group = rows["entity"] == "user", rows["entity"] == "group"
-    changed = (is_user & _user_changed(rows, current, belongings)) | (is_group & _group_changed(rows, current))
-    changed |= (rows["entity"] == "membership") & _membership_changed(rows, current)
-    users = rows.loc[is_user & changed, "sub"].dropna()
-    groups = rows.loc[is_group & changed, "group_id"].dropna()
-    changed |= ~is_group & rows["sub"].isin(users)
-    changed |= (rows["entity"] == "membership") & rows["group_id"].isin(groups)
+    is_user, is_group, is_membership = (rows["entity"] == entity for entity in ("user", "group", "membership"))
+    pairs = _pairs_now(rows)
+    changed = is_user & _user_changed(rows, current, belongings)
+    changed |= is_membership & _membership_changed(rows, pairs, current)
+    changed |= ~is_group & rows["sub"].isin(rows.loc[is_user & changed, "sub"].dropna())
+    removed = pairs[is_membership & (rows["action"] == "remove") & ~changed]
+    changed |= is_group & _group_changed(rows, removed, current)
+    changed |= is_membership & rows["group_id"].isin(rows.loc[is_group & changed, "group_id"].dropna())
     return pd.Series(None, index=rows.index, dtype=TEXT).mask(yes(changed), SINCE)
+
+
+def _pairs_now(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns user_id, group_id: memberships under the ids of now, which one who is renamed back has still."""
+    renamed = rows[(rows["entity"] == "user") & (rows["action"] == "rename")]
+    newer = look_up(rows["user_id"], renamed, "after_id", "before_id").fillna(rows["user_id"])
+    return pd.DataFrame({"user_id": newer, "group_id": rows["group_id"]})
 
 
 def _user_changed(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> "pd.Series[bool]":
@@ -128,7 +136,7 @@ def _user_changed(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame
 def _has_gained(rows: pd.DataFrame, belongings: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a user who is to go has more than the run gave him: a person used the account."""
     ours = rows[(rows["entity"] == "membership") & (rows["action"] == "remove")].groupby("user_id").size()
-    gained = belongings.assign(ours=belongings["user_id"].map(ours).fillna(0))
+    gained = belongings.assign(ours=belongings["user_id"].map(ours).astype("float64").fillna(0))
     gained = gained[
         (gained["memberships"] > gained["ours"])
         | (gained["roles"] > 1)
@@ -138,7 +146,7 @@ def _has_gained(rows: pd.DataFrame, belongings: pd.DataFrame) -> "pd.Series[bool
     return rows["after_id"].isna() & rows["before_id"].isin(gained["user_id"])
 
 
-def _group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+def _group_changed(rows: pd.DataFrame, removed: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     now = rows[["before_id"]].merge(current.groups, left_on="before_id", right_on="id", how="left")
     had_row = rows["before_id"].notna()
     same = yes(now["name"] == rows["before_name"]) | (now["name"].isna() & rows["before_name"].isna())
@@ -148,27 +156,24 @@ def _group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     key = look_up(rows["after_id"].where(~had_row), current.keys, "text", "key")
     differs |= key.notna() & key.isin(current.groups["id_key"])
     goes = had_row & rows["after_id"].isna()
-    removed = rows.loc[(rows["entity"] == "membership") & (rows["action"] == "remove"), ["user_id", "group_id"]]
     stays = ~among(current.memberships, removed, ["user_id", "group_id"])
-    left = current.memberships.loc[stays, "group_id"]
-    return differs | (goes & rows["before_id"].isin(left))
+    return differs | (goes & rows["before_id"].isin(current.memberships.loc[stays, "group_id"]))
 
 
-def _membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Under a user's id of now: one who is renamed back has the newer one still."""
-    renamed = rows[(rows["entity"] == "user") & (rows["action"] == "rename")]
-    newer = look_up(rows["user_id"], renamed, "after_id", "before_id").fillna(rows["user_id"])
-    pairs = pd.DataFrame({"user_id": newer, "group_id": rows["group_id"]})
+def _membership_changed(rows: pd.DataFrame, pairs: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     found = among(pairs, current.memberships, ["user_id", "group_id"])
-    changed: pd.Series[bool] = (found & (rows["action"] == "add")) | (
-        ~found & rows["action"].isin(["remove", "claim", "keep_local"])
-    )
-    return changed
+    there = rows["action"].isin(["remove", "claim", "keep_local"])
+    return yes((found & (rows["action"] == "add")) | (~found & there))
 
 
 def _of_made_again(organization: str, inverse: pd.DataFrame) -> pd.DataFrame:
-    """ROLE_USER and the employment of users who were deleted and come back."""
+    """ROLE_USER and the employment of users who were deleted and come back, where the inverse doesn't bring them."""
     back = inverse[(inverse["entity"] == "user") & inverse["before_id"].isna() & inverse["after_id"].notna()]
     rows = back[["sub", "hold"]].assign(user_id=back["after_id"], action="add", reason="taken back")
-    ids = [employment_id(organization, str(user_id)) for user_id in rows["user_id"]]
-    return pd.concat([rows.assign(entity="role"), rows.assign(entity="employment", employment_id=ids)])
+
+    def without(entity: str) -> pd.DataFrame:
+        return rows[~rows["user_id"].isin(inverse.loc[inverse["entity"] == entity, "user_id"])].assign(entity=entity)
+
+    employments = without("employment")
+    ids = [employment_id(organization, str(user_id)) for user_id in employments["user_id"]]
+    return pd.concat([without("role"), employments.assign(employment_id=ids)])

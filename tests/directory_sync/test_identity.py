@@ -1,0 +1,253 @@
+"""Who is who: renames, new subs, retired logins, administrators, and a change of the pool (rules 6, 7, 11 and 12)."""
+
+from typing import Any
+
+import pytest
+
+from tests.company import Company, causes, counts, people
+from tests.directory_sync.test_removals import burden
+from tests.stand_in import OTHER_POOL_ID, sub_of, user
+
+ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "ana.lima@example.org"
+
+
+def renamed(person: Any, login: str, **attributes: str) -> Any:
+    """The same sub under another login."""
+    return user(login, sub=sub_of(person), **attributes)
+
+
+# 6. Login changed, same sub
+
+
+def test_rename_moves_every_row_of_the_user_and_nothing_else(company: Company) -> None:
+    company.configure(policies={"renamed_user": "rename"}, mapping={"email": None})
+    company.joget.execute("INSERT INTO dir_role (id, name) VALUES ('LOCAL', 'Local')")
+    company.joget.execute("ALTER TABLE dir_user ADD COLUMN `c added` VARCHAR(20) DEFAULT 'kept'")
+    ana, bob = user(ANA), user(BOB)
+    company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
+    company.run()
+    burden(company, ANA)
+    company.joget.execute("UPDATE dir_user SET `c added` = 'mine', password = 'local' WHERE id = %s", (ANA,))
+    expected = {
+        table: sorted(row.replace(f"'{ANA}'", f"'{NEW}'") for row in rows)
+        for table, rows in company.joget.contents().items()
+    }
+    new = renamed(ana, NEW)
+    company.pool.users, company.pool.members = [new, bob], {"Sales": [new, bob]}
+    report = company.run()
+    assert counts(report) == {"read": 2, "renamed": 1, "unchanged": 1}
+    assert company.joget.contents() == expected
+    assert company.run()["outcome"] == "nothing_to_do"
+
+
+def test_a_rename_and_a_change_of_memberships_are_one(company: Company) -> None:
+    company.configure(policies={"renamed_user": "rename"})
+    ana = user(ANA)
+    company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
+    company.run()
+    new = renamed(ana, NEW, given_name="Neu")
+    company.pool.users, company.pool.members = [new], {"Sales": [], "Board": [new]}
+    company.run()
+    assert company.memberships() == {(NEW, "Board")}
+    assert company.user(NEW)["firstName"] == "Neu"
+
+
+@pytest.mark.parametrize("policy", ["hold", "rename"])
+def test_swaps_chains_and_occupied_logins_are_always_held_and_no_word_can_release_them(
+    company: Company, policy: str
+) -> None:
+    company.configure(policies={"renamed_user": policy})
+    ana, bob, eve = user(ANA), user(BOB), user(EVE)
+    company.joget.add_user("local@example.org", password="x")
+    company.pool.users = [ana, bob, eve]
+    company.run()
+    before = company.joget.contents()
+    company.pool.users = [renamed(ana, BOB), renamed(bob, ANA), renamed(eve, "local@example.org")]
+    report = company.run()
+    assert causes(report) == {"occupied_login": 3}
+    assert company.ask() is None
+    company.pool.users = [renamed(ana, NEW), renamed(bob, NEW.upper()), renamed(eve, "admin")]
+    assert causes(company.run()) == {"occupied_login": 3}
+    assert company.joget.contents() == before
+
+
+def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> None:
+    ana = user(ANA)
+    company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
+    company.run()
+    new = renamed(ana, NEW)
+    company.pool.users, company.pool.members = [new], {"Sales": [], "Board": [new]}
+    company.run()
+    review_id = company.ask()
+    assert review_id
+    report = company.answer(review_id, "approve")
+    assert counts(report) == {"read": 1, "renamed": 1}
+    assert company.memberships() == {(NEW, "Board")}
+    assert company.run()["outcome"] == "nothing_to_do"
+
+
+# 7. A new sub with an old login
+
+
+def test_while_both_are_listed_the_linked_user_keeps_the_account(company: Company) -> None:
+    first, second = user(ANA), user(ANA, sub="0000-second")
+    company.pool.users = [first]
+    company.run()
+    before = company.joget.contents()
+    company.pool.users = [second, first]
+    report = company.run()
+    assert counts(report) == {"read": 2, "unchanged": 1, "quarantined": 1}
+    assert company.reasons(report) == {"0000-second": f"its login belongs to the linked user {sub_of(first)}"}
+    assert company.joget.contents() == before
+
+
+def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(company: Company) -> None:
+    company.configure(policies={"missing_user": "delete"})
+    ana, stranger = user(ANA), user(ANA, sub="stranger", given_name="Stranger")
+    company.pool.users, company.pool.members = [ana, user(BOB)], {"Sales": [ana]}
+    company.run()
+    company.pool.users, company.pool.members = [stranger, user(BOB)], {"Sales": [stranger]}
+    assert counts(company.run()) == {"read": 2, "unchanged": 1, "held": 1, "missing": 1}
+    report = company.run()
+    assert counts(report) == {"read": 2, "unchanged": 1, "held": 1, "missing": 1, "deactivated": 1}
+    assert company.user(ANA)["firstName"] == "Given", "the old row isn't deleted meanwhile"
+    assert company.memberships() == set()
+    report = company.run()
+    assert set(causes(report)) == {"new_sub"}
+    review_id = company.ask()
+    assert review_id
+    company.answer(review_id, "approve")
+    assert company.user(ANA)["firstName"] == "Stranger"
+    assert company.user(ANA)["active"] == 1
+    company.run()
+    assert company.memberships() == {(ANA, "Sales")}
+    assert company.run()["outcome"] == "nothing_to_do"
+
+
+def test_a_login_that_was_linked_once_stays_retired(company: Company) -> None:
+    company.configure(policies={"missing_user": "delete", "renamed_user": "rename"})
+    ana, bob = user(ANA), user(BOB)
+    company.pool.users = [ana, bob, user(EVE)]
+    company.run()
+    company.pool.users = [renamed(ana, NEW), user(EVE)]
+    company.run()
+    company.run()
+    assert company.usernames() == [NEW, EVE]
+    company.pool.users = [renamed(ana, NEW), user(EVE), user(ANA.upper(), sub="one"), user(BOB, sub="two")]
+    report = company.run()
+    assert causes(report) == {"retired_login": 6}
+    assert company.usernames() == [NEW, EVE]
+    company.pool.users = [renamed(ana, NEW), user(EVE), bob]
+    assert counts(company.run())["created"] == 1, "whose it was may have it again"
+
+
+# 11. The pool changed in the settings
+
+
+@pytest.fixture
+def moved(company: Company) -> Company:
+    """Twenty users in two groups, then the settings name another pool with the same people under new subs."""
+    company.pool.users = people(20)
+    company.pool.members = {"All": company.pool.users, "Few": company.pool.users[:3]}
+    company.run()
+    company.configure(user_pool_id=OTHER_POOL_ID)
+    company.pool.users = [user(f"person{number:03}@example.org", sub=f"new-{number:03}") for number in range(20)]
+    company.pool.members = {"All": company.pool.users, "Few": company.pool.users[:3]}
+    return company
+
+
+def test_the_same_logins_in_another_pool_are_linked_to_their_new_subs(moved: Company) -> None:
+    before = moved.joget.contents()
+    report = moved.run()
+    assert counts(report) == {"read": 20, "updated": 20}
+    assert counts(report, "groups") == {"read": 2, "unchanged": 2}
+    assert moved.joget.contents() == before
+    links = moved.joget.execute(
+        "SELECT user_pool_id, COUNT(*), COUNT(user_id_sha256) FROM directory_sync_user_link GROUP BY 1 ORDER BY 1"
+    )
+    assert links == [(OTHER_POOL_ID, 20, 20), ("us-east-1_StandIn", 20, 0)]
+    assert moved.run()["outcome"] == "nothing_to_do"
+
+
+def test_changing_back_links_by_sub_again(moved: Company) -> None:
+    moved.run()
+    before = moved.joget.contents()
+    moved.configure(user_pool_id="us-east-1_StandIn")
+    moved.pool.users = people(20)
+    moved.pool.members = {"All": moved.pool.users, "Few": moved.pool.users[:3]}
+    assert counts(moved.run()) == {"read": 20, "updated": 20}
+    assert moved.joget.contents() == before
+
+
+def test_with_fewer_than_half_of_the_logins_everything_is_held(moved: Company) -> None:
+    before = moved.joget.contents()
+    moved.pool.users = [*moved.pool.users[:9], *people(11, "other")]
+    moved.pool.members = {"All": moved.pool.users}
+    for _ in range(3):
+        report = moved.run()
+        assert set(causes(report)) == {"pool_change"}
+        assert counts(report) == {"read": 20, "held": 20}
+        assert moved.joget.contents() == before
+    review_id = moved.ask()
+    assert review_id
+    moved.answer(review_id, "approve")
+    assert len(moved.usernames()) == 31
+    assert len(moved.active()) == 31, "who only the old pool had is missing, behind the limits"
+    moved.run()
+    assert causes(moved.run())["removed_users_percent"] == 22
+
+
+def test_who_only_the_old_pool_had_is_missing(moved: Company) -> None:
+    moved.pool.users = moved.pool.users[2:]
+    moved.pool.members = {"All": moved.pool.users, "Few": moved.pool.users[:1]}
+    assert counts(moved.run()) == {"read": 18, "updated": 18, "missing": 2}
+    assert len(moved.active()) == 20
+    assert counts(moved.run()) == {"read": 18, "unchanged": 18, "missing": 2, "deactivated": 2}
+    assert len(moved.active()) == 18
+
+
+def test_another_pool_by_parameter_is_a_dry_run(company: Company) -> None:
+    company.pool.users = people(3)
+    company.run()
+    before = company.joget.contents(prefix="")
+    report = company.run(user_pool_id=OTHER_POOL_ID)
+    assert (report["outcome"], report["user_pool_id"]) == ("dry_run", OTHER_POOL_ID)
+    assert company.joget.contents(prefix="") == before
+
+
+def test_local_memberships_survive_a_change_of_the_pool(company: Company) -> None:
+    company.joget.add_user(ANA)
+    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
+    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.pool.users, company.pool.members = [user(ANA)], {"Sales": []}
+    company.run()
+    company.configure(user_pool_id=OTHER_POOL_ID)
+    company.pool.users = [user(ANA, sub="new")]
+    company.run()
+    company.run()
+    assert company.memberships() == {(ANA, "Sales")}
+
+
+# 12. Somebody changed Joget
+
+
+def test_a_linked_user_who_got_role_admin_is_neither_deactivated_nor_deleted_when_missing(company: Company) -> None:
+    company.configure(policies={"missing_user": "delete"})
+    company.pool.users = [user(ANA), user(BOB)]
+    company.run()
+    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    before = company.joget.contents()
+    company.pool.users = [user(BOB)]
+    company.run()
+    assert causes(company.run()) == {"role_admin": 1}
+    assert company.joget.contents() == before
+
+
+def test_recreated_users_are_behind_the_limits(company: Company) -> None:
+    company.pool.users = people(20)
+    company.run()
+    for table, column in (("dir_user_role", "userId"), ("dir_employment", "userId"), ("dir_user", "id")):
+        company.joget.execute(f"DELETE FROM {table} WHERE {column} LIKE 'person%'")
+    report = company.run()
+    assert causes(report) == {"changed_users_percent": 60}
+    assert company.usernames() == []

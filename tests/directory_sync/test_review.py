@@ -1,0 +1,197 @@
+"""A person decides on what is held; the ledger's record of it is believed."""
+
+from typing import Any
+
+import pytest
+
+from include.directory_sync import review
+from include.directory_sync.errors import PermanentError
+from tests.company import Company, causes, counts, people
+from tests.stand_in import user
+
+ANA = "ana@example.org"
+
+
+@pytest.fixture
+def asked(company: Company) -> tuple[Company, str]:
+    """40 of 100 users left, which is held, and a person is asked."""
+    company.pool.users = people(100)
+    company.pool.members = {"All": company.pool.users}
+    company.run()
+    company.pool.users = company.pool.users[40:]
+    company.pool.members = {"All": company.pool.users}
+    company.run()
+    assert causes(company.run()) == {"removed_users_percent": 80}
+    review_id = company.ask()
+    assert review_id
+    return company, review_id
+
+
+def test_what_was_approved_and_is_the_same_is_applied(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    report = company.answer(review_id, "approve")
+    assert report["outcome"] == "applied"
+    assert counts(report)["deactivated"] == 40
+    assert counts(report, "memberships") == {"read": 60, "removed": 40, "unchanged": 60}
+    answer = report["review"]
+    assert answer.pop("answered_at")
+    assert answer == {
+        "review_id": review_id,
+        "answer": "approve",
+        "answered_by": "Olga",
+        "asked": 80,
+        "applied": 80,
+        "changed_since": 0,
+    }
+    assert len(company.active()) == 60
+    assert company.run()["outcome"] == "nothing_to_do"
+    assert company.ask() is None
+
+
+def test_a_scheduled_run_goes_on_with_a_newcomer_while_the_question_is_open(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    company.pool.users = [*company.pool.users, user(ANA)]
+    company.pool.members = {"All": company.pool.users}
+    assert counts(company.run())["created"] == 1
+    assert company.ask() is None, "one review is open"
+    assert company.answer(review_id, "approve")["review"]["applied"] == 80
+    assert company.user(ANA)["active"] == 1
+    assert len(company.active()) == 61
+
+
+def test_approved_rows_that_changed_since_stay_held_and_are_listed(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = 'person000@example.org'")
+    report = company.answer(review_id, "approve")
+    assert (report["review"]["applied"], report["review"]["changed_since"]) == (78, 2)
+    assert counts(report)["held"] == 1
+    assert "person000@example.org" in company.active()
+    assert ("person000@example.org", "All") in company.memberships(), "what depends on it stays held with it"
+    company.run()
+    assert company.user("person000@example.org")["active"] == 0, "one alone is within the limits"
+
+
+def test_rejected_rows_stay_held_in_silence_until_their_change_differs(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    before = company.joget.contents()
+    report = company.answer(review_id, "reject")
+    assert report["outcome"] == "nothing_to_do"
+    assert report["review"]["applied"] == 0
+    for _ in range(2):
+        report = company.run()
+        assert causes(report) == {"rejected": 80}
+        assert report["to_review"] == 0
+        assert company.ask() is None
+    assert company.joget.contents() == before
+    company.pool.users = [*people(1), *company.pool.users]
+    company.run()
+    company.pool.users = company.pool.users[1:]
+    company.run()
+    report = company.run()
+    assert causes(report) == {"rejected": 78}, "he came and left again: that is another change, and within the limits"
+    assert "person000@example.org" not in company.active()
+
+
+def test_a_rejected_change_is_approved_when_a_later_review_shows_it_again(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    company.answer(review_id, "reject")
+    company.pool.users = company.pool.users[20:]
+    company.pool.members = {"All": company.pool.users}
+    company.run()
+    assert causes(company.run()) == {"rejected": 80, "removed_users_percent": 40}
+    second = company.ask()
+    assert second
+    assert second != review_id
+    assert company.answer(second, "approve")["review"]["applied"] == 120
+    assert len(company.active()) == 40
+    assert company.run()["outcome"] == "nothing_to_do"
+
+
+def test_started_by_hand_it_asks_about_everything_that_the_newest_run_holds(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    mine = review.review_id_of("manual__1", {})
+    with pytest.raises(PermanentError, match="is open already"):
+        review.question("default", mine, by_hand=True)
+    company.answer(review_id, "reject")
+    company.run()
+    question = review.question("default", mine, by_hand=True)
+    assert question
+    assert "80 changes" in question.subject
+    company.answer(mine, "approve")
+    assert len(company.active()) == 60
+    company.run()
+    with pytest.raises(PermanentError, match="holds nothing"):
+        review.question("default", review.review_id_of("manual__2", {}), by_hand=True)
+
+
+def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    review.note_answer("default", review_id, "timed_out", None)
+    assert review.question("default", review_id, by_hand=False) is None
+    with pytest.raises(PermanentError, match="isn't answered"):
+        company.load_held(review_id)
+    company.run()
+    assert company.ask() not in (None, review_id)
+
+
+def test_a_review_that_airflow_lost_bars_the_next_one_no_longer_than_its_time(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    company.run()
+    assert company.ask() is None
+    company.hours_pass(74)
+    company.run()
+    assert company.ask() not in (None, review_id)
+
+
+def test_asking_twice_is_asking_once(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    assert company.ask() == review_id
+    assert company.joget.column("SELECT COUNT(*) FROM directory_sync_review") == [1]
+
+
+def test_the_first_answer_stands(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    review.note_answer("default", review_id, "reject", "Olga")
+    review.note_answer("default", review_id, "approve", "Mallory")
+    report = company.load_held(review_id)
+    assert report["review"]["answer"] == "reject"
+    assert report["review"]["answered_by"] == "Olga"
+    assert len(company.active()) == 100
+
+
+def test_a_repeated_load_applies_nothing_that_another_text_asked_for(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    company.answer(review_id, "approve")
+    company.pool.users = company.pool.users[30:]
+    company.pool.members = {"All": company.pool.users}
+    company.run()
+    assert causes(company.run()) == {"removed_users_percent": 60}
+    assert company.load_held(review_id)["review"]["asked"] == 80
+    assert len(company.active()) == 60, "cleared and repeated: finishes its own report, and nothing else"
+    assert review.question("default", review_id, by_hand=False) is None, "the question isn't asked again"
+
+
+def test_unanswered_and_unknown_reviews_are_refused(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    before = company.joget.contents(prefix="")
+    with pytest.raises(PermanentError, match="answer task review_held first"):
+        company.load_held(review_id)
+    with pytest.raises(PermanentError, match="has no review 'nothing'"):
+        review.question("default", "nothing", by_hand=False)
+    after = company.joget.contents(prefix="")
+    del before["directory_sync_lock"], after["directory_sync_lock"]
+    assert after == before
+
+
+def test_a_plan_that_was_changed_in_staging_is_not_asked_about(asked: tuple[Company, str], tmp_path: Any) -> None:
+    company, review_id = asked
+    company.joget.execute("UPDATE directory_sync_review SET held_sha256 = 'another'")
+    with pytest.raises(PermanentError, match="isn't the one"):
+        review.question("default", review_id, by_hand=False)
+
+
+def test_nothing_is_asked_after_a_dry_run(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    review.note_answer("default", review_id, "timed_out", None)
+    company.run(dry_run=True)
+    assert company.ask() is None

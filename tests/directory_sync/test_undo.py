@@ -1,0 +1,164 @@
+"""Taking a run back."""
+
+from typing import Any
+
+import pytest
+
+from include.directory_sync.errors import PermanentError
+from tests.company import Company, causes, counts, people
+from tests.directory_sync.test_identity import renamed
+from tests.stand_in import user
+
+ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
+
+
+@pytest.fixture
+def before(company: Company) -> dict[str, list[str]]:
+    """A first run, and Joget after it."""
+    company.configure(
+        policies={"renamed_user": "rename", "missing_user": "delete", "missing_group": "delete", "missing_runs": 1}
+    )
+    company.joget.add_user("sso@example.org")
+    company.pool.users = [user(ANA), user(BOB), user(EVE)]
+    company.pool.members = {"Sales": [user(ANA), user(BOB), user(EVE)], "Board": [user(ANA)]}
+    company.run()
+    return company.joget.contents()
+
+
+def changed(company: Company) -> str:
+    """A run with a change of every kind; gives its run id."""
+    ana, bob = renamed(user(ANA), "ana.lima@example.org"), user(BOB, enabled=False)
+    company.pool.users = [ana, bob, user("new@example.org"), user("sso@example.org", given_name="Sso")]
+    company.pool.members = {"Sales": [bob, company.pool.users[3]], "Future": [ana]}
+    report = company.run()
+    assert counts(report) == {
+        "read": 4, "created": 1, "adopted": 1, "renamed": 1, "deactivated": 1, "deleted": 1, "missing": 1,
+    }  # fmt: skip
+    assert counts(report, "groups") == {"read": 2, "created": 1, "unchanged": 1, "deleted": 1, "missing": 1}
+    return str(report["run_id"])
+
+
+def test_apply_then_undo_is_the_start(company: Company, before: dict[str, list[str]]) -> None:
+    run_id = changed(company)
+    shown = company.undo(run_id, dry_run=True)
+    assert shown["outcome"] == "dry_run"
+    report = company.undo(run_id)
+    assert (report["outcome"], report["undoes"]) == ("applied", run_id)
+    assert report["plan_sha256"] == shown["plan_sha256"], "it did what it showed"
+    assert causes(report) == {}
+    assert company.joget.contents() == before
+
+
+def test_what_was_undone_stays_undone_until_the_pools_value_changes(
+    company: Company, before: dict[str, list[str]]
+) -> None:
+    company.undo(changed(company))
+    for _ in range(2):
+        report = company.run()
+        assert set(causes(report)) == {"undone"}
+        assert company.ask() is None
+        assert company.joget.contents() == before
+    company.pool.users[3] = user("sso@example.org", given_name="Other")
+    assert counts(company.run())["adopted"] == 1
+    company.pool.users[1] = user(BOB)
+    company.run()
+    company.pool.users[1] = user(BOB, enabled=False)
+    assert counts(company.run())["deactivated"] == 1
+
+
+def test_a_dry_run_is_the_default_and_writes_nothing(company: Company, before: dict[str, list[str]]) -> None:
+    from include.directory_sync import undo
+    from tests.company import attempt
+
+    run_id = changed(company)
+    everything = company.joget.contents(prefix="")
+    undo.undo(attempt("undo", "manual"), "default", {"dry_run": True}, {"run_id": run_id})
+    assert company.joget.contents(prefix="") == everything
+
+
+def test_rows_that_changed_since_are_skipped_and_listed(company: Company) -> None:
+    company.pool.users = people(4)
+    company.pool.members = {"Sales": company.pool.users}
+    company.run()
+    company.pool.users = [user(f"person{number:03}@example.org", given_name="New") for number in range(4)]
+    run_id = company.run()["run_id"]
+    company.joget.execute("UPDATE dir_user SET email = 'local' WHERE id = 'person001@example.org'")
+    report = company.undo(run_id)
+    assert causes(report) == {"changed_since": 1}
+    assert counts(report) == {"read": 4, "updated": 3, "held": 1}
+    names = company.joget.column("SELECT firstName FROM dir_user WHERE id LIKE 'person%' ORDER BY id")
+    assert names == ["Given", "New", "Given", "Given"]
+
+
+def test_a_made_user_who_was_used_since_is_not_deleted(company: Company) -> None:
+    company.pool.users = [user(ANA), user(BOB), user(EVE)]
+    company.pool.members = {"Sales": [user(ANA), user(BOB)]}
+    run_id = company.run()["run_id"]
+    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,))
+    company.joget.execute("INSERT INTO dir_user_extra (username) VALUES (%s)", (EVE,))
+    report = company.undo(run_id)
+    assert counts(report) == {"read": 3, "deleted": 1, "held": 2}
+    assert company.usernames() == [ANA, EVE]
+    assert company.memberships() == {(ANA, "Sales")}, "the group stays for her"
+
+
+def test_an_undo_can_be_undone(company: Company, before: dict[str, list[str]]) -> None:
+    run_id = changed(company)
+    after = company.joget.contents()
+    company.undo(run_id)
+    assert company.last
+    company.undo(company.last.run_id)
+    assert company.joget.contents() == after
+
+
+def test_an_undone_change_is_applied_when_a_person_says_so(company: Company, before: dict[str, list[str]]) -> None:
+    from include.directory_sync import review
+
+    run_id = changed(company)
+    after = company.joget.contents()
+    company.undo(run_id)
+    company.run()
+    mine = review.review_id_of("manual__1", {})
+    assert review.question("default", mine, by_hand=True)
+    company.answer(mine, "approve")
+    assert company.joget.contents() == after
+
+
+def test_a_retried_undo_undoes_once(company: Company, before: dict[str, list[str]]) -> None:
+    from include.directory_sync import undo
+    from tests.company import attempt
+
+    run_id = changed(company)
+    for _ in range(2):
+        undo.undo(attempt("undo", "manual__1"), "default", {}, {"run_id": run_id, "dry_run": False})
+    assert company.joget.contents() == before
+    assert company.joget.column("SELECT COUNT(*) FROM directory_sync_run WHERE kind = 'undo'") == [1]
+
+
+@pytest.mark.parametrize(
+    ("conf", "text"),
+    [
+        ({"run_id": "nothing"}, "knows no applied run 'nothing'"),
+        ({}, "run_id"),
+        ({"run_id": "x", "dryrun": 1}, "Unknown parameter"),
+    ],
+)
+def test_wrong_input_is_one_error_and_writes_nothing(company: Company, conf: dict[str, Any], text: str) -> None:
+    from include.directory_sync import undo
+    from tests.company import attempt
+
+    company.pool.users = [user(ANA)]
+    company.run()
+    before = company.joget.contents()
+    with pytest.raises(PermanentError, match=text):
+        undo.undo(attempt("undo", "manual"), "default", {"dry_run": False}, conf)
+    assert company.joget.contents() == before
+
+
+def test_a_run_whose_staging_is_gone_can_not_be_undone(company: Company, tmp_path: Any) -> None:
+    company.pool.users = [user(ANA)]
+    run_id = company.run()["run_id"]
+    company.joget.execute("UPDATE directory_sync_run SET plan_url = CONCAT(plan_url, '.gone')")
+    with pytest.raises(PermanentError, match="Staging has nothing"):
+        company.undo(run_id)
+    assert company.usernames() == [ANA]
