@@ -58,8 +58,9 @@ REVIEW_DOC = """
 ### A person decides
 
 Started by `{dag_id}` when it holds changes that look dangerous: `review_held` shows them by cause, on
-*Required actions*, and `load_held` applies what was approved and is still the same. **Reject** leaves everything as it is, and nobody is
-asked again until a change differs. Without an answer in time nothing happens, and the next run asks again.
+*Required actions*, and `load_held` applies what was approved and is still the same. **Reject** leaves everything as it
+is, and nobody is asked again until a change differs. Without an answer in time nothing happens, and the next run asks
+again.
 
 Trigger it by hand to be asked about everything that the newest run holds, rejected and undone changes too.
 """

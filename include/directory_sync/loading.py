@@ -83,6 +83,7 @@ class Loading:
 
     def _apply_once(self, proposal: Proposal) -> tuple[Plan, str]:
         current = self._read(proposal)
+        _refuse_a_future(current, ledger.now(self.database))
         if proposal.kind == "full" and current.is_newer_than(proposal.snapshot_at):
             self._publish(nothing())
             return nothing(), "superseded"
@@ -130,6 +131,16 @@ class Loading:
         """After COMMIT: by the newest one a later run notices that the ledger was lost or restored."""
         name = f"{staging.moment(ledger.now(self.database))}.{proposal.key}"
         staging.note(proposal.run, APPLIED, name, plan_url)
+
+
+def _refuse_a_future(current: Current, now: datetime) -> None:
+    newest = current.newest_snapshot_at
+    if newest is not None and newest > pd.Timestamp(now) + pd.Timedelta(minutes=10):
+        raise PermanentError(
+            f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and Joget's database says "
+            f"{now.isoformat()}): every run would be older than it. A worker's or the database's clock was or is wrong; "
+            f"correct it, and the time in table directory_sync_run."
+        )
 
 
 def read_plan(committed: ledger.CommittedRun) -> Plan:

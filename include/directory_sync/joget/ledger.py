@@ -357,7 +357,8 @@ def group_links(database: Database, tables: Tables, schema: pa.Schema) -> pd.Dat
     """Every live link to a Joget group, in the schema's columns."""
     return database.frame(
         f"SELECT sync, user_pool_id, group_name, group_id, misses, changed_at, "
-        f"{tables.key(tables.as_directory('group_id'))} FROM directory_sync_group_link WHERE group_id_sha256 IS NOT NULL",
+        f"{tables.key(tables.as_directory('group_id'))} "
+        f"FROM directory_sync_group_link WHERE group_id_sha256 IS NOT NULL",
         schema=schema,
         about="directory_sync_group_link",
     )
