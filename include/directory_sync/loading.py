@@ -138,8 +138,8 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
     if newest is not None and newest > pd.Timestamp(now) + pd.Timedelta(minutes=10):
         raise PermanentError(
             f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and Joget's database says "
-            f"{now.isoformat()}): every run would be older than it. A worker's or the database's clock was or is wrong; "
-            f"correct it, and the time in table directory_sync_run."
+            f"{now.isoformat()}): every run would be older than it. The clock of a worker or of the database was or is "
+            f"wrong; correct it, and the time in table directory_sync_run."
         )
 
 

@@ -11,7 +11,7 @@ from tests.stand_in import OTHER_POOL_ID, sub_of, user
 ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "ana.lima@example.org"
 
 
-def renamed(person: Any, login: str, **attributes: str) -> Any:
+def renamed(person: Any, login: str, **attributes: Any) -> Any:
     """The same sub under another login."""
     return user(login, sub=sub_of(person), **attributes)
 

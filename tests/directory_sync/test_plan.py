@@ -1,5 +1,6 @@
 """What holds for the plan of any pool, any Joget and any ledger."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -10,14 +11,17 @@ from hypothesis import strategies as st
 from include.directory_sync import mapping
 from include.directory_sync.frames import from_rows
 from include.directory_sync.mapping import Desired, hashed_group_id
-from include.directory_sync.plan import Current, Plan, current, make_plan
+from include.directory_sync.plan import Current, Evidence, Plan, Removals, current, make_plan
+from include.directory_sync.plan.approval import approved_part
+from include.directory_sync.plan.changes import LEDGER_ONLY, VALUES, row_hashes
 from include.directory_sync.run import Run
-from include.directory_sync.settings import Policies, Sync
+from include.directory_sync.settings import Limits, Policies, Sync
 from tests.stand_in import POOL_ID
 
 SUBS = [f"sub-{number}" for number in range(6)]
 LOGINS = ["ana", "ANA", "bob", "Bob", "eve", "strasse", "straße", "admin"]
 GROUP_NAMES = ["Sales", "SALES", "Board", "A/B"]
+BEFORE, NOW, AFTER = (datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2, 3))
 
 
 def key(text: str) -> str:
@@ -81,16 +85,19 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
     ids = {user["id_key"]: user["id"] for user in in_joget}
     linked = draw(st.dictionaries(st.sampled_from(SUBS), st.sampled_from(LOGINS)))
     by_key = {key(login): (sub, ids.get(key(login), login)) for sub, login in linked.items()}
+    here = [bool(draw(st.integers(0, 4))) for _ in by_key]
     links = [
         {
             "sync": "default",
-            "user_pool_id": POOL_ID if draw(st.integers(0, 4)) else "us-east-1_Other",
-            "sub": sub,
+            "user_pool_id": POOL_ID if is_here else "us-east-1_Other",
+            "sub": sub if is_here else f"old-{sub}",
             "user_id": user_id,
             "state": draw(st.sampled_from(["active", "deactivated"])),
+            "misses": draw(st.integers(0, 2)),
+            "changed_at": draw(st.sampled_from([BEFORE, BEFORE, BEFORE, NOW, AFTER])).replace(tzinfo=None),
             "user_key": user_key,
         }
-        for user_key, (sub, user_id) in by_key.items()
+        for is_here, (user_key, (sub, user_id)) in zip(here, by_key.items(), strict=True)
     ]
     joget_groups = draw(st.lists(st.sampled_from([*GROUP_NAMES[:3], "local"]), unique_by=key))
     group_rows = [
@@ -109,6 +116,8 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
             "user_pool_id": POOL_ID,
             "group_name": name,
             "group_id": next((row["id"] for row in group_rows if row["id_key"] == key(name)), name),
+            "misses": draw(st.integers(0, 2)),
+            "changed_at": BEFORE.replace(tzinfo=None),
             "group_key": key(name),
         }
         for name in linked_names
@@ -125,7 +134,16 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         for group in group_rows
         if draw(st.booleans())
     ]
-    local = [{"sub": sub, "group_name": name} for sub, name in draw(st.lists(pairs, unique=True, max_size=3))]
+    local = [member for member in members if not draw(st.integers(0, 4))]
+    retired = [
+        {"user_pool_id": POOL_ID, "sub": draw(st.sampled_from(SUBS)), "user_key": key(login)}
+        for login in draw(st.lists(st.sampled_from(LOGINS), unique_by=key, max_size=2))
+    ]
+    past = [
+        {"sub": sub, "user_id": draw(st.sampled_from(LOGINS)), "state": "active", "user_key": None}
+        for sub in draw(st.lists(st.sampled_from(SUBS), unique=True, max_size=2))
+        if sub not in linked
+    ]
     texts = {*LOGINS, *GROUP_NAMES, *map(hashed_group_id, GROUP_NAMES)}
     desired = Desired(
         from_rows(users, mapping.USERS),
@@ -135,6 +153,7 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
                     "group_name": name,
                     "plain_id": name if "/" not in name else None,
                     "hashed_id": hashed_group_id(name),
+                    "listed_twice": draw(st.booleans()),
                     "verdict": draw(st.sampled_from(["mapped", "mapped", "frozen"])),
                 }
                 for name in sorted(groups)
@@ -150,15 +169,28 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         group_links=from_rows(group_links, current.GROUP_LINKS),
         memberships=from_rows(members, current.MEMBERSHIPS),
         local_memberships=from_rows(local, current.LOCAL_MEMBERSHIPS),
+        past_links=from_rows(past, current.PAST_LINKS),
+        retired=from_rows(retired, current.RETIRED),
+        decisions=from_rows([], current.DECISIONS),
         keys=from_rows([{"text": text, "key": key(text)} for text in sorted(texts)], current.KEYS),
         stores_all_of_unicode=True,
         revision=0,
         newest_snapshot_at=None,
+        users_in_all=len(in_joget),
+        removals=Removals(),
     )
     policies = Policies(
         existing_user=draw(st.sampled_from(["adopt_sso", "adopt", "quarantine"])),
         existing_group=draw(st.sampled_from(["careful", "adopt"])),
         renamed_user=draw(st.sampled_from(["hold", "rename", "keep"])),
+        missing_user=draw(st.sampled_from(["deactivate", "delete", "keep"])),
+        missing_runs=draw(st.integers(1, 2)),
+        missing_group=draw(st.sampled_from(["keep", "delete"])),
+    )
+    limits = Limits(
+        floor=draw(st.sampled_from([0, 1, 1000])),
+        created_users=draw(st.sampled_from([None, 1])),
+        max_users=draw(st.sampled_from([None, 3])),
     )
     sync = Sync(
         name="default",
@@ -167,13 +199,14 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         organization="ORG-001",
         staging_url="file:///staging",
         policies=policies,
+        limits=limits,
     )
     return Run(run_id="manual", sync=sync, dry_run=False), desired, now
 
 
-def plan_of(world: tuple[Run, Desired, Current], *, may_remove: bool = True) -> Plan:
+def plan_of(world: tuple[Run, Desired, Current], *, complete: bool = True) -> Plan:
     run, desired, now = world
-    return make_plan(run, desired, now, may_remove=may_remove)
+    return make_plan(run, desired, now, Evidence(NOW, complete=complete))
 
 
 def values(frame: pd.DataFrame, column: str) -> set[str]:
@@ -190,7 +223,7 @@ def test_the_order_of_input_decides_nothing(world: tuple[Run, Desired, Current],
         return frame.iloc[order].reset_index(drop=True)
 
     other = Desired(shuffled(desired.users), shuffled(desired.groups), shuffled(desired.memberships))
-    frames = ("users", "user_links", "groups", "group_links", "memberships", "local_memberships", "keys")
+    frames = [name for name, value in vars(now).items() if isinstance(value, pd.DataFrame)]
     later = Current(**{**vars(now), **{name: shuffled(getattr(now, name)) for name in frames}})
     one, two = plan_of(world), plan_of((run, other, later))
     assert one.sha256 == two.sha256
@@ -200,14 +233,14 @@ def test_the_order_of_input_decides_nothing(world: tuple[Run, Desired, Current],
 @given(worlds(), st.booleans())
 def test_only_linked_adopted_and_made_users_are_in_a_plan(world: tuple[Run, Desired, Current], may: bool) -> None:
     _, _, now = world
-    plan = plan_of(world, may_remove=may)
-    links = now.user_links[now.user_links["user_pool_id"] == POOL_ID]
+    plan = plan_of(world, complete=may)
+    links = now.user_links[now.user_links["sync"] == "default"]
     users = plan.changes[plan.changes["entity"] == "user"]
+    renamed = users[users["action"] == "rename"]
     for_new = users[users["action"].isin(["create", "recreate"])]
     adopted = users[users["action"] == "adopt"]
-    assert values(plan.changes, "user_id") <= values(links, "user_id") | values(for_new, "user_id") | values(
-        adopted, "user_id"
-    )
+    ours = values(links, "user_id") | values(renamed, "after_id")
+    assert values(plan.changes, "user_id") <= ours | values(for_new, "user_id") | values(adopted, "user_id")
     held_names = values(for_new[for_new["hold"] == "new_sub"], "user_id")
     taken = set(map(key, values(for_new, "user_id") - held_names)) & values(now.users, "id_key")
     assert taken == set(), "nobody is made over a Joget user"
@@ -219,7 +252,7 @@ def test_only_linked_adopted_and_made_users_are_in_a_plan(world: tuple[Run, Desi
 
 @given(worlds(), st.booleans())
 def test_whatever_a_held_user_needs_is_held_with_him(world: tuple[Run, Desired, Current], may: bool) -> None:
-    plan = plan_of(world, may_remove=may)
+    plan = plan_of(world, complete=may)
     held = values(plan.held[plan.held["entity"] == "user"], "sub")
     theirs = plan.changes[plan.changes["sub"].isin(held)]
     assert theirs["hold"].notna().all()
@@ -228,28 +261,69 @@ def test_whatever_a_held_user_needs_is_held_with_him(world: tuple[Run, Desired, 
 @given(worlds())
 def test_a_listing_that_did_not_end_removes_only_what_disabled_users_have(world: tuple[Run, Desired, Current]) -> None:
     _, desired, _ = world
-    plan = plan_of(world, may_remove=False)
+    plan = plan_of(world, complete=False)
     removed = plan.changes[(plan.changes["entity"] == "membership") & (plan.changes["action"] == "remove")]
     on = desired.users[desired.users["active"]]
     assert values(removed, "sub").isdisjoint(values(on, "sub"))
 
 
 @given(worlds(), st.booleans())
-def test_nothing_of_frozen_quarantined_and_missing_users_changes(
+def test_nothing_of_frozen_quarantined_and_unlisted_users_changes(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
-    plan = plan_of(world, may_remove=may)
+    plan = plan_of(world, complete=may)
     users = plan.directory[plan.directory["entity"] == "user"]
-    quiet = users[users["outcome"].isin(["frozen", "quarantined", "missing", "unchanged"])]
-    changed = plan.changes[plan.changes["entity"] != "membership"]
-    assert values(quiet, "sub").isdisjoint(values(changed, "sub"))
-    silent = quiet[quiet["outcome"] != "unchanged"]
+    quiet = users[users["outcome"].isin(["missing", "unchanged"])]
+    written = plan.changes[~plan.changes["action"].isin(LEDGER_ONLY)]
+    assert values(quiet, "sub").isdisjoint(values(written[written["entity"] != "membership"], "sub"))
+    silent = users[users["outcome"].isin(["frozen", "quarantined", "unlisted"])]
     assert values(silent, "sub").isdisjoint(values(plan.changes, "sub"))
+
+
+@given(worlds())
+def test_an_incomplete_snapshot_removes_nobody(world: tuple[Run, Desired, Current]) -> None:
+    _, desired, _ = world
+    plan = plan_of(world, complete=False)
+    gone = plan.changes[plan.changes["action"].isin(["deactivate", "delete", "miss", "unlink"])]
+    assert values(gone, "sub") <= values(desired.users, "sub")
+    assert values(gone, "group_name") == set()
+
+
+@given(worlds())
+def test_what_is_not_listed_twice_is_never_removed(world: tuple[Run, Desired, Current]) -> None:
+    _, desired, _ = world
+    removed = plan_of(world).changes
+    removed = removed[(removed["entity"] == "membership") & (removed["action"] == "remove")]
+    on, once = desired.users[desired.users["active"]], desired.groups[~desired.groups["listed_twice"]]
+    of_listed = removed[removed["sub"].isin(on["sub"]) & removed["group_name"].isin(desired.groups["group_name"])]
+    assert values(of_listed, "group_name").isdisjoint(values(once, "group_name"))
+
+
+@given(worlds())
+def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_can_be_answered(
+    world: tuple[Run, Desired, Current],
+) -> None:
+    plan = plan_of(world)
+    assert approved_part(plan, set()).sha256 == plan.sha256
+    rest = approved_part(plan, set(row_hashes(plan.to_review)))
+    assert len(rest.held) <= len(plan.held)
+    waiting = set(plan.held.loc[plan.held["hold"] == "occupied_login", "sub"])
+    assert values(rest.to_review, "sub") <= waiting | values(plan.safe, "sub")
+
+
+@given(worlds())
+def test_limits_hold_whole_causes(world: tuple[Run, Desired, Current]) -> None:
+    plan = plan_of(world)
+    safe = plan.safe[plan.safe["entity"] == "user"]
+    for cause, actions in {"removed_users_percent": ["deactivate", "delete"], "created_users": ["create"]}.items():
+        if cause in plan.excesses:
+            assert not safe["action"].isin(actions).any()
+    assert set(plan.excesses) >= set(plan.held["hold"]) & {"removed_users_percent", "created_users", "max_users"}
 
 
 @given(worlds(), st.booleans())
 def test_every_change_changes_something_once(world: tuple[Run, Desired, Current], may: bool) -> None:
-    changes = plan_of(world, may_remove=may).changes
+    changes = plan_of(world, complete=may).changes
     kinds = {
         "user": ["user_id"],
         "group": ["group_id"],
@@ -263,7 +337,7 @@ def test_every_change_changes_something_once(world: tuple[Run, Desired, Current]
         keys = [tuple(map(key, ids)) for ids in rows.loc[rows["hold"].isna(), columns].itertuples(index=False)]
         assert len(keys) == len(set(keys))
     updates = changes[(changes["entity"] == "user") & (changes["action"] == "update")]
-    before = updates.filter(like="before_").set_axis(range(9), axis=1).astype(object).fillna("NULL")
-    after = updates.filter(like="after_").set_axis(range(9), axis=1).astype(object).fillna("NULL")
+    before = updates.filter(like="before_").set_axis(list(VALUES), axis=1).astype(object).fillna("NULL")
+    after = updates.filter(like="after_").set_axis(list(VALUES), axis=1).astype(object).fillna("NULL")
     assert (before != after).any(axis=1).all()
     assert pa.Schema.from_pandas(changes).names == list(changes.columns)
