@@ -1,13 +1,10 @@
 """`make demo` and `make up`: python -m demo run | up | seed."""
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +12,7 @@ from rich.table import Table
 
 from demo import airflow
 from demo.aws import Aws
-from demo.processes import StartError, free_port, is_free, server, tail
+from demo.processes import StartError, is_free, tail
 from demo.world import World, world
 
 SHOWN = {
@@ -87,28 +84,12 @@ def up(port: int) -> int:
         return 2
     console.print("Starting MariaDB with Joget's tables, and AWS's Cognito and S3 (moto) …")
     with world() as demo:
-        ports = {
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(port),
-            "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-        }
         console.print("Starting Airflow: a minute or so …")
-        with server(
-            "Airflow",
-            [sys.executable, "-m", "airflow", "standalone"],
-            log=demo.folder / "airflow.log",
-            ready=lambda: _serves_dag(port),
-            seconds=300,
-            environment=demo.airflow | ports,
-        ) as standalone:
+        with airflow.standalone(demo.airflow, port, demo.folder / "airflow.log") as process:
             console.print(f"Airflow is up:  http://127.0.0.1:{port}/dags/{airflow.DAG_ID}  (no login)")
             console.print(f"Joget's tables: mysql -h 127.0.0.1 -P {demo.joget.port} -u root jwdb")
             console.print("Ctrl-C stops everything.")
-            standalone.wait()
+            process.wait()
             print(f"Airflow ended.\n{tail(demo.folder / 'airflow.log')}", file=sys.stderr)
     return 1
 
@@ -156,15 +137,6 @@ def _print_table(title: str, names: list[str], rows: list[list[Any]]) -> None:
 
 def _next_free(port: int) -> int:
     return next(candidate for candidate in range(port + 1, port + 1000) if is_free(candidate))
-
-
-def _serves_dag(port: int) -> bool:
-    """Whether the API answers for the DAG, which is when somebody can trigger it."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/dags/{airflow.DAG_ID}", timeout=5) as answer:
-            return json.load(answer).get("is_paused") is False
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
 
 
 if __name__ == "__main__":

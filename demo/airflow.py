@@ -4,9 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from demo.aws import REGION
+from demo.processes import free_port, server
 
 ROOT = Path(__file__).parent.parent
 DAG_ID = "cognito_to_joget"
@@ -35,6 +40,38 @@ def environment(home: Path, *, settings: Path, joget_uri: str, endpoint: str) ->
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(ROOT),
     }
+
+
+@contextmanager
+def standalone(variables: dict[str, str], port: int, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """All of Airflow's processes, its UI and API on the port of the loopback interface, no login; raises StartError."""
+    ports = {
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+    }
+    with server(
+        "Airflow",
+        [sys.executable, "-m", "airflow", "standalone"],
+        log=log,
+        ready=lambda: _serves_dag(port),
+        seconds=300,
+        environment=variables | ports,
+    ) as process:
+        yield process
+
+
+def _serves_dag(port: int) -> bool:
+    """Whether the API answers for the DAG, which is when somebody can trigger it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/dags/{DAG_ID}", timeout=5) as answer:
+            return json.load(answer).get("is_paused") is False
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
 
 
 def migrate(variables: dict[str, str], log: Path) -> None:

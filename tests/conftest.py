@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,37 +105,40 @@ def joget(new_joget: Callable[[str], JogetDatabase], monkeypatch: pytest.MonkeyP
     database.execute(f"DROP DATABASE {database.name}")
 
 
+def aws_uri(endpoint: str) -> str:
+    """The Connection cognito_aws to an endpoint."""
+    connection = {
+        "conn_type": "aws",
+        "login": "test-access-key",
+        "password": "test-secret-key",
+        "extra": {"endpoint_url": endpoint, "region_name": REGION},
+    }
+    return json.dumps(connection)
+
+
 @pytest.fixture
 def aws_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Point the Connection cognito_aws at an endpoint."""
-
-    def point(endpoint: str) -> None:
-        connection = {
-            "conn_type": "aws",
-            "login": "test-access-key",
-            "password": "test-secret-key",
-            "extra": {"endpoint_url": endpoint, "region_name": REGION},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", json.dumps(connection))
-
-    return point
+    return lambda endpoint: monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri(endpoint))
 
 
-@pytest.fixture
-def company(
-    joget: JogetDatabase,
-    aws_connection: Callable[[str], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator["Company"]:
+@contextmanager
+def new_company(joget: JogetDatabase, folder: Path, patch: pytest.MonkeyPatch) -> Iterator["Company"]:
+    """A company of its own, and the environment that makes the sync work for it."""
     from tests.company import Company, settings
     from tests.stand_in import Faults, Pool, stand_in
 
     pool, faults = Pool(), Faults()
     with stand_in(pool, faults) as cognito:
-        aws_connection(cognito.endpoint)
-        path = tmp_path / "syncs.yaml"
-        monkeypatch.setenv("DIRECTORY_SYNC_CONFIG", str(path))
-        company = Company(pool, cognito, joget, path, settings(tmp_path / "staging"), faults)
+        patch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri(cognito.endpoint))
+        path = folder / "syncs.yaml"
+        patch.setenv("DIRECTORY_SYNC_CONFIG", str(path))
+        company = Company(pool, cognito, joget, path, settings(folder / "staging"), faults)
         company.configure()
+        yield company
+
+
+@pytest.fixture
+def company(joget: JogetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Company"]:
+    with new_company(joget, tmp_path, monkeypatch) as company:
         yield company

@@ -1,0 +1,92 @@
+"""A running Airflow, asked as its UI asks it: through the REST API."""
+
+import json
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PATIENCE = 180
+"""Seconds that a test waits for Airflow, on a machine that others use too."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """Airflow's API on a port of the loopback interface."""
+
+    port: int
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask for a path below /api/v2; raises HTTPError."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/v2/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            content = answer.read()
+        return json.loads(content) if content else None
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Start a run by hand; gives its id."""
+        return str(self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+
+    def runs(self, dag_id: str) -> dict[str, str]:
+        """States of a DAG's runs by id."""
+        found = self.call("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
+        return {run["dag_run_id"]: run["state"] for run in found}
+
+    def tasks(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """States of a run's tasks by id."""
+        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances")["task_instances"]
+        return {task["task_id"]: task["state"] for task in found}
+
+    def finished(self, dag_id: str, run_id: str) -> str:
+        """Wait for a run's end; gives its state."""
+        return str(wait(lambda: self._ended(dag_id, run_id), f"{dag_id} {run_id} to end"))
+
+    def _ended(self, dag_id: str, run_id: str) -> str | None:
+        state = self.runs(dag_id).get(run_id)
+        return state if state in ("success", "failed") else None
+
+    def run(self, dag_id: str, **conf: Any) -> str:
+        """Start a run and wait for its end; gives its id."""
+        run_id = self.trigger(dag_id, **conf)
+        assert self.finished(dag_id, run_id) == "success", self.tasks(dag_id, run_id)
+        return run_id
+
+    def asked(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """Wait until a task waits for a person; gives what the page shows."""
+        wait(lambda: self.tasks(dag_id, run_id).get(task_id) == "awaiting_input", f"{task_id} to ask")
+        page: dict[str, Any] = self.call("GET", f"{self._hitl(dag_id, run_id, task_id)}")
+        return page
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer as the page's button does."""
+        body = {"chosen_options": [option], "params_input": {}}
+        self.call("PATCH", self._hitl(dag_id, run_id, task_id), body)
+
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear one task of a run, as the UI does."""
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}
+        self.call("POST", f"dags/{dag_id}/clearTaskInstances", {**body, "reset_dag_runs": True})
+
+    def _hitl(self, dag_id: str, run_id: str, task_id: str) -> str:
+        return f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}/-1/hitlDetails"
+
+
+def wait(found: Callable[[], Any], what: str) -> Any:
+    """Ask until there is an answer; fails after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if answer := found():
+            return answer
+        time.sleep(0.5)
+    raise AssertionError(f"waited {PATIENCE} seconds for {what}")
+
+
+def quoted(run_id: str) -> str:
+    return urllib.parse.quote(run_id, safe="")
