@@ -148,7 +148,7 @@ def test_an_undo_shows_first_and_then_takes_back(office: Office) -> None:
 
 
 def backfill(office: Office, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Airflow's own command. Paused meanwhile: on SQLite it can't write beside a scheduler that starts the first run."""
+    """Airflow's own command; paused meanwhile, since SQLite can't be written beside a scheduler that starts runs."""
     office.api.call("PATCH", f"dags/{SYNC}", {"is_paused": True})
     command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", SYNC, *arguments]
     done = subprocess.run(command, env=office.variables, capture_output=True, text=True, check=False)
