@@ -158,7 +158,12 @@ def make_dag(sync: Sync) -> DAG:
         users = extract_users()
         groups = extract_groups(users)
         loaded: Any = load(transform(users, groups))
-        RequestReview(task_id="request_review", trigger_dag_id=sync.review_dag_id, load_url=loaded["manifest"])
+        RequestReview(
+            task_id="request_review",
+            trigger_dag_id=sync.review_dag_id,
+            load_url=loaded["manifest"],
+            execution_timeout=timedelta(minutes=30),
+        )
     return dag
 
 

@@ -1,6 +1,6 @@
 """The DAG files: what Airflow sees of valid and of faulty settings."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,35 @@ def dag_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return load
 
 
-def test_each_valid_sync_is_a_dag_of_four_tasks_one_after_the_other(dag_bag: Any) -> None:
+def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_undo(dag_bag: Any) -> None:
     bag = dag_bag(sync(schedule="0 * * * *"), sync(name="emea", organization="ORG-2", airflow_pool="cognito"))
     assert bag.import_errors == {}
-    assert sorted(bag.dags) == ["cognito_to_joget", "cognito_to_joget_emea"]
+    assert sorted(bag.dags) == [
+        "cognito_to_joget",
+        "cognito_to_joget_emea",
+        "cognito_to_joget_emea_review",
+        "cognito_to_joget_emea_undo",
+        "cognito_to_joget_review",
+        "cognito_to_joget_undo",
+    ]
     dag = bag.dags["cognito_to_joget"]
     downstream = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
     assert downstream == {
         "extract_users": ["extract_groups", "transform"],
         "extract_groups": ["transform"],
         "transform": ["load"],
-        "load": [],
+        "load": ["request_review"],
+        "request_review": [],
     }
     assert (dag.catchup, dag.max_active_runs, dag.schedule) == (False, 1, "0 * * * *")
-    assert all(task.execution_timeout > timedelta(minutes=30) for task in dag.tasks)
+    assert all(task.execution_timeout >= timedelta(minutes=30) for task in dag.tasks)
     pools = {task.task_id: task.pool for task in bag.dags["cognito_to_joget_emea"].tasks}
     assert pools == {
         "extract_users": "cognito",
         "extract_groups": "cognito",
         "transform": "default_pool",
         "load": "default_pool",
+        "request_review": "default_pool",
     }
     assert bag.dags["cognito_to_joget_emea"].schedule is None, "by hand only"
 
@@ -59,12 +68,38 @@ def test_a_dag_is_paused_when_it_is_first_seen_as_airflow_is_set_by_default(dag_
 
 def test_a_faulty_sync_is_an_import_error_with_every_fault_and_the_valid_dags_stay(dag_bag: Any) -> None:
     bag = dag_bag(sync(), sync(name="emea", organization="ORG-2", colour="blue", limits={"floor": "x"}))
-    assert sorted(bag.dags) == ["cognito_to_joget"]
+    assert sorted(bag.dags) == ["cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"]
     ((path, error),) = bag.import_errors.items()
     assert path.endswith("cognito_to_joget_faults.py")
     assert SettingsError.__name__ in error
     assert "sync 'emea': colour: unknown setting" in error
     assert "sync 'emea': limits.floor: Input should be a valid integer" in error
+
+
+def test_the_review_asks_the_approvers_for_as_long_as_the_settings_say(dag_bag: Any) -> None:
+    bag = dag_bag(sync(approval={"timeout_hours": 5, "approvers": ["olga"]}))
+    review = bag.dags["cognito_to_joget_review"]
+    assert (review.schedule, review.is_paused_upon_creation) == (None, False)
+    asks = review.get_task("review_held")
+    assert asks.response_timeout == timedelta(hours=5)
+    assert asks.assigned_users == [{"id": "olga", "name": "olga"}]
+    assert asks.options == ["Approve", "Reject"]
+    assert asks.downstream_task_ids == {"load_held"}
+
+
+def test_an_undo_needs_a_run_id_and_is_a_dry_run_by_default(dag_bag: Any) -> None:
+    undo = dag_bag(sync()).dags["cognito_to_joget_undo"]
+    assert undo.schedule is None
+    assert undo.params["dry_run"] is True
+    assert undo.params.get_param("run_id").schema["type"] == "string"
+
+
+def test_a_task_instances_id_says_when_a_backfill_made_it() -> None:
+    from airflow.models.taskinstance import uuid7
+
+    from dags.cognito_to_joget import made_at
+
+    assert abs((made_at(str(uuid7())) - datetime.now(UTC)).total_seconds()) < 60
 
 
 def test_a_missing_settings_file_is_an_import_error(

@@ -7,7 +7,7 @@ from typing import Any
 import MySQLdb
 import pytest
 
-from include.directory_sync import loading, staging
+from include.directory_sync import staging, steps
 from include.directory_sync.errors import TransientError
 from include.directory_sync.joget import ledger, writing
 from include.directory_sync.joget.database import session
@@ -33,7 +33,7 @@ def test_a_load_that_died_after_its_commit_applies_nothing_and_finishes_the_repo
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "make_report", killed)
+        patch.setattr(steps, "make_report", killed)
         with pytest.raises(KilledError):
             company.load(transformed)
     before = company.joget.contents(prefix="")
@@ -210,7 +210,7 @@ def test_the_sync_never_makes_joget_wait_while_it_plans(company: Company, monkey
         console.cursor().execute("INSERT INTO dir_user (id, username, active) VALUES ('new', 'new', 1)")
         return plan(*arguments, **options)
 
-    monkeypatch.setattr(loading, "make_plan", planning)
+    monkeypatch.setattr(steps, "make_plan", planning)
     company.run()
     with pytest.raises(MySQLdb.IntegrityError):
         console.cursor().execute("INSERT INTO dir_user (id) VALUES ('new')")

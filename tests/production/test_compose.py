@@ -98,7 +98,11 @@ def test_each_service_imports_dag_and_include_in_its_own_environment(service: st
     )
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout.rpartition("ANSWER ")[2])
-    assert found == {"dags": ["cognito_to_joget"], "errors": [], "executor": "CeleryExecutor"}
+    assert found == {
+        "dags": ["cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"],
+        "errors": [],
+        "executor": "CeleryExecutor",
+    }
 
 
 def test_the_services_are_those_of_the_official_file() -> None:

@@ -13,11 +13,6 @@ def as_bytes(expression: str) -> str:
     return f"CAST({expression} AS BINARY)"
 
 
-def sha256(expression: str) -> str:
-    """SQL: the hash by which the ledger keys an id, in the collation of its keys."""
-    return f"CONVERT(SHA2({expression}, 256) USING ascii) COLLATE ascii_bin"
-
-
 def same(columns: tuple[str, ...], side: str) -> str:
     """SQL: whether a directory row `d` has a change `t`'s values of that side."""
     pairs = [

@@ -1,6 +1,6 @@
 """The ledger's part of a run: links, retired logins, local memberships and the run itself, with the changes."""
 
-from include.directory_sync.joget.comparing import as_bytes, sha256
+from include.directory_sync.joget.comparing import as_bytes
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import RunRow
 from include.directory_sync.joget.sending import GROUPS, MEMBERSHIPS, USERS
@@ -95,24 +95,24 @@ def _link_groups(database: Database, row: RunRow) -> None:
 def _local_memberships(database: Database, row: RunRow) -> None:
     table = "directory_sync_local_membership"
     database.execute(
-        f"INSERT INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, SHA2(user_id, 256), "
-        f"SHA2(group_id, 256) FROM {MEMBERSHIPS} WHERE action = 'keep_local'",
+        f"INSERT INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, user_id_sha256, "
+        f"group_id_sha256 FROM {MEMBERSHIPS} WHERE action = 'keep_local'",
         (row.run.sync.name,),
         about=table,
     )
     database.execute(
-        f"DELETE d FROM {table} d JOIN {MEMBERSHIPS} t ON d.user_id_sha256 = {sha256('t.user_id')} "
-        f"AND d.group_id_sha256 = {sha256('t.group_id')} WHERE t.action = 'claim'",
+        f"DELETE d FROM {table} d JOIN {MEMBERSHIPS} t ON d.user_id_sha256 = t.user_id_sha256 "
+        f"AND d.group_id_sha256 = t.group_id_sha256 WHERE t.action = 'claim'",
         about=table,
     )
     database.execute(
-        f"UPDATE {table} d JOIN {USERS} t ON d.user_id_sha256 = {sha256('t.before_id')} "
+        f"UPDATE {table} d JOIN {USERS} t ON d.user_id_sha256 = t.user_id_sha256 "
         f"SET d.user_id_sha256 = SHA2(t.after_id, 256) "
         f"WHERE t.before_id IS NOT NULL AND NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')}",
         about=table,
     )
     database.execute(
-        f"DELETE d FROM {table} d JOIN {USERS} t ON d.user_id_sha256 = {sha256('t.user_id')} "
+        f"DELETE d FROM {table} d JOIN {USERS} t ON d.user_id_sha256 = t.user_id_sha256 "
         f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
         about=table,
     )

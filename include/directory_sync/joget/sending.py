@@ -4,7 +4,7 @@ import secrets
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT
+from include.directory_sync.frames import TEXT, yes
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import ASCII
 from include.directory_sync.joget.tables import Tables
@@ -34,12 +34,18 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
     _send(database, ROLES, rows("role"), columns, "user_id")
     _send(database, EMPLOYMENTS, rows("employment"), {**columns, "employment_id": TOKEN}, "user_id")
     columns = {"user_id": tables.text, "group_id": tables.text, "action": TOKEN}
-    _send(database, MEMBERSHIPS, rows("membership"), columns, "user_id, group_id")
+    columns |= {"user_id_sha256": TOKEN, "group_id_sha256": TOKEN}
+    memberships = rows("membership")
+    noted = memberships["action"].isin(["keep_local", "claim"])
+    hashes = {f"{column}_sha256": _sha256(memberships[column].where(noted)) for column in ("user_id", "group_id")}
+    _send(database, MEMBERSHIPS, memberships.assign(**hashes), columns, "user_id, group_id")
 
 
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
     text = tables.text
-    columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}
+    columns = {"user_id": text, "user_id_sha256": TOKEN, "action": TOKEN, "password": TOKEN, "link_user_id": text}
+    moves = ~yes(users["before_id"] == users["after_id"])
+    users = users.assign(user_id_sha256=_sha256(users["user_id"].where(moves)))
     # Null, or what Joget takes for a hash that no password has.
     passwords = [secrets.token_hex(16) if random_passwords else None for _ in range(len(users))]
     users = users.assign(password=pd.Series(passwords, dtype=TEXT))
@@ -63,6 +69,12 @@ def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> No
         columns |= {f"{side}_misses": "INT", f"{side}_pool": TOKEN}
         groups = groups.assign(**{f"{side}_pool": link_parts(groups[f"{side}_link"])[0]})
     _send(database, GROUPS, groups, columns, "group_id")
+
+
+def _sha256(ids: "pd.Series[str]") -> "pd.Series[str]":
+    """How the ledger keys ids, null for null; made here, since SQL's own hash has a collation that no key has."""
+    hashes = [None if id_ is None else name_sha256(id_) for id_ in ids.astype(object).where(ids.notna(), None)]
+    return pd.Series(hashes, index=ids.index, dtype=TEXT)
 
 
 def _send(database: Database, table: str, frame: pd.DataFrame, columns: dict[str, str], key: str) -> None:
