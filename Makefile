@@ -19,7 +19,7 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 	@$(BIN)/python -m demo up --port $(PORT)
 
 test: setup lint  ## Lint, types and every test
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint:  ## ruff and mypy
 	@$(BIN)/ruff check .

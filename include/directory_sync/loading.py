@@ -26,7 +26,7 @@ PLANNINGS = 3
 """How often one attempt plans when Joget changes under it."""
 
 APPLIED = "applied"
-"""Signposts to the folders of committed runs, by the time of their commit."""
+"""Signposts `<time of the commit>.<database>.<key in the ledger>` to the folders of committed runs."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ class Loading:
 
     def _leave_signpost(self, proposal: Proposal, plan_url: str) -> None:
         """After COMMIT: by the newest one a later run notices that the ledger was lost or restored."""
-        name = f"{staging.moment(ledger.now(self.database))}.{proposal.key}"
+        target = self.database.target
+        name = f"{staging.moment(ledger.now(self.database))}.{target}.{proposal.key}"
         staging.note(proposal.run, APPLIED, name, plan_url)
 
 

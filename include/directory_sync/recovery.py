@@ -12,11 +12,12 @@ from include.directory_sync.run import Run
 
 
 def lost_links(database: Database, run: Run) -> pd.DataFrame | None:
-    """Columns current.REMEMBERED: what the newest applied run left, where the ledger doesn't know that run; else None.
+    """Columns current.REMEMBERED: what the newest run that was applied to this database left, where the ledger doesn't
+    know that run; else None.
 
     Empty where staging doesn't hold that run's directory any more.
     """
-    signposts = staging.noted(run, APPLIED)
+    signposts = [name for name in staging.noted(run, APPLIED) if name.split(".")[1] == database.target]
     if not signposts:
         return None
     key = signposts[-1].rpartition(".")[2]

@@ -214,9 +214,9 @@ def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
     return read_parquet(_read_verified(manifest, name))
 
 
-def read_column(folder: Folder, name: str, column: str) -> pa.Array:
-    """One column of a Parquet file that was just written."""
-    url = f"{folder.url}/{name}"
+def read_column(folder_url: str, name: str, column: str) -> pa.Array:
+    """One column of a Parquet file, without the others."""
+    url = f"{folder_url}/{name}"
     with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
         return pq.read_table(file, columns=[column]).column(column).combine_chunks()
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from include.directory_sync import cognito, mapping, proof, recovery, snapshot, staging
 from include.directory_sync.errors import PermanentError, without_values
@@ -80,7 +79,9 @@ def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool) -> Man
         for page in pool.users():
             users.write([snapshot.user_row(user, run.attributes) for user in page])
     pool.progress.say()
-    doubts = proof.doubts_about_users(run.sync.proof, staging.read_column(folder, "users.parquet", "sub"), estimated)
+    doubts = proof.doubts_about_users(
+        run.sync.proof, staging.read_column(folder.url, "users.parquet", "sub"), estimated
+    )
     _warn(doubts)
     counts = {"users": users.rows, "estimated_users": estimated or 0, "calls": pool.progress.calls}
     manifest = folder.seal(snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts)
@@ -138,9 +139,9 @@ def _list_groups(
     pool.progress.say()
     with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
         groups.write(list(listed.values()))
-    subs = staging.read_frame(staging.source(users), "users.parquet")["sub"]
-    members = staging.read_column(folder, "memberships.parquet", "sub")
-    doubts = proof.doubts_about_members(run.sync.proof, members, pa.array(subs, pa.string()))
+    subs = staging.read_column(staging.source(users).url, "users.parquet", "sub")
+    members = staging.read_column(folder.url, "memberships.parquet", "sub")
+    doubts = proof.doubts_about_members(run.sync.proof, members, subs)
     _warn(doubts)
     counts = {"groups": groups.rows, "memberships": len(members), "calls": pool.progress.calls}
     manifest = folder.seal(
@@ -157,8 +158,8 @@ def _list_groups(
 
 def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> list[str]:
     """The groups, of those named, whose listing lacks a sub that is known to be in them."""
-    subs = staging.read_column(folder, "memberships.parquet", "sub")
-    groups = staging.read_column(folder, "memberships.parquet", "group_name")
+    subs = staging.read_column(folder.url, "memberships.parquet", "sub")
+    groups = staging.read_column(folder.url, "memberships.parquet", "group_name")
     found = pd.DataFrame({"sub": pd.Series(subs, dtype=TEXT), "group_name": pd.Series(groups, dtype=TEXT)})
     missing = known.merge(found.drop_duplicates(), how="left", indicator=True)
     missing = missing[(missing["_merge"] == "left_only") & missing["group_name"].isin(names)]

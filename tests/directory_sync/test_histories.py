@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from include.directory_sync import undo
 from include.directory_sync.joget import writing
+from include.directory_sync.plan.changes import row_hashes
 from tests.company import Company, attempt, causes, counts, people
 from tests.conftest import JogetDatabase, new_company
 from tests.stand_in import sub_of, user
@@ -174,9 +175,12 @@ class History(RuleBasedStateMachine):
         self.run_ids.append(report["run_id"])
         assert self.local_rows() == self.local
         assert set(self.company.staged("plan.parquet")["user_id"].dropna()).isdisjoint({"admin", "cat"})
+        done = self.company.staged("plan.parquet")
         self.company.run(replay_run_id=report["run_id"])
         plan = self.company.staged("plan.parquet")
         left = plan[plan["hold"].isna() & ~plan["action"].isin(["miss", "seen"])]
+        # A limit is a share of who was linked before: what it held of five users it needn't hold of fifty.
+        left = left[~row_hashes(left).isin(row_hashes(done[done["hold"].notna()]))]
         assert left.empty, f"planning what was just applied isn't empty: {left.to_dict('records')}"
         self.company.last = None if self.company.last is None else self.loaded(report)
 

@@ -261,6 +261,27 @@ def test_a_rebuilt_link_takes_no_row_that_somebody_else_has_now(company: Company
     assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
 
 
+def test_an_account_that_became_an_administrators_meanwhile_is_not_rebuilt(company: Company) -> None:
+    company.pool.users = [user(ANA), user(BOB)]
+    company.run()
+    forget_everything(company.joget)
+    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    assert counts(company.run()) == {"read": 2, "adopted": 1, "quarantined": 1}
+
+
+def test_another_database_is_no_lost_ledger(
+    company: Company, new_joget: Callable[[str], JogetDatabase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    other = new_joget("utf8mb4")
+    other.add_user(ANA, password="another Ana's")
+    monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", other.server.uri(other.name))
+    report = company.run()
+    assert report["complete"]
+    assert counts(report) == {"read": 1, "quarantined": 1}
+
+
 # Two at once
 
 

@@ -1,5 +1,6 @@
 """One connection to Joget's database, whose errors name codes and tables and never a value."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,9 +38,11 @@ NOT_JOGET = {1049, 1054, 1146}
 class Database:
     """Runs statements on one connection, in autocommit until `transaction`."""
 
-    def __init__(self, connection: Any, conn_id: str) -> None:
+    def __init__(self, connection: Any, conn_id: str, target: str) -> None:
         self._connection = connection
         self._conn_id = conn_id
+        self.target = target
+        """A short hash of the server's address and the schema: the same for every run to the same database."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), *, about: str) -> int:
         """Run a statement; gives the count of its rows. `about` names the table for errors."""
@@ -116,7 +119,8 @@ def connect(conn_id: str) -> Database:
     except MySQLdb.Error as error:
         ours = translated(error, "the server", conn_id)
     else:
-        database = Database(opened, conn_id)
+        address = f"{connection.host}:{connection.port or 3306}/{connection.schema}"
+        database = Database(opened, conn_id, hashlib.sha256(address.encode()).hexdigest()[:16])
         database.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00'", about="the session")
         return database
     raise ours from None

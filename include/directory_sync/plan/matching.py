@@ -117,9 +117,10 @@ def _take(users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, wa
 
 
 def _rebuild(users: pd.DataFrame, current: Current) -> None:
-    """Links that the ledger lost, where Joget's row is still there and nobody else's."""
+    """Links that the ledger lost, where Joget's row is still there, nobody else's, and no administrator's."""
     remembered = current.remembered[current.remembered["entity"] == "user"]
-    rows = remembered.merge(current.users[["id", "id_key"]], left_on="joget_id", right_on="id")
+    ordinary = current.users[~yes(current.users["is_admin"]) & yes(current.users["id"] == current.users["username"])]
+    rows = remembered.merge(ordinary[["id", "id_key"]], left_on="joget_id", right_on="id")
     rows = rows[~rows["id_key"].isin(current.user_links["user_key"])]
     lost = users["way"].isna() & users["sub"].isin(rows["key"])
     sub = users["sub"].where(lost)
