@@ -12,7 +12,7 @@ from include.directory_sync.operators import RequestReview, ReviewHeld
 from include.directory_sync.settings import Sync
 
 if TYPE_CHECKING:
-    from include.directory_sync.steps import Attempt
+    from include.directory_sync.run import Attempt
 
 RETRIES = {
     "retries": 5,
@@ -132,16 +132,18 @@ def make_dag(sync: Sync) -> DAG:
 
         @task(execution_timeout=timedelta(hours=4), pool=pool)
         def extract_users() -> dict[str, Any]:
-            from include.directory_sync import steps
+            from include.directory_sync import extraction
 
             context = get_current_context()
-            return steps.extract_users(attempt(), sync.name, context["params"], context["dag_run"].conf or {}).reference
+            return extraction.extract_users(
+                attempt(), sync.name, context["params"], context["dag_run"].conf or {}
+            ).reference
 
         @task(execution_timeout=timedelta(hours=4), pool=pool)
         def extract_groups(users: dict[str, Any]) -> dict[str, Any]:
-            from include.directory_sync import steps
+            from include.directory_sync import extraction
 
-            return steps.extract_groups(attempt(), users["manifest"]).reference
+            return extraction.extract_groups(attempt(), users["manifest"]).reference
 
         @task(execution_timeout=timedelta(hours=1))
         def transform(users: dict[str, Any], groups: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +234,7 @@ def make_undo_dag(sync: Sync) -> DAG:
 
 def attempt() -> "Attempt":
     """This try of this task; a cleared task gets a new id, also where its try number begins again."""
-    from include.directory_sync.steps import Attempt
+    from include.directory_sync.run import Attempt
 
     context = get_current_context()
     ti = context["ti"]

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from include.directory_sync import review, staging, steps, undo
+from include.directory_sync import extraction, review, staging, steps, undo
+from include.directory_sync.run import Attempt
 from include.directory_sync.snapshot import Manifest
-from include.directory_sync.steps import Attempt
 from tests.conftest import JogetDatabase
 from tests.stand_in import POOL_ID, Faults, Pool, StandIn, user
 
@@ -43,8 +43,8 @@ class Company:
     def prepare(self, **parameters: Any) -> Manifest:
         """Everything up to `load`."""
         run_id = f"manual__{next(self._numbers)}+00:00"
-        users = steps.extract_users(attempt("extract_users", run_id), "default", {}, parameters)
-        groups = steps.extract_groups(attempt("extract_groups", run_id), users.url)
+        users = extraction.extract_users(attempt("extract_users", run_id), "default", {}, parameters)
+        groups = extraction.extract_groups(attempt("extract_groups", run_id), users.url)
         return steps.transform(attempt("transform", run_id), users.url, groups.url)
 
     def load(self, transformed: Manifest) -> dict[str, Any]:
@@ -55,8 +55,10 @@ class Company:
 
     def prepare_backfill(self, run_id: str, began: datetime) -> Manifest:
         """Everything up to `load`, of a run that a backfill made then."""
-        users = steps.extract_users(replace(attempt("extract_users", run_id), backfill_since=began), "default", {}, {})
-        groups = steps.extract_groups(replace(attempt("extract_groups", run_id), backfill_since=began), users.url)
+        users = extraction.extract_users(
+            replace(attempt("extract_users", run_id), backfill_since=began), "default", {}, {}
+        )
+        groups = extraction.extract_groups(replace(attempt("extract_groups", run_id), backfill_since=began), users.url)
         return steps.transform(attempt("transform", run_id), users.url, groups.url)
 
     def ask(self) -> str | None:

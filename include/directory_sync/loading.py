@@ -10,7 +10,7 @@ import pandas as pd
 from include.directory_sync import staging
 from include.directory_sync.errors import ConflictError, PermanentError, TransientError
 from include.directory_sync.frames import TEXT, empty
-from include.directory_sync.joget import ledger
+from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.reading import read_current
 from include.directory_sync.joget.tables import Tables
@@ -68,7 +68,7 @@ class Loading:
 
         Raises TransientError where Joget changes under every planning.
         """
-        committed = ledger.committed_run(self.database, proposal.key)
+        committed = runs.committed_run(self.database, proposal.key)
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")
             return self._finish(proposal, committed)
@@ -88,7 +88,7 @@ class Loading:
             self._publish(nothing())
             return nothing(), "superseded"
         plan = proposal.make(current)
-        row = ledger.RunRow(
+        row = runs.RunRow(
             proposal.key,
             proposal.run,
             proposal.snapshot_at,
@@ -120,7 +120,7 @@ class Loading:
         self.folder.frame("plan.parquet", plan.changes)
         self.folder.frame("directory.parquet", plan.directory)
 
-    def _finish(self, proposal: Proposal, committed: ledger.CommittedRun) -> tuple[Plan, str]:
+    def _finish(self, proposal: Proposal, committed: runs.CommittedRun) -> tuple[Plan, str]:
         """The plan of an attempt that ended between COMMIT and its manifest."""
         plan = read_plan(committed)
         self._publish(plan)
@@ -144,7 +144,7 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
         )
 
 
-def read_plan(committed: ledger.CommittedRun) -> Plan:
+def read_plan(committed: runs.CommittedRun) -> Plan:
     """The plan that a committed run applied: the ledger's hash vouches for it. Raises PermanentError otherwise."""
     changes, directory = (
         staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))

@@ -4,7 +4,7 @@ import pandas as pd
 
 from include.directory_sync import staging
 from include.directory_sync.frames import arrow, empty
-from include.directory_sync.joget import ledger
+from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.loading import APPLIED
 from include.directory_sync.plan.current import REMEMBERED
@@ -21,7 +21,7 @@ def lost_links(database: Database, run: Run) -> pd.DataFrame | None:
     if not signposts:
         return None
     key = signposts[-1].rpartition(".")[2]
-    if ledger.exists(database) and ledger.committed_run(database, key):
+    if ledger.exists(database) and runs.committed_run(database, key):
         return None
     folder = staging.read_note(run, APPLIED, signposts[-1])
     if "directory.parquet" not in staging.names(folder):

@@ -10,17 +10,17 @@ import pandas as pd
 
 from include.directory_sync import staging
 from include.directory_sync.errors import PermanentError, without_values
-from include.directory_sync.joget import ledger
+from include.directory_sync.joget import ledger, reviews, runs
 from include.directory_sync.joget.database import Database, session
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.approval import approved_part
 from include.directory_sync.plan.changes import Excess, decision_hashes, held_hash, row_hashes
 from include.directory_sync.report import ReviewAnswer, holds_of, make_report
-from include.directory_sync.run import Run
-from include.directory_sync.settings import Sync
+from include.directory_sync.run import Attempt, Run
+from include.directory_sync.settings import Sync, find_sync
 from include.directory_sync.snapshot import Manifest
-from include.directory_sync.steps import Attempt, find_sync, loading_session, propose
+from include.directory_sync.steps import loading_session, propose
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,11 @@ def request_review(load_url: str) -> str | None:
             return None
         review = _review_of(run.sync, loaded, plan, _hash(run.sync.name, loaded.url))
         with session(run.sync.joget_conn_id) as database, ledger.lock(database, run):
-            opened = ledger.open_review(database, run.sync.name)
+            opened = reviews.open_review(database, run.sync.name)
             if opened is not None and opened.review_id != review.review_id:
                 log.info("a review asked for by run %s is open already; what is held stays held", opened.asked_by)
                 return None
-            ledger.ask(database, review, run.sync.approval.timeout_hours)
+            reviews.ask(database, review, run.sync.approval.timeout_hours)
         log.info("review %s asks about %d held rows", review.review_id, len(plan.to_review))
         return review.review_id
 
@@ -112,26 +112,26 @@ def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | Non
 
 def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
     run = Run(run_id="by hand", sync=sync, dry_run=False)
-    newest = ledger.newest_full_run(database, run) if ledger.exists(database) else None
+    newest = runs.newest_full_run(database, run) if ledger.exists(database) else None
     if newest is None:
         raise PermanentError(f"No run of {sync.dag_id} was applied yet, so nothing is held. Run {sync.dag_id} first.")
-    if ledger.find_review(database, review_id):
+    if reviews.find_review(database, review_id):
         return
     loaded = staging.read_manifest(newest.plan_url)
     plan = _published_plan(loaded)
     if plan.to_review.empty:
         raise PermanentError(f"The newest run of {sync.dag_id} holds nothing, so there is nothing to ask.")
     with ledger.lock(database, run):
-        opened = ledger.open_review(database, sync.name)
+        opened = reviews.open_review(database, sync.name)
         if opened is not None:
             raise PermanentError(
                 f"A review that run {opened.asked_by} asked for is open already; answer it in {sync.review_dag_id}."
             )
-        ledger.ask(database, _review_of(sync, loaded, plan, review_id), sync.approval.timeout_hours)
+        reviews.ask(database, _review_of(sync, loaded, plan, review_id), sync.approval.timeout_hours)
 
 
-def _review_of(sync: Sync, loaded: Manifest, plan: Plan, review_id: str) -> ledger.Review:
-    return ledger.Review(
+def _review_of(sync: Sync, loaded: Manifest, plan: Plan, review_id: str) -> reviews.Review:
+    return reviews.Review(
         review_id=review_id,
         sync=sync.name,
         asked_by=loaded.run_id,
@@ -152,9 +152,9 @@ def note_answer(sync_name: str, review_id: str, answer: str, by: str | None) -> 
         with session(sync.joget_conn_id) as database:
             review = _find(database, sync, review_id)
             if answer == "timed_out":
-                ledger.close_review(database, review.review_id)
+                reviews.close_review(database, review.review_id)
             else:
-                ledger.note_answer(database, review.review_id, answer, by)
+                reviews.note_answer(database, review.review_id, answer, by)
 
 
 def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
@@ -196,7 +196,7 @@ def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
 
 
 def _act(
-    loading: Loading, run: Run, review: ledger.Review, asked: pd.DataFrame, transformed: Manifest
+    loading: Loading, run: Run, review: reviews.Review, asked: pd.DataFrame, transformed: Manifest
 ) -> tuple[Plan, str, tuple[str, ...]]:
     proposal, reasons = propose(loading, run, transformed)
     approved = set(row_hashes(asked)) if review.answer == "approve" and review.is_open else set[str]()
@@ -207,8 +207,8 @@ def _act(
     def close(database: Database, _: Plan) -> None:
         if review.answer == "reject" and review.is_open:
             hashes = decision_hashes(asked).tolist()
-            ledger.remember_decisions(database, run.sync.name, hashes, "rejected", review.review_id)
-        ledger.close_review(database, review.review_id)
+            reviews.remember_decisions(database, run.sync.name, hashes, "rejected", review.review_id)
+        reviews.close_review(database, review.review_id)
 
     answered = Proposal(
         run=run,
@@ -225,7 +225,7 @@ def _act(
     return plan, outcome, reasons
 
 
-def _answer_of(review: ledger.Review, asked: pd.DataFrame, plan: Plan) -> ReviewAnswer:
+def _answer_of(review: reviews.Review, asked: pd.DataFrame, plan: Plan) -> ReviewAnswer:
     applied = int(row_hashes(plan.safe).isin(set(row_hashes(asked))).sum())
     return ReviewAnswer(
         review_id=review.review_id,
@@ -238,8 +238,8 @@ def _answer_of(review: ledger.Review, asked: pd.DataFrame, plan: Plan) -> Review
     )
 
 
-def _find(database: Database, sync: Sync, review_id: str) -> ledger.Review:
-    review = ledger.find_review(database, review_id) if ledger.exists(database) else None
+def _find(database: Database, sync: Sync, review_id: str) -> reviews.Review:
+    review = reviews.find_review(database, review_id) if ledger.exists(database) else None
     if review is None or review.sync != sync.name:
         raise PermanentError(f"The ledger of sync {sync.name!r} has no review {review_id!r}. Run {sync.dag_id} again.")
     return review
@@ -253,7 +253,7 @@ def _published_plan(loaded: Manifest) -> Plan:
     return Plan(changes, directory, report["memberships"], excesses)
 
 
-def _asked_plan(review: ledger.Review) -> Plan:
+def _asked_plan(review: reviews.Review) -> Plan:
     plan = _published_plan(staging.read_manifest(review.plan_url))
     if held_hash(plan.to_review) != review.held_sha256:
         raise PermanentError(
@@ -264,7 +264,7 @@ def _asked_plan(review: ledger.Review) -> Plan:
 
 
 def _newest_snapshot(database: Database, run: Run) -> Manifest:
-    newest = ledger.newest_full_run(database, run)
+    newest = runs.newest_full_run(database, run)
     if newest is None:
         raise PermanentError(
             f"No run of pool {run.sync.user_pool_id} was applied yet, so there is nothing to plan from. Run "

@@ -1,6 +1,8 @@
 """What one run was asked to do: a sync's settings and the trigger form's parameters, resolved once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -64,6 +66,16 @@ class Run(Section):
         """The same run under the rules of the newest run before it."""
         rules = self.previous or self.sync.rules
         return self.model_copy(update={"sync": self.sync.model_copy(update=dict(rules)), "previous": None})
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of one task: `<task id>.<try>.<unique>`, unique also when a run is cleared and starts anew."""
+
+    name: str
+    run_id: str
+    backfill_since: datetime | None = None
+    """When this run was made, if a backfill made it."""
 
 
 def folder_name(run_id: str) -> str:

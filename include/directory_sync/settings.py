@@ -11,7 +11,7 @@ import yaml
 from croniter import croniter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from include.directory_sync.errors import SettingsError
+from include.directory_sync.errors import PermanentError, SettingsError
 
 DEFAULT_PATH = Path(__file__).parent.parent / "syncs.yaml"
 RESERVED_NAMES = frozenset({"review", "undo"})
@@ -227,6 +227,16 @@ def load(path: Path | None = None) -> Settings:
     except yaml.YAMLError as error:
         return Settings(path, (), (f"the file is no YAML: {_yaml_fault(error)}",))
     return Settings(path, *parse(content))
+
+
+def find_sync(name: str) -> Sync:
+    """The valid sync of that name; raises PermanentError where the settings hold none any more."""
+    sync = next((sync for sync in load().syncs if sync.name == name), None)
+    if sync is None:
+        raise PermanentError(
+            f"The settings hold no valid sync named {name!r} any more. Correct the settings file, then run again."
+        )
+    return sync
 
 
 def parse(content: Any) -> tuple[tuple[Sync, ...], tuple[str, ...]]:

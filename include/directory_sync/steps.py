@@ -1,181 +1,28 @@
-"""The four steps of a run, one for each task: gather, decide, apply. Each leaves a sealed folder in staging."""
+"""Decide and apply: the steps `transform` and `load` of a run. Each leaves a sealed folder in staging."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from dataclasses import replace
 
 import pandas as pd
 
-from include.directory_sync import cognito, mapping, proof, recovery, snapshot, staging
+from include.directory_sync import mapping, recovery, staging
 from include.directory_sync.errors import PermanentError, without_values
-from include.directory_sync.frames import TEXT, empty
-from include.directory_sync.joget import ledger
+from include.directory_sync.frames import empty
+from include.directory_sync.joget import ledger, reviews, runs
 from include.directory_sync.joget.database import Database, session
-from include.directory_sync.joget.reading import read_memberships
 from include.directory_sync.joget.tables import inspect
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Evidence, Plan, make_plan
 from include.directory_sync.plan.changes import decision_hashes, settings_change
 from include.directory_sync.plan.current import DECISIONS, REMEMBERED
 from include.directory_sync.report import make_report
-from include.directory_sync.run import Run, resolve
+from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync
-from include.directory_sync.settings import load as load_settings
 from include.directory_sync.snapshot import Manifest
 
 log = logging.getLogger(__name__)
-
-SNAPSHOTS = "snapshots"
-"""Signposts to complete listings, `<time>.users` and `<time>.groups`, for a backfill's other dates."""
-
-SLACK = timedelta(seconds=60)
-"""Airflow makes a backfill's runs one after the other: the first may list the pool before the last is made."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try of one task: `<task id>.<try>.<unique>`, unique also when a run is cleared and starts anew."""
-
-    name: str
-    run_id: str
-    backfill_since: datetime | None = None
-    """When this run was made, if a backfill made it."""
-
-
-def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Manifest:
-    """Resolve the run, check both ends, then list every user of the pool into users.parquet.
-
-    A backfill's run, and one that replays another, use the listing of another run where there is one.
-    """
-    with without_values("extract_users"):
-        sync = find_sync(sync_name)
-        run = resolve(attempt.run_id, sync, parameters, conf)
-        if run.dry_run:
-            log.warning("DRY RUN (%s): nothing will be written to Joget", run.dry_run_reason)
-        staging.require_access(run.sync.staging_url)
-        folder = staging.open_folder(run, attempt.name)
-        pool = cognito.connect(run.sync, "listing users")
-        with session(run.sync.joget_conn_id) as database:
-            inspect(database, run.sync.organization)
-            run = _with_previous_rules(database, run)
-            folder.json("run.json", run.model_dump(mode="json"))
-            if run.replay_run_id:
-                return _reuse(folder, _listed_by(run, run.replay_run_id).inputs["extract_users"])
-            if attempt.backfill_since is None:
-                return _list_users(run, folder, pool)
-            with ledger.reading_turn(database, run):
-                known = _users_since(run, attempt)
-                return _reuse(folder, known) if known else _list_users(run, folder, pool)
-
-
-def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool) -> Manifest:
-    snapshot_at = datetime.now(UTC)
-    estimated = pool.estimated_users()
-    with folder.rows("users.parquet", snapshot.users_schema(run.attributes)) as users:
-        for page in pool.users():
-            users.write([snapshot.user_row(user, run.attributes) for user in page])
-    pool.progress.say()
-    doubts = proof.doubts_about_users(
-        run.sync.proof, staging.read_column(folder.url, "users.parquet", "sub"), estimated
-    )
-    _warn(doubts)
-    counts = {"users": users.rows, "estimated_users": estimated or 0, "calls": pool.progress.calls}
-    manifest = folder.seal(snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts)
-    if manifest.complete:
-        staging.note(run, SNAPSHOTS, f"{staging.moment(snapshot_at)}.users", manifest.url)
-    return manifest
-
-
-def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
-    """List the pool's groups, and the members of those in scope, several groups at once.
-
-    Groups that lack somebody who is in them in Joget are asked a second time: nobody is removed on one absence.
-    """
-    with without_values("extract_groups"):
-        staging.require_access(users_url)
-        users = staging.read_manifest(users_url)
-        run = staging.read_run(users)
-        folder = staging.open_folder(run, attempt.name)
-        if run.replay_run_id:
-            return _reuse(folder, _listed_by(run, run.replay_run_id).url, users_url)
-        pool = cognito.connect(run.sync, "listing groups")
-        with session(run.sync.joget_conn_id) as database:
-            if attempt.backfill_since is None:
-                return _list_groups(run, folder, pool, users, database)
-            with ledger.reading_turn(database, run):
-                signpost = f"{staging.moment(users.snapshot_at)}.groups"
-                if signpost in staging.noted(run, SNAPSHOTS):
-                    return _reuse(folder, staging.read_note(run, SNAPSHOTS, signpost), users_url)
-                return _list_groups(run, folder, pool, users, database)
-
-
-def _list_groups(
-    run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, database: Database
-) -> Manifest:
-    listed = {group["GroupName"]: snapshot.group_row(group) for page in pool.groups() for group in page}
-    with folder.rows("memberships.parquet", snapshot.MEMBERSHIPS) as memberships:
-
-        def list_members(group_name: str) -> None:
-            try:
-                for page in pool.members(group_name):
-                    memberships.write([snapshot.member_row(group_name, user) for user in page])
-            except cognito.GroupGoneError:
-                listed.pop(group_name, None)
-
-        inside = [name for name in listed if run.sync.scope.has_group(name, run.sync.user_pool_id)]
-        _in_parallel(list_members, inside)
-    with folder.rows("memberships_again.parquet", snapshot.MEMBERSHIPS) as memberships:
-        known = read_memberships(database, inspect(database, run.sync.organization), run)
-        again = _lacking(known, folder, [name for name in inside if name in listed])
-        log.info("asking %d group(s) again that lack somebody who is in them in Joget", len(again))
-        _in_parallel(list_members, again)
-    for name in again:
-        if name in listed:
-            listed[name]["listed_twice"] = True
-    pool.progress.say()
-    with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
-        groups.write(list(listed.values()))
-    subs = staging.read_column(staging.source(users).url, "users.parquet", "sub")
-    members = staging.read_column(folder.url, "memberships.parquet", "sub")
-    doubts = proof.doubts_about_members(run.sync.proof, members, subs)
-    _warn(doubts)
-    counts = {"groups": groups.rows, "memberships": len(members), "calls": pool.progress.calls}
-    manifest = folder.seal(
-        snapshot_at=users.snapshot_at,
-        counts=counts,
-        complete=not doubts,
-        incomplete_reasons=doubts,
-        inputs={"extract_users": users.url},
-    )
-    if manifest.complete and users.complete:
-        staging.note(run, SNAPSHOTS, f"{staging.moment(users.snapshot_at)}.groups", manifest.url)
-    return manifest
-
-
-def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> list[str]:
-    """The groups, of those named, whose listing lacks a sub that is known to be in them."""
-    subs = staging.read_column(folder.url, "memberships.parquet", "sub")
-    groups = staging.read_column(folder.url, "memberships.parquet", "group_name")
-    found = pd.DataFrame({"sub": pd.Series(subs, dtype=TEXT), "group_name": pd.Series(groups, dtype=TEXT)})
-    missing = known.merge(found.drop_duplicates(), how="left", indicator=True)
-    missing = missing[(missing["_merge"] == "left_only") & missing["group_name"].isin(names)]
-    return sorted(missing["group_name"].unique())
-
-
-def _in_parallel(work: Callable[[str], None], names: list[str]) -> None:
-    """Run the work for every name; the first failure cancels what hasn't begun and is raised."""
-    with ThreadPoolExecutor(cognito.WORKERS, thread_name_prefix="groups") as pool:
-        futures = [pool.submit(work, name) for name in names]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def transform(attempt: Attempt, users_url: str, groups_url: str) -> Manifest:
@@ -284,7 +131,7 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
             "the ledger doesn't know the newest run that was applied: it was lost or restored from an older backup. "
             "Links are rebuilt where Joget's rows still match; nobody is removed",
         )
-        _warn(reasons[-1:])
+        log.warning("%s", reasons[-1])
     evidence = Evidence(transformed.snapshot_at, complete=not reasons, compares=bool(run.replay_run_id))
 
     def make(current: Current) -> Plan:
@@ -296,14 +143,14 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
 
     def forget(database: Database, plan: Plan) -> None:
         """An answer counts as long as its change is asked for; only a full, complete plan shows that it isn't."""
-        known = set(ledger.decisions(database, run, DECISIONS)["decision_sha256"])
+        known = set(reviews.decisions(database, run, DECISIONS)["decision_sha256"])
         if known and not run.users and not reasons:
-            ledger.forget_decisions(database, run.sync.name, sorted(known - set(decision_hashes(plan.held))))
+            reviews.forget_decisions(database, run.sync.name, sorted(known - set(decision_hashes(plan.held))))
 
     proposal = Proposal(
         run=run,
         kind="subset" if run.users else "full",
-        key=ledger.run_key(run, transformed.snapshot_at),
+        key=runs.run_key(run, transformed.snapshot_at),
         snapshot_at=transformed.snapshot_at,
         transformed_url=transformed.url,
         make=make,
@@ -312,68 +159,6 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
         note=forget,
     )
     return proposal, reasons
-
-
-def find_sync(name: str) -> Sync:
-    """The valid sync of that name; raises PermanentError where the settings hold none any more."""
-    sync = next((sync for sync in load_settings().syncs if sync.name == name), None)
-    if sync is None:
-        raise PermanentError(
-            f"The settings hold no valid sync named {name!r} any more. Correct the settings file, then run again."
-        )
-    return sync
-
-
-def _with_previous_rules(database: Database, run: Run) -> Run:
-    if run.replay_run_id or not ledger.exists(database):
-        return run
-    previous = ledger.newest_rules(database, run)
-    return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})
-
-
-def _listed_by(run: Run, run_id: str) -> Manifest:
-    """The newest extract_groups of another run; raises PermanentError where staging has none."""
-    found = staging.sealed(run, run_id, "extract_groups")
-    if not found:
-        raise PermanentError(
-            f"Staging has no snapshot of run {run_id!r} for pool {run.sync.user_pool_id}: there is no such run, it "
-            f"didn't get that far, or its files were cleaned up. Give another run's id as replay_run_id."
-        )
-    return found[-1]
-
-
-def _users_since(run: Run, attempt: Attempt) -> str | None:
-    """The listing that a backfill's date uses: its own, or the newest complete one since the backfill began."""
-    own = [manifest for manifest in staging.sealed(run, attempt.run_id, "extract_groups") if manifest.complete]
-    since = staging.moment((attempt.backfill_since or datetime.now(UTC)) - SLACK)
-    listed = [name for name in staging.noted(run, SNAPSHOTS) if name.endswith(".users") and name >= since]
-    if own:
-        found = own[-1].inputs["extract_users"]
-    elif listed:
-        found = staging.read_note(run, SNAPSHOTS, listed[-1])
-    else:
-        return None
-    holds = set(staging.read_run(staging.read_manifest(found)).attributes)
-    return found if holds >= set(run.attributes) else None
-
-
-def _reuse(folder: staging.Folder, url: str, users_url: str | None = None) -> Manifest:
-    """A folder of this run's own that points to the files of another's."""
-    found = staging.source(staging.read_manifest(url))
-    log.info("using the listing of run %s, taken at %s", found.run_id, found.snapshot_at.isoformat())
-    return folder.seal(
-        snapshot_at=found.snapshot_at,
-        counts={**found.counts, "calls": 0},
-        complete=found.complete,
-        incomplete_reasons=found.incomplete_reasons,
-        inputs={"extract_users": users_url} if users_url else {},
-        reused=found.url,
-    )
-
-
-def _warn(doubts: tuple[str, ...]) -> None:
-    for doubt in doubts:
-        log.warning("not proven complete, so nobody is missing in this run: %s", doubt)
 
 
 def _timings(transformed: Manifest, folder: staging.Folder) -> dict[str, float]:

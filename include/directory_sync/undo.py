@@ -10,17 +10,17 @@ from pydantic import ValidationError
 
 from include.directory_sync import staging
 from include.directory_sync.errors import PermanentError, without_values
-from include.directory_sync.joget import ledger
+from include.directory_sync.joget import ledger, reviews, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.reading import read_belongings
 from include.directory_sync.loading import Loading, Proposal, read_plan
 from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.undoing import Undoing, undo_plan
 from include.directory_sync.report import make_report
-from include.directory_sync.run import Run
-from include.directory_sync.settings import Filled, Section
+from include.directory_sync.run import Attempt, Run
+from include.directory_sync.settings import Filled, Section, find_sync
 from include.directory_sync.snapshot import Manifest
-from include.directory_sync.steps import Attempt, find_sync, loading_session
+from include.directory_sync.steps import loading_session
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def _parameters(parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Param
         raise PermanentError(f"Wrong parameter(s): {faults}. Trigger the undo again.") from None
 
 
-def _run_to_undo(database: Database, run: Run, run_id: str) -> ledger.CommittedRun:
-    done = ledger.newest_run_named(database, run.sync.name, run_id) if ledger.exists(database) else None
+def _run_to_undo(database: Database, run: Run, run_id: str) -> runs.CommittedRun:
+    done = runs.newest_run_named(database, run.sync.name, run_id) if ledger.exists(database) else None
     if done is None:
         raise PermanentError(
             f"The ledger of sync {run.sync.name!r} knows no applied run {run_id!r}: give the id of a run of "
@@ -87,7 +87,7 @@ def _run_to_undo(database: Database, run: Run, run_id: str) -> ledger.CommittedR
     return done
 
 
-def _propose(loading: Loading, run: Run, done: ledger.CommittedRun) -> Proposal:
+def _propose(loading: Loading, run: Run, done: runs.CommittedRun) -> Proposal:
     applied = read_plan(done).safe
     made = applied.loc[(applied["entity"] == "user") & applied["before_id"].isna(), "after_id"].dropna().tolist()
     undoing: list[Undoing] = []
@@ -98,7 +98,7 @@ def _propose(loading: Loading, run: Run, done: ledger.CommittedRun) -> Proposal:
         return undoing[0].plan
 
     def remember(database: Database, _: Plan) -> None:
-        ledger.remember_decisions(database, run.sync.name, undoing[0].undone, "undone", key)
+        reviews.remember_decisions(database, run.sync.name, undoing[0].undone, "undone", key)
 
     key = hashlib.sha256(f"undo\0{run.run_id}\0{done.key}".encode()).hexdigest()
     ids = [applied[column].dropna() for column in ("user_id", "group_id", "before_id", "after_id")]

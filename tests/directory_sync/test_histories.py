@@ -187,7 +187,7 @@ class History(RuleBasedStateMachine):
     def loaded(self, report: dict[str, Any]) -> Any:
         from include.directory_sync import staging
         from include.directory_sync.run import Run, resolve
-        from include.directory_sync.steps import find_sync
+        from include.directory_sync.settings import find_sync
 
         run: Run = resolve(report["run_id"], find_sync("default"), {}, {})
         return staging.sealed(run, report["run_id"], "load")[-1]

@@ -72,9 +72,9 @@ def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(com
 
 
 def test_a_new_backfill_over_other_dates_reads_the_pool_anew(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    from include.directory_sync import steps
+    from include.directory_sync import extraction
 
-    monkeypatch.setattr(steps, "SLACK", steps.SLACK * 0)
+    monkeypatch.setattr(extraction, "SLACK", extraction.SLACK * 0)
     company.pool.users = [user(ANA)]
     backfill(company, [1, 2], datetime.now(UTC))
     company.pool.users = [user(ANA), user(BOB)]

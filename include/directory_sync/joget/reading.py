@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 
 from include.directory_sync.frames import BEYOND_BMP, TEXT, empty, matches
-from include.directory_sync.joget import ledger
+from include.directory_sync.joget import ledger, links, reviews, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.tables import OF_A_USERNAME, Tables
 from include.directory_sync.mapping import LOGIN_LENGTH, Desired
@@ -54,9 +54,9 @@ def read_current(
             keys=keys,
             stores_all_of_unicode=tables.stores_all_of_unicode,
             revision=ledger.revision(database) if has_ledger else 0,
-            newest_snapshot_at=ledger.newest_snapshot_at(database, run) if has_ledger else None,
+            newest_snapshot_at=runs.newest_snapshot_at(database, run) if has_ledger else None,
             users_in_all=int(database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0]),
-            removals=ledger.removals(database, run) if has_ledger else Removals(),
+            removals=runs.removals(database, run) if has_ledger else Removals(),
             remembered=remembered,
         )
 
@@ -108,12 +108,12 @@ def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: 
     if not has_ledger:
         return {name: empty(schema) for name, schema in LEDGER_FRAMES.items()}
     return {
-        "user_links": ledger.user_links(database, tables, now.USER_LINKS),
-        "group_links": ledger.group_links(database, tables, now.GROUP_LINKS),
-        "local_memberships": ledger.local_memberships(database, run, now.LOCAL_MEMBERSHIPS),
-        "past_links": ledger.past_links(database, tables, run, now.PAST_LINKS),
-        "retired": ledger.retired_logins(database, tables, now.RETIRED),
-        "decisions": ledger.decisions(database, run, now.DECISIONS),
+        "user_links": links.user_links(database, tables, now.USER_LINKS),
+        "group_links": links.group_links(database, tables, now.GROUP_LINKS),
+        "local_memberships": links.local_memberships(database, run, now.LOCAL_MEMBERSHIPS),
+        "past_links": links.past_links(database, tables, run, now.PAST_LINKS),
+        "retired": links.retired_logins(database, tables, now.RETIRED),
+        "decisions": reviews.decisions(database, run, now.DECISIONS),
     }
 
 

@@ -2,7 +2,7 @@
 
 from include.directory_sync.joget.comparing import as_bytes
 from include.directory_sync.joget.database import Database
-from include.directory_sync.joget.ledger import RunRow
+from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import GROUPS, MEMBERSHIPS, USERS
 from include.directory_sync.joget.tables import Tables
 

@@ -7,7 +7,7 @@ from include.directory_sync.errors import ConflictError, DirectorySyncError, Ref
 from include.directory_sync.joget import recording, sending
 from include.directory_sync.joget.comparing import GROUP_COLUMNS, as_bytes, lock_and_compare, same, verify
 from include.directory_sync.joget.database import Database
-from include.directory_sync.joget.ledger import RunRow
+from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, Tables
 from include.directory_sync.plan.changes import USER_COLUMNS

@@ -1,0 +1,128 @@
+"""The ledger's reviews and decisions: what a person was asked, and what was said."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+import pandas as pd
+import pyarrow as pa
+
+from include.directory_sync.joget.database import Database
+from include.directory_sync.run import Run
+
+
+@dataclass(frozen=True)
+class Review:
+    """A question to a person about what a run held."""
+
+    review_id: str
+    sync: str
+    asked_by: str
+    """The run that asked."""
+    plan_url: str
+    """Where the plan lies whose held rows were shown."""
+    plan_sha256: str
+    held_sha256: str
+    """Of the rows that were shown."""
+    answer: str | None = None
+    """approve, reject, or null."""
+    answered_at: datetime | None = None
+    answered_by: str | None = None
+    is_open: bool = True
+
+
+IS_OPEN = "(closed_at IS NULL AND (expires_at > UTC_TIMESTAMP(6) OR answered_at > UTC_TIMESTAMP(6) - INTERVAL 24 HOUR))"
+"""An answer that nobody acts on for a day, or a question that nobody answered in time, bars no other review."""
+
+REVIEW_COLUMNS = (
+    f"review_id, sync, asked_by, plan_url, plan_sha256, held_sha256, answer, answered_at, answered_by, {IS_OPEN}"
+)
+
+
+def find_review(database: Database, review_id: str) -> Review | None:
+    """The review of that id."""
+    rows = database.rows(
+        f"SELECT {REVIEW_COLUMNS} FROM directory_sync_review WHERE review_id = %s",
+        (review_id,),
+        about="directory_sync_review",
+    )
+    return Review(*rows[0]) if rows else None
+
+
+def open_review(database: Database, sync: str) -> Review | None:
+    """The sync's one open review."""
+    rows = database.rows(
+        f"SELECT {REVIEW_COLUMNS} FROM directory_sync_review WHERE sync = %s AND {IS_OPEN}",
+        (sync,),
+        about="directory_sync_review",
+    )
+    return Review(*rows[0]) if rows else None
+
+
+def ask(database: Database, review: Review, timeout_hours: float) -> None:
+    """Open a review; an hour more than its time-out lets a late answer still be loaded."""
+    database.execute(
+        "INSERT IGNORE INTO directory_sync_review (review_id, sync, asked_by, plan_url, plan_sha256, held_sha256, "
+        "opened_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, UTC_TIMESTAMP(6), "
+        "UTC_TIMESTAMP(6) + INTERVAL %s SECOND)",
+        (
+            review.review_id,
+            review.sync,
+            quote(review.asked_by),
+            review.plan_url,
+            review.plan_sha256,
+            review.held_sha256,
+            int(timeout_hours * 3600) + 3600,
+        ),
+        about="directory_sync_review",
+    )
+
+
+def note_answer(database: Database, review_id: str, answer: str, by: str | None) -> None:
+    """Note who answered a review and when; the first answer stands."""
+    database.execute(
+        "UPDATE directory_sync_review SET answer = %s, answered_by = %s, answered_at = UTC_TIMESTAMP(6) "
+        "WHERE review_id = %s AND answer IS NULL AND closed_at IS NULL",
+        (answer, by, review_id),
+        about="directory_sync_review",
+    )
+
+
+def close_review(database: Database, review_id: str) -> None:
+    """A review that was acted on, or timed out, is open no more."""
+    database.execute(
+        "UPDATE directory_sync_review SET closed_at = UTC_TIMESTAMP(6) WHERE review_id = %s AND closed_at IS NULL",
+        (review_id,),
+        about="directory_sync_review",
+    )
+
+
+def decisions(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
+    """What was rejected or undone, in the schema's columns."""
+    return database.frame(
+        "SELECT decision_sha256, verdict FROM directory_sync_decision WHERE sync = %s",
+        (run.sync.name,),
+        schema=schema,
+        about="directory_sync_decision",
+    )
+
+
+def remember_decisions(database: Database, sync: str, hashes: list[str], verdict: str, decided_by: str) -> None:
+    """Note changes that a person said no to, or took back. Within a transaction."""
+    frame = pd.DataFrame({"sha256": hashes}).assign(sync=sync, verdict=verdict, decided_by=decided_by)
+    database.insert(
+        "REPLACE INTO directory_sync_decision (sync, decision_sha256, verdict, decided_by, decided_at) "
+        "VALUES (%s, %s, %s, %s, UTC_TIMESTAMP(6))",
+        frame[["sync", "sha256", "verdict", "decided_by"]],
+        about="directory_sync_decision",
+    )
+
+
+def forget_decisions(database: Database, sync: str, hashes: list[str]) -> None:
+    """Forget decisions on changes that nobody asks for any more. Within a transaction."""
+    for sha256 in hashes:
+        database.execute(
+            "DELETE FROM directory_sync_decision WHERE sync = %s AND decision_sha256 = %s",
+            (sync, sha256),
+            about="directory_sync_decision",
+        )

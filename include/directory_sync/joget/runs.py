@@ -1,0 +1,195 @@
+"""The ledger's runs: what was applied, when, from which snapshot, and where its plan lies."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from pydantic import ValidationError
+
+from include.directory_sync.joget.database import Database
+from include.directory_sync.plan import Plan, Removals
+from include.directory_sync.plan.changes import Excess, SettingsChange
+from include.directory_sync.run import Run
+from include.directory_sync.settings import Rules
+
+
+def run_key(run: Run, snapshot_at: datetime) -> str:
+    """A run of one snapshot: clearing a whole run reads a new snapshot and may be applied again."""
+    return hashlib.sha256(f"{run.sync.name}\0{run.run_id}\0{snapshot_at.isoformat()}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What can't be counted from plan.parquet alone."""
+
+    memberships: dict[str, int]
+    excesses: dict[str, Excess]
+    removals: Removals
+    settings_change: SettingsChange | None
+
+    @classmethod
+    def of(cls, plan: Plan, *, approved: bool) -> "Counted":
+        """A plan's; what a person approved doesn't count among the removals of 24 hours."""
+        removals = Removals() if approved else plan.removals
+        return cls(plan.memberships, plan.excesses, removals, plan.settings_change)
+
+    def dumps(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> "Counted":
+        """From JSON."""
+        raw = json.loads(text)
+        excesses = {cause: Excess(**excess) for cause, excess in raw["excesses"].items()}
+        change = raw["settings_change"]
+        if change:
+            change = SettingsChange(tuple(change["settings"]), change["adds"], change["spares"])
+        return cls(raw["memberships"], excesses, Removals(**raw["removals"]), change)
+
+
+@dataclass(frozen=True)
+class CommittedRun:
+    """A run that was applied: where its plan lies and the hash that vouches for it."""
+
+    key: str
+    kind: str
+    """full, subset, review or undo."""
+    plan_url: str
+    """The folder with its plan.parquet and directory.parquet."""
+    plan_sha256: str
+    transformed_url: str
+    """The folder of the desired directory that it was planned from."""
+    counted: Counted
+    user_pool_id: str
+    organization: str
+
+
+RUN_COLUMNS = "run_sha256, kind, plan_url, plan_sha256, transformed_url, counted, user_pool_id, organization"
+
+
+def _committed(rows: list[tuple[Any, ...]]) -> CommittedRun | None:
+    if not rows:
+        return None
+    key, kind, plan_url, plan_sha256, transformed_url, counted, pool, organization = rows[0]
+    return CommittedRun(key, kind, plan_url, plan_sha256, transformed_url, Counted.loads(counted), pool, organization)
+
+
+def committed_run(database: Database, key: str) -> CommittedRun | None:
+    """The run of that key, if it was committed."""
+    return _committed(
+        database.rows(
+            f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE run_sha256 = %s", (key,), about="directory_sync_run"
+        )
+    )
+
+
+def newest_run_named(database: Database, sync: str, run_id: str) -> CommittedRun | None:
+    """What was committed last under a run id of Airflow's."""
+    return _committed(
+        database.rows(
+            f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s "
+            f"ORDER BY committed_at DESC LIMIT 1",
+            (sync, quote(run_id)),
+            about="directory_sync_run",
+        )
+    )
+
+
+def newest_full_run(database: Database, run: Run) -> CommittedRun | None:
+    """The run that applied the newest full snapshot of the sync's pool."""
+    return _committed(
+        database.rows(
+            f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND user_pool_id = %s AND kind = 'full' "
+            f"ORDER BY snapshot_at DESC, committed_at DESC LIMIT 1",
+            (run.sync.name, run.sync.user_pool_id),
+            about="directory_sync_run",
+        )
+    )
+
+
+def newest_rules(database: Database, run: Run) -> Rules | None:
+    """Mapping, scope and policies of the sync's newest full run."""
+    rows = database.rows(
+        "SELECT rules FROM directory_sync_run WHERE sync = %s AND kind = 'full' ORDER BY committed_at DESC LIMIT 1",
+        (run.sync.name,),
+        about="directory_sync_run",
+    )
+    if not rows:
+        return None
+    try:
+        return Rules.model_validate_json(rows[0][0])
+    except ValidationError:  # settings of an earlier version of ours
+        return None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What the ledger remembers of a run, written in the transaction of its changes."""
+
+    key: str
+    run: Run
+    snapshot_at: datetime
+    plan: Plan
+    plan_url: str
+    transformed_url: str
+    kind: str
+    """full, subset, review or undo."""
+
+    @property
+    def at(self) -> datetime:
+        """The snapshot's time as the database keeps it: UTC without saying so."""
+        return self.snapshot_at.astimezone(UTC).replace(tzinfo=None)
+
+    def values(self, organization: str) -> pd.DataFrame:
+        """One row for directory_sync_run, without committed_at."""
+        counted = Counted.of(self.plan, approved=self.kind in ("review", "undo"))
+        return pd.DataFrame(
+            [
+                {
+                    "run_sha256": self.key,
+                    "sync": self.run.sync.name,
+                    "run_id": quote(self.run.run_id),
+                    "user_pool_id": self.run.sync.user_pool_id,
+                    "organization": organization,
+                    "kind": self.kind,
+                    "snapshot_at": self.at,
+                    "plan_sha256": self.plan.sha256,
+                    "held_sha256": self.plan.held_sha256,
+                    "plan_url": self.plan_url,
+                    "transformed_url": self.transformed_url,
+                    "counted": counted.dumps(),
+                    "rules": self.run.sync.rules.model_dump_json(),
+                }
+            ]
+        )
+
+
+def newest_snapshot_at(database: Database, run: Run) -> pd.Timestamp | None:
+    """The time of the newest full snapshot applied for the sync's pool."""
+    newest = database.rows(
+        "SELECT MAX(snapshot_at) FROM directory_sync_run WHERE sync = %s AND user_pool_id = %s AND kind = 'full'",
+        (run.sync.name, run.sync.user_pool_id),
+        about="directory_sync_run",
+    )[0][0]
+    return None if newest is None else pd.Timestamp(newest, tz="UTC")
+
+
+def removals(database: Database, run: Run) -> Removals:
+    """What the sync's runs took away during the last 24 hours."""
+    rows = database.rows(
+        "SELECT counted FROM directory_sync_run WHERE sync = %s AND kind IN ('full', 'subset') "
+        "AND committed_at > UTC_TIMESTAMP(6) - INTERVAL 24 HOUR",
+        (run.sync.name,),
+        about="directory_sync_run",
+    )
+    found = [Counted.loads(row[0]).removals for row in rows]
+    by_group = sum((Counter(removal.by_group) for removal in found), Counter())
+    return Removals(
+        sum(removal.users for removal in found), sum(removal.memberships for removal in found), dict(by_group)
+    )
