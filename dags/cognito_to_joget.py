@@ -184,7 +184,7 @@ def make_review_dag(sync: Sync) -> DAG:
             task_id="review_held",
             sync_name=sync.name,
             response_timeout=timedelta(hours=sync.approval.timeout_hours),
-            # An answer that comes within a second is lost by Airflow 3.3; then it is asked for again, and soon.
+            # An answer within some five seconds may be lost by Airflow 3.3; then it is asked for again, and soon.
             retry_delay=timedelta(seconds=5),
             assigned_users=[HITLUser(id=name, name=name) for name in sync.approval.approvers] or None,
         )

@@ -61,9 +61,9 @@ class Api:
     def asked(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Wait until a task waits for a person; gives what the page shows."""
         wait(lambda: self.tasks(dag_id, run_id).get(task_id) == "awaiting_input", f"{task_id} to ask")
-        # Airflow 3.3 loses an answer that comes before its scheduler has noticed that the task's process ended; the
-        # task is retried then, and asks again. No person is that quick.
-        time.sleep(4)
+        # Airflow 3.3 loses an answer that comes before its scheduler has noticed that the task's process ended, which
+        # takes it up to five seconds; the task is retried then, and asks again. A person reads before answering.
+        time.sleep(10)
         page: dict[str, Any] = self.call("GET", f"{self._hitl(dag_id, run_id, task_id)}")
         return page
 
