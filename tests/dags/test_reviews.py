@@ -1,6 +1,7 @@
 """Reviews, undo and backfill with a real scheduler, answered through Airflow's REST API."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -175,3 +176,13 @@ def test_a_sync_without_a_schedule_that_is_asked_to_backfill_is_one_clear_error(
     done = backfill(office, "--from-date", "2020-01-01", "--to-date", "2023-01-02")
     assert done.returncode != 0
     assert "schedule" in (done.stdout + done.stderr)
+
+
+def test_no_log_and_no_xcom_of_all_these_runs_names_anybody(office: Office) -> None:
+    home = Path(office.variables["AIRFLOW_HOME"])
+    logs = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in (home / "logs").rglob("*.log"))
+    with sqlite3.connect(home / "airflow.db") as database:
+        kept = [str(row) for table in ("xcom", "hitl_detail") for row in database.execute(f"SELECT * FROM {table}")]
+    assert "load_held" in logs
+    assert kept
+    assert "@example.org" not in logs + "\n".join(kept)
