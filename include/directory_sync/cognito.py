@@ -27,9 +27,6 @@ from include.directory_sync.settings import Sync
 
 log = logging.getLogger(__name__)
 
-# At DEBUG, botocore logs whole answers of Cognito and whole files for S3: names, emails and attributes.
-logging.getLogger("botocore").setLevel(logging.INFO)
-
 PAGE = 60
 """Cognito's largest page (API reference, ListUsers, Limit)."""
 

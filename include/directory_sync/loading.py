@@ -84,7 +84,7 @@ class Loading:
     def _apply_once(self, proposal: Proposal) -> tuple[Plan, str]:
         current = self._read(proposal)
         _refuse_a_future(current, ledger.now(self.database))
-        if proposal.kind == "full" and current.is_newer_than(proposal.snapshot_at):
+        if proposal.kind in ("full", "subset") and current.is_newer_than(proposal.snapshot_at):
             self._publish(nothing())
             return nothing(), "superseded"
         plan = proposal.make(current)

@@ -15,7 +15,7 @@ from include.directory_sync.joget.database import Database, session
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.approval import approved_part
-from include.directory_sync.plan.changes import Excess, decision_hashes, held_hash, row_hashes
+from include.directory_sync.plan.changes import Excess, held_hash, row_hashes
 from include.directory_sync.report import ReviewAnswer, holds_of, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
@@ -206,8 +206,7 @@ def _act(
 
     def close(database: Database, _: Plan) -> None:
         if review.answer == "reject" and review.is_open:
-            hashes = decision_hashes(asked).tolist()
-            reviews.remember_decisions(database, run.sync.name, hashes, "rejected", review.review_id)
+            reviews.remember_decisions(database, run.sync.name, asked, "rejected", review.review_id)
         reviews.close_review(database, review.review_id)
 
     answered = Proposal(

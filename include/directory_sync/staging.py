@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from include.directory_sync.errors import DirectorySyncError, PermanentError, Tr
 from include.directory_sync.frames import from_table
 from include.directory_sync.run import Run, folder_name
 from include.directory_sync.snapshot import Manifest, StagedFile
+
+# At DEBUG, botocore logs whole answers of Cognito and whole files for S3: names, emails and attributes.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 ROWS_IN_A_PART = 50_000
 """Rows that a writer keeps in memory before they go to the store as one row group."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from include.directory_sync.joget.tables import inspect
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Evidence, Plan, make_plan
 from include.directory_sync.plan.changes import decision_hashes, settings_change
-from include.directory_sync.plan.current import DECISIONS, REMEMBERED
+from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.report import make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync
@@ -143,9 +144,15 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
 
     def forget(database: Database, plan: Plan) -> None:
         """An answer counts as long as its change is asked for; only a full, complete plan shows that it isn't."""
-        known = set(reviews.decisions(database, run, DECISIONS)["decision_sha256"])
-        if known and not run.users and not reasons:
-            reviews.forget_decisions(database, run.sync.name, sorted(known - set(decision_hashes(plan.held))))
+        if not run.users and not reasons:
+            quiet = plan.directory["outcome"].isin(["frozen", "quarantined", "unlisted"])
+            reviews.forget_decisions(
+                database,
+                run.sync.name,
+                asked=set(decision_hashes(plan.held)),
+                undecided=set(plan.directory.loc[quiet, "sub"].dropna()),
+                before=transformed.snapshot_at.astimezone(UTC).replace(tzinfo=None),
+            )
 
     proposal = Proposal(
         run=run,

@@ -30,6 +30,38 @@ def test_an_older_reading_never_changes_what_a_subset_run_set(company: Company) 
     assert (company.user(ANA)["firstName"], company.user(BOB)["firstName"]) == ("Three", "Two")
 
 
+def test_an_older_subset_run_is_superseded_too(company: Company) -> None:
+    company.pool.users, company.pool.members = [user(ANA)], {"Sales": [user(ANA)]}
+    old = company.prepare(users=[ANA])
+    company.pool.users, company.pool.members = [user(BOB)], {"Sales": []}
+    company.run()
+    assert company.load(old)["outcome"] == "superseded"
+    assert company.usernames() == [BOB]
+
+
+def test_an_older_reading_never_takes_the_memberships_that_a_subset_run_gave(company: Company) -> None:
+    company.pool.users, company.pool.members = [user(ANA)], {"Sales": []}
+    company.run()
+    older = company.prepare()
+    company.pool.members = {"Sales": [user(ANA)]}
+    company.run(users=[ANA])
+    company.load(older)
+    assert company.memberships() == {(ANA, "Sales")}
+
+
+def test_what_is_undone_while_a_run_is_listing_stays_undone(company: Company) -> None:
+    company.pool.users = [user(ANA, given_name="One")]
+    company.run()
+    company.pool.users = [user(ANA, given_name="Two")]
+    run_id = company.run()["run_id"]
+    listing = company.prepare()
+    company.undo(run_id)
+    company.load(listing)
+    for _ in range(2):
+        assert causes(company.run()) == {"undone": 1}
+    assert company.user(ANA)["firstName"] == "One"
+
+
 def test_superseded_runs_end_in_success_and_touch_nothing(company: Company) -> None:
     company.pool.users = people(3)
     old = company.prepare()

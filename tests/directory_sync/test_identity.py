@@ -86,6 +86,36 @@ def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> Non
     assert company.run()["outcome"] == "nothing_to_do"
 
 
+@pytest.mark.parametrize("policy", ["hold", "rename"])
+def test_a_user_who_is_renamed_and_disabled_is_deactivated_at_once_within_the_limits(
+    company: Company, policy: str
+) -> None:
+    company.configure(policies={"renamed_user": policy}, limits={"floor": 1})
+    staff = people(4)
+    company.pool.users, company.pool.members = staff, {"All": staff}
+    company.run()
+    company.pool.users = [renamed(staff[0], NEW, enabled=False), *staff[1:]]
+    assert counts(company.run()) == {"read": 4, "deactivated": 1, "unchanged": 3}
+    assert len(company.memberships()) == 3
+    company.pool.users = [renamed(person, f"new.{at}@example.org", enabled=False) for at, person in enumerate(staff)]
+    assert causes(company.run())["removed_users_percent"] == 6
+
+
+def test_a_held_rename_brings_no_memberships_to_whom_an_administrator_deactivated(company: Company) -> None:
+    ana = user(ANA)
+    company.pool.users, company.pool.members = [ana], {"Sales": []}
+    company.run()
+    company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
+    new = renamed(ana, NEW)
+    company.pool.users, company.pool.members = [new], {"Sales": [new]}
+    company.run()
+    review_id = company.ask()
+    assert review_id
+    company.answer(review_id, "approve")
+    assert company.usernames() == [NEW]
+    assert company.memberships() == set()
+
+
 # 7. A new sub with an old login
 
 
@@ -206,6 +236,21 @@ def test_who_only_the_old_pool_had_is_missing(moved: Company) -> None:
     assert len(moved.active()) == 18
 
 
+def test_a_stranger_who_comes_long_after_the_change_with_an_old_pools_login_is_held(moved: Company) -> None:
+    everybody = moved.pool.users
+    moved.pool.users, moved.pool.members = everybody[1:], {"All": everybody[1:], "Few": everybody[1:3]}
+    moved.run()
+    moved.run()
+    assert moved.user("person000@example.org")["active"] == 0
+    moved.pool.users = [user("person000@example.org", sub="stranger", given_name="Stranger"), *everybody[1:]]
+    for _ in range(2):
+        assert set(causes(moved.run())) == {"new_sub"}
+    assert moved.user("person000@example.org") | {"firstName": ""} == moved.user("person000@example.org") | {
+        "firstName": "", "active": 0,
+    }  # fmt: skip
+    assert moved.user("person000@example.org")["firstName"] == "Given"
+
+
 def test_another_pool_by_parameter_is_a_dry_run(company: Company) -> None:
     company.pool.users = people(3)
     company.run()
@@ -251,3 +296,54 @@ def test_recreated_users_are_behind_the_limits(company: Company) -> None:
     report = company.run()
     assert causes(report) == {"changed_users_percent": 60}
     assert company.usernames() == []
+
+
+def test_an_employment_that_was_moved_to_another_organization_stops_nobody(company: Company) -> None:
+    company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Other')")
+    ana = user(ANA)
+    company.pool.users = [ana]
+    company.run()
+    company.joget.execute("UPDATE dir_employment SET organizationId = 'ORG-2' WHERE userId = %s", (ANA,))
+    ana["Enabled"] = False
+    company.run()
+    ana["Enabled"] = True
+    assert counts(company.run()) == {"read": 1, "reactivated": 1}
+    organizations = company.joget.column("SELECT organizationId FROM dir_employment WHERE userId = %s", (ANA,))
+    assert sorted(organizations) == ["ORG-001", "ORG-2"]
+
+
+def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(company: Company) -> None:
+    company.configure(policies={"renamed_user": "rename"})
+    ana = user(ANA)
+    company.pool.users = [ana]
+    company.run()
+    company.pool.users = [renamed(ana, NEW), user(ANA, sub="second")]
+    assert counts(company.run()) == {"read": 2, "renamed": 1, "quarantined": 1}
+    company.run()
+    review_id = company.ask()
+    assert review_id
+    company.answer(review_id, "approve")
+    assert company.usernames() == [NEW, ANA]
+    assert company.run()["outcome"] == "nothing_to_do"
+
+
+def test_a_pool_whose_users_all_got_new_subs_is_answered_one_step_after_the_other(company: Company) -> None:
+    company.pool.users = people(20)
+    company.pool.members = {"All": company.pool.users}
+    company.run()
+    company.pool.users = [user(f"person{at:03}@example.org", sub=f"second-{at:03}") for at in range(20)]
+    company.pool.members = {"All": company.pool.users}
+    company.run()
+    assert set(causes(company.run())) == {"removed_users_percent", "new_sub"}
+    first = company.ask()
+    assert first
+    assert company.answer(first, "approve")["review"]["changed_since"] == 0
+    assert company.active() == []
+    company.run()
+    second = company.ask()
+    assert second
+    company.answer(second, "approve")
+    company.run()
+    assert len(company.active()) == 20
+    assert len(company.memberships()) == 20
+    assert company.run()["outcome"] == "nothing_to_do"

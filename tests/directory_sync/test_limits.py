@@ -142,3 +142,22 @@ def test_what_a_person_approved_does_not_count_for_the_next_24_hours(hundred: Co
     hundred.answer(review_id, "approve")
     assert causes(leave(hundred, 3)) == {}
     assert len(hundred.active()) == 57
+
+
+def test_deleting_who_was_deactivated_before_is_limited_too(hundred: Company) -> None:
+    leave(hundred, 40)
+    review_id = hundred.ask()
+    assert review_id
+    hundred.answer(review_id, "approve")
+    hundred.configure(policies={"missing_user": "delete"})
+    assert hundred.run()["holds"][0] | {"figure": 0} == {
+        "cause": "removed_users_percent", "limit": 5.0, "figure": 0, "rows": 40,
+    }  # fmt: skip
+    assert len(hundred.usernames()) == 100
+
+
+def test_a_held_removal_frees_no_seat(hundred: Company) -> None:
+    hundred.configure(policies={"missing_user": "delete", "missing_runs": 1}, limits={"max_users": 102})
+    hundred.pool.users = [*hundred.pool.users[10:], *people(10, "new")]
+    assert set(causes(hundred.run())) == {"removed_users_percent", "max_users"}
+    assert len(hundred.usernames()) == 100

@@ -180,6 +180,16 @@ def test_a_missing_user_whom_an_administrator_deactivated_stays_his(company: Com
     assert company.user(ANA)["active"] == 0
 
 
+def test_who_is_frozen_and_active_is_told_so(company: Company) -> None:
+    ana = user(ANA)
+    company.pool.users = [ana]
+    company.run()
+    company.configure(scope={"exclude_users": [ANA]})
+    company.run()
+    directory = company.staged("directory.parquet")
+    assert directory[["outcome", "state"]].values.tolist() == [["frozen", "active"]]
+
+
 def test_an_excluded_user_is_never_missing(company: Company) -> None:
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
@@ -314,7 +324,68 @@ def test_a_group_that_goes_while_it_is_listed_counts_as_one_miss(company: Compan
     assert company.memberships() == {(ANA, "Sales"), (ANA, "Board")}
 
 
+@pytest.mark.parametrize("why", ["excluded", "kept"])
+def test_a_vanished_group_with_a_member_who_takes_no_part_is_kept(company: Company, why: str) -> None:
+    company.configure(policies={"missing_group": "delete", "missing_user": "keep"})
+    ana, bob = user(ANA), user(BOB)
+    company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
+    company.run()
+    if why == "excluded":
+        company.configure(scope={"exclude_users": [ANA]})
+    else:
+        company.pool.users = [bob]
+    company.pool.members = {}
+    company.run()
+    report = company.run()
+    assert counts(report, "groups") == {"missing": 1}
+    assert company.memberships() == {(ANA, "Sales")}
+
+
+def test_presence_ends_a_row_of_misses_also_of_who_is_frozen_or_held(company: Company) -> None:
+    ana, bob = user(ANA), user(BOB)
+    company.pool.users = [ana, bob, user(EVE)]
+    company.run()
+    company.pool.users = [user(EVE)]
+    company.run()
+    company.configure(scope={"exclude_users": [ANA]})
+    company.pool.users = [ana, user("bob.2@example.org", sub=sub_of(bob)), user(EVE)]
+    company.run()
+    assert company.joget.column("SELECT misses FROM directory_sync_user_link") == [0, 0, 0]
+    company.configure(scope={"exclude_users": []})
+    company.pool.users = [user(EVE)]
+    company.run()
+    assert company.active() == [ANA, BOB, EVE]
+
+
 # 10. Memberships
+
+
+def test_memberships_of_a_frozen_user_found_at_a_groups_adoption_stay_the_administrators(company: Company) -> None:
+    ana = user(ANA)
+    company.pool.users = [ana]
+    company.run()
+    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
+    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.configure(scope={"exclude_users": [ANA]})
+    company.pool.members = {"Sales": []}
+    assert counts(company.run(), "groups") == {"read": 1, "adopted": 1}
+    company.configure(scope={"exclude_users": []})
+    company.run()
+    assert company.memberships() == {(ANA, "Sales")}
+
+
+def test_a_group_that_is_adopted_a_second_time_is_no_conflict(company: Company) -> None:
+    company.joget.add_user(ANA)
+    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
+    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.pool.users, company.pool.members = [user(ANA)], {"Sales": []}
+    for _ in range(2):
+        run_id = company.run()["run_id"]
+        company.undo(run_id)
+        company.joget.execute("DELETE FROM directory_sync_decision")
+    company.run()
+    company.run()
+    assert company.memberships() == {(ANA, "Sales")}
 
 
 def test_a_users_memberships_are_held_together(company: Company) -> None:

@@ -62,7 +62,7 @@ def ddl(tables: Tables) -> dict[str, str]:
             PRIMARY KEY (user_id_sha256)""",
         "directory_sync_decision": f"""
             sync {sync} NOT NULL, decision_sha256 {token} NOT NULL, verdict {token} NOT NULL,
-            decided_by {token} NOT NULL, decided_at DATETIME(6) NOT NULL,
+            about {token}, decided_by {token} NOT NULL, decided_at DATETIME(6) NOT NULL,
             PRIMARY KEY (sync, decision_sha256)""",
         "directory_sync_review": f"""
             review_id {token} NOT NULL, sync {sync} NOT NULL, asked_by {token} NOT NULL, plan_url TEXT NOT NULL,
@@ -117,7 +117,11 @@ def create(database: Database, tables: Tables) -> None:
                 f"The ledger's tables are missing, and can't be created: {error} A DBA may create them in Joget's "
                 f"schema, once:\n{script};"
             ) from None
-    database.execute("INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock")
+    # Read first: an insert would wait for the writer who holds the row, not politely.
+    if not database.rows("SELECT id FROM directory_sync_lock", about="directory_sync_lock"):
+        database.execute(
+            "INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock"
+        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.users import EMPLOYMENT_IDS
 from include.directory_sync.run import Run
 
 GROUPS_IN_A_QUERY = 1_000
@@ -51,6 +52,7 @@ def read_current(
             groups=groups,
             memberships=_memberships(database, groups["id"].tolist()),
             **_ledger_frames(database, tables, run, has_ledger=has_ledger),
+            employment_ids=_employment_ids(database, tables),
             keys=keys,
             stores_all_of_unicode=tables.stores_all_of_unicode,
             revision=ledger.revision(database) if has_ledger else 0,
@@ -65,16 +67,16 @@ def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFra
     """Columns sub, group_name: who is in which group now, of this pool's links; none without a ledger."""
     if not ledger.exists(database):
         return empty(MEMBERS)
-    return database.frame(
-        "SELECT u.sub, g.group_name FROM directory_sync_group_link g "
-        f"JOIN dir_user_group m ON m.groupId = {tables.as_directory('g.group_id')} "
-        f"JOIN directory_sync_user_link u ON {tables.as_directory('u.user_id')} = m.userId "
-        "WHERE g.group_id_sha256 IS NOT NULL AND u.user_id_sha256 IS NOT NULL AND g.sync = %s AND u.sync = %s "
-        "AND g.user_pool_id = %s AND u.user_pool_id = %s",
-        (run.sync.name, run.sync.name, run.sync.user_pool_id, run.sync.user_pool_id),
-        schema=MEMBERS,
-        about="dir_user_group",
+    users, groups = (
+        links.user_links(database, tables, now.USER_LINKS),
+        links.group_links(database, tables, now.GROUP_LINKS),
     )
+    users, groups = (
+        frame[(frame["sync"] == run.sync.name) & (frame["user_pool_id"] == run.sync.user_pool_id)]
+        for frame in (users, groups)
+    )
+    members = _memberships(database, groups["group_id"].tolist())
+    return members.merge(users, on="user_id").merge(groups, on="group_id")[MEMBERS.names]
 
 
 BELONGINGS = pa.schema(
@@ -169,6 +171,19 @@ def _users(database: Database, tables: Tables, run: Run, *, has_ledger: bool) ->
         parameters = (*organization, run.sync.name)
         parts.append(_read_users(database, f"SELECT {columns} {linked}", parameters))
     return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
+
+
+def _employment_ids(database: Database, tables: Tables) -> pd.DataFrame:
+    """Which of the ids that plan.users.employment_id gives for the sent texts exist already."""
+    parts = []
+    for at in range(EMPLOYMENT_IDS):
+        of = "LEFT(SHA2(CONCAT(%s, CHAR(0), CONVERT(t.text USING utf8mb4), CHAR(0), %s), 256), 32)"
+        statement = f"SELECT e.id FROM directory_sync_text t JOIN dir_employment e ON e.id = {tables.as_directory(of)}"
+        found = database.frame(
+            statement, (tables.organization, str(at)), schema=now.EMPLOYMENT_IDS, about="dir_employment"
+        )
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _read_users(database: Database, statement: str, parameters: tuple[str, ...]) -> pd.DataFrame:

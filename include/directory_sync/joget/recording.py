@@ -9,12 +9,24 @@ from include.directory_sync.joget.tables import Tables
 MOVED = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.after_sub)"
 
 
+def _stamp(database: Database, row: RunRow) -> None:
+    """A subset run stamps whom it decided on, so that an older reading doesn't change his memberships back."""
+    if row.kind == "subset":
+        database.execute(
+            f"UPDATE directory_sync_user_link d JOIN {MEMBERSHIPS} t ON d.sub = t.sub SET d.changed_at = %s "
+            f"WHERE d.sync = %s AND d.user_pool_id = %s AND d.user_id_sha256 IS NOT NULL",
+            (row.at, row.run.sync.name, row.run.sync.user_pool_id),
+            about="directory_sync_user_link",
+        )
+
+
 def record(database: Database, tables: Tables, row: RunRow) -> None:
     """Write what the sent changes mean for the ledger. Within the transaction of the changes."""
     _retire(database, row)
     _link_users(database, row)
     _link_groups(database, row)
     _local_memberships(database, row)
+    _stamp(database, row)
     values = row.values(tables.organization)
     marks = ", ".join(["%s"] * len(values.columns))
     database.execute(
@@ -95,14 +107,14 @@ def _link_groups(database: Database, row: RunRow) -> None:
 def _local_memberships(database: Database, row: RunRow) -> None:
     table = "directory_sync_local_membership"
     database.execute(
-        f"INSERT INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, user_id_sha256, "
+        f"REPLACE INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, user_id_sha256, "
         f"group_id_sha256 FROM {MEMBERSHIPS} WHERE action = 'keep_local'",
         (row.run.sync.name,),
         about=table,
     )
     database.execute(
         f"DELETE d FROM {table} d JOIN {MEMBERSHIPS} t ON d.user_id_sha256 = t.user_id_sha256 "
-        f"AND d.group_id_sha256 = t.group_id_sha256 WHERE t.action = 'claim'",
+        f"AND d.group_id_sha256 = t.group_id_sha256 WHERE t.action IN ('claim', 'add')",
         about=table,
     )
     database.execute(
@@ -113,6 +125,11 @@ def _local_memberships(database: Database, row: RunRow) -> None:
     )
     database.execute(
         f"DELETE d FROM {table} d JOIN {USERS} t ON d.user_id_sha256 = t.user_id_sha256 "
+        f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
+        about=table,
+    )
+    database.execute(
+        f"DELETE d FROM {table} d JOIN {GROUPS} t ON d.group_id_sha256 = t.group_id_sha256 "
         f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
         about=table,
     )

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from include.directory_sync.joget.database import Database
+from include.directory_sync.plan.changes import decision_hashes
 from include.directory_sync.run import Run
 
 
@@ -107,22 +108,31 @@ def decisions(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
     )
 
 
-def remember_decisions(database: Database, sync: str, hashes: list[str], verdict: str, decided_by: str) -> None:
-    """Note changes that a person said no to, or took back. Within a transaction."""
-    frame = pd.DataFrame({"sha256": hashes}).assign(sync=sync, verdict=verdict, decided_by=decided_by)
+def remember_decisions(database: Database, sync: str, changes: pd.DataFrame, verdict: str, decided_by: str) -> None:
+    """Note changes (columns plan.changes.CHANGES) that a person said no to, or took back. Within a transaction."""
+    frame = pd.DataFrame({"sha256": decision_hashes(changes), "about": changes["sub"]})
+    frame = frame.assign(sync=sync, verdict=verdict, decided_by=decided_by)
     database.insert(
-        "REPLACE INTO directory_sync_decision (sync, decision_sha256, verdict, decided_by, decided_at) "
-        "VALUES (%s, %s, %s, %s, UTC_TIMESTAMP(6))",
-        frame[["sync", "sha256", "verdict", "decided_by"]],
+        "REPLACE INTO directory_sync_decision (sync, decision_sha256, verdict, about, decided_by, decided_at) "
+        "VALUES (%s, %s, %s, %s, %s, UTC_TIMESTAMP(6))",
+        frame[["sync", "sha256", "verdict", "about", "decided_by"]],
         about="directory_sync_decision",
     )
 
 
-def forget_decisions(database: Database, sync: str, hashes: list[str]) -> None:
-    """Forget decisions on changes that nobody asks for any more. Within a transaction."""
-    for sha256 in hashes:
-        database.execute(
-            "DELETE FROM directory_sync_decision WHERE sync = %s AND decision_sha256 = %s",
-            (sync, sha256),
-            about="directory_sync_decision",
-        )
+def forget_decisions(database: Database, sync: str, *, asked: set[str], undecided: set[str], before: datetime) -> None:
+    """Forget decisions on changes that nobody asks for any more: made before a snapshot (UTC), not among the hashes
+    that its plan asks for, nor about a sub that it didn't decide on. Within a transaction.
+    """
+    rows = database.rows(
+        "SELECT decision_sha256, about FROM directory_sync_decision WHERE sync = %s AND decided_at < %s",
+        (sync, before),
+        about="directory_sync_decision",
+    )
+    for sha256, about in rows:
+        if sha256 not in asked and about not in undecided:
+            database.execute(
+                "DELETE FROM directory_sync_decision WHERE sync = %s AND decision_sha256 = %s",
+                (sync, sha256),
+                about="directory_sync_decision",
+            )

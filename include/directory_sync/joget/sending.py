@@ -33,10 +33,10 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
     columns = {"user_id": tables.text, "action": TOKEN}
     _send(database, ROLES, rows("role"), columns, "user_id")
     _send(database, EMPLOYMENTS, rows("employment"), {**columns, "employment_id": TOKEN}, "user_id")
-    columns = {"user_id": tables.text, "group_id": tables.text, "action": TOKEN}
+    columns = {"user_id": tables.text, "group_id": tables.text, "sub": TOKEN, "action": TOKEN}
     columns |= {"user_id_sha256": TOKEN, "group_id_sha256": TOKEN}
     memberships = rows("membership")
-    noted = memberships["action"].isin(["keep_local", "claim"])
+    noted = memberships["action"].isin(["keep_local", "claim", "add"])
     hashes = {f"{column}_sha256": _sha256(memberships[column].where(noted)) for column in ("user_id", "group_id")}
     _send(database, MEMBERSHIPS, memberships.assign(**hashes), columns, "user_id, group_id")
 
@@ -44,7 +44,7 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
     text = tables.text
     columns = {"user_id": text, "user_id_sha256": TOKEN, "action": TOKEN, "password": TOKEN, "link_user_id": text}
-    moves = ~yes(users["before_id"] == users["after_id"])
+    moves = ~yes(users["before_id"] == users["after_id"]) | users["after_link"].isna()
     users = users.assign(user_id_sha256=_sha256(users["user_id"].where(moves)))
     # Null, or what Joget takes for a hash that no password has.
     passwords = [secrets.token_hex(16) if random_passwords else None for _ in range(len(users))]
@@ -62,7 +62,9 @@ def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, rand
 
 def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> None:
     text = tables.text
-    columns = {"group_id": text, "group_name": text, "group_name_sha256": TOKEN, "action": TOKEN}
+    columns = {"group_id": text, "group_id_sha256": TOKEN, "group_name": text, "group_name_sha256": TOKEN}
+    columns |= {"action": TOKEN}
+    groups = groups.assign(group_id_sha256=_sha256(groups["group_id"].where(groups["after_link"].isna())))
     groups = groups.assign(group_name_sha256=[name_sha256(str(name)) for name in groups["group_name"]])
     for side in SIDES:
         columns |= {f"{side}_{column}": text for column in ("id", "name", "organizationId")}

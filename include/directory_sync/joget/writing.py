@@ -65,6 +65,8 @@ class Apply:
     def _refused_sub(self) -> str | None:
         """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
         subs = sorted(set(self.row.plan.safe["sub"].dropna()))
+        if self._refuses([]):
+            return None  # a group's row, which every trial has
         while len(subs) > 1:
             half = subs[: len(subs) // 2]
             subs = half if self._refuses(half) else subs[len(half) :]

@@ -11,6 +11,7 @@ from include.directory_sync.plan.changes import (
     CHANGES,
     DIRECTORY,
     LEDGER_ONLY,
+    VALUES,
     Plan,
     Removals,
     decision_hashes,
@@ -18,7 +19,7 @@ from include.directory_sync.plan.changes import (
     nothing,
 )
 from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.groups import decide_groups
+from include.directory_sync.plan.groups import decide_groups, keep_peopled
 from include.directory_sync.plan.limits import limit_memberships, limit_users
 from include.directory_sync.plan.matching import match_users, too_few_found
 from include.directory_sync.plan.memberships import decide_memberships, membership_counts
@@ -52,15 +53,18 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     rows = memberships.changes
     rows["hold"] = rows["hold"].fillna(_answered(rows, current))
     rows["hold"], more = limit_memberships(run, rows, memberships.before, current)
+    groups = keep_peopled(groups, rows, current)
     groups["hold"] = _group_holds(groups, rows, current)
     if wrong_pool:
         _hold_all(rows)
         _hold_all(groups)
     parts = [
         _entity_rows("user", users),
+        _seen_rows("user", users, evidence),
         _entity_rows("group", groups),
+        _seen_rows("group", groups, evidence),
         _role_rows(users),
-        _employment_rows(run, users),
+        _employment_rows(run, users, current),
         _with_their_groups(rows, groups),
     ]
     changes = in_order(parts)
@@ -74,7 +78,20 @@ def _hold_all(decided: pd.DataFrame) -> None:
 
 
 def _entity_rows(entity: str, decided: pd.DataFrame) -> pd.DataFrame:
-    return decided[decided["action"].notna()].assign(entity=entity)
+    """Those who change. What is held of somebody who is listed starts without misses: they are reset meanwhile."""
+    rows = decided[decided["action"].notna()].assign(entity=entity)
+    reset = rows["hold"].notna() & rows["listed"] & rows["linked"]
+    return rows.assign(before_misses=rows["before_misses"].mask(reset & rows["before_misses"].notna(), 0))
+
+
+def _seen_rows(entity: str, decided: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """Presence ends a row of misses, also of whom nothing else changes, or whose changes are held."""
+    own = decided["action"].notna() & decided["hold"].isna()
+    older = decided["changed_at"] <= pd.Timestamp(evidence.snapshot_at).tz_localize(None)
+    seen = decided[decided["listed"] & decided["linked"] & ~own & yes(decided["before_misses"] > 0) & yes(older)]
+    values = {f"after_{column}": seen[f"before_{column}"] for column in VALUES if f"before_{column}" in seen.columns}
+    values["after_misses"] = seen["before_misses"] * 0
+    return seen.assign(**values, entity=entity, action="seen", hold=None, reason="listed again")
 
 
 def _answered(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
@@ -107,10 +124,11 @@ def _role_rows(users: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(entity="role", action="add", reason="every synchronised user has ROLE_USER")
 
 
-def _employment_rows(run: Run, users: pd.DataFrame) -> pd.DataFrame:
+def _employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
     rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_employment"])]
     rows = rows.assign(user_id=rows["after_id"])[["sub", "user_id", "hold"]]
-    ids = [employment_id(run.sync.organization, user_id) for user_id in rows["user_id"]]
+    taken = set(current.employment_ids["id"])
+    ids = [employment_id(run.sync.organization, user_id, taken) for user_id in rows["user_id"]]
     reason = "every synchronised user is employed in the organization"
     return rows.assign(entity="employment", action="add", employment_id=ids, reason=reason)
 
@@ -118,9 +136,10 @@ def _employment_rows(run: Run, users: pd.DataFrame) -> pd.DataFrame:
 def _directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     held = users["hold"].notna() & users["action"].notna() & ~users["action"].isin(LEDGER_ONLY)
     known = users["linked"] | (users["action"].notna() & ~held)
-    state = users["after_state"].mask(
-        yes(users["after_state"] == "active") & ~users["joget_active"] & users["listed"], "deactivated in Joget"
-    )
+    in_joget = users["after_active"].where(users["action"].notna(), users["before_active"])
+    off = users["before_id"].notna() & ~yes(in_joget == 1)
+    state = users["after_state"].where(users["action"].notna(), users["before_state"])
+    state = state.mask(yes(state == "active") & off, "deactivated in Joget")
     asks = users["hold"].where(held)
     answered = asks.where(asks.isin(ANSWERED))
     listed = pd.DataFrame(

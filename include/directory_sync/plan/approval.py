@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from include.directory_sync.plan.changes import Plan, row_hashes
+from include.directory_sync.plan.changes import LEDGER_ONLY, Plan, row_hashes
 from include.directory_sync.plan.memberships import membership_counts
 
 
@@ -18,8 +18,10 @@ def approved_part(plan: Plan, approved: set[str]) -> Plan:
     hashes = row_hashes(changes[changes["hold"].notna()]).reindex(changes.index)
     released = hashes.isin(approved) & (changes["hold"] != "occupied_login").fillna(False).astype(bool)
     is_user, is_group = changes["entity"] == "user", changes["entity"] == "group"
-    moving = changes.loc[is_user & changes["hold"].isna(), "user_id"].dropna()
-    released &= ~(is_user & changes["user_id"].isin(moving))
+    leaving = changes["action"].isin(["deactivate", "delete"])
+    moves = is_user & ~changes["action"].isin(LEDGER_ONLY) & (changes["hold"].isna() | (released & leaving))
+    moving = changes.loc[moves, "user_id"].dropna()
+    released &= ~(is_user & ~leaving & changes["user_id"].isin(moving))
     waiting = changes[changes["hold"].notna() & ~released]
     users, groups = (waiting[waiting["entity"] == entity] for entity in ("user", "group"))
     depends = ~is_user & ~is_group
@@ -28,7 +30,8 @@ def approved_part(plan: Plan, approved: set[str]) -> Plan:
     released &= ~(depends & changes["group_id"].isin(made.dropna()))
     staying = changes[changes["hold"].notna() & ~released & (changes["action"] == "remove")]
     released &= ~(is_group & changes["group_id"].isin(staying["group_id"].dropna()))
-    changes = changes.assign(hold=changes["hold"].mask(released))
+    seen = is_user & (changes["action"] == "seen") & changes["user_id"].isin(changes.loc[is_user & released, "user_id"])
+    changes = changes.assign(hold=changes["hold"].mask(released))[~seen]
     counts = membership_counts(changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"])
     return replace(plan, changes=changes, directory=_told(plan, changes), memberships=counts)
 

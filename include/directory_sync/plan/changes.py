@@ -144,11 +144,15 @@ class Plan:
     def to_review(self) -> pd.DataFrame:
         """The held rows that a review shows.
 
-        Not those of a Joget user whom this very run changes otherwise: they will look different next time.
+        Not those of a Joget user whom this plan changes otherwise, or would deactivate or delete, such as an heir's:
+        they will look different when that is through.
         """
         held = self.held
-        moving = self.safe.loc[self.safe["entity"] == "user", "user_id"]
-        return held[~held["hold"].isin(UNANSWERABLE) & ~held["user_id"].isin(moving.dropna())]
+        users = self.changes[(self.changes["entity"] == "user") & ~self.changes["action"].isin(LEDGER_ONLY)]
+        leaving = users["action"].isin(["deactivate", "delete"])
+        moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
+        waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
+        return held[~held["hold"].isin(UNANSWERABLE) & ~held["sub"].isin(users.loc[waiting, "sub"])]
 
     @property
     def opens_review(self) -> bool:
@@ -167,7 +171,8 @@ class Plan:
         users = safe[(safe["entity"] == "user") & safe["action"].isin(["deactivate", "delete"])]
         gone = safe[(safe["entity"] == "membership") & (safe["action"] == "remove") & ~safe["sub"].isin(users["sub"])]
         by_group = {name_sha256(str(name)): int(rows) for name, rows in gone.groupby("group_name").size().items()}
-        return Removals(int((users["before_state"] == "active").sum()), len(gone), by_group)
+        removed = (users["before_state"] == "active") | (users["action"] == "delete")
+        return Removals(int(removed.sum()), len(gone), by_group)
 
     @property
     def sha256(self) -> str:

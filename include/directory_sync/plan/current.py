@@ -75,6 +75,9 @@ MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 LOCAL_MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 """Memberships found at an adoption that the pool hasn't named since: the local administrator's."""
 
+EMPLOYMENT_IDS = pa.schema([("id", pa.string())])
+"""Ids of employments that exist, among those that a new one of these users may choose from."""
+
 DECISIONS = pa.schema([("decision_sha256", pa.string()), ("verdict", pa.string())])
 """What a person rejected or undid, by changes.decision_hashes: `rejected`, `undone`."""
 
@@ -101,6 +104,7 @@ class Current:
     past_links: pd.DataFrame
     retired: pd.DataFrame
     decisions: pd.DataFrame
+    employment_ids: pd.DataFrame
     keys: pd.DataFrame
     stores_all_of_unicode: bool
     """False on DX 7's utf8 tables, which hold no emoji."""

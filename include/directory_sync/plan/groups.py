@@ -5,7 +5,7 @@ import pandas as pd
 from include.directory_sync.frames import BEYOND_BMP, TEXT, look_up, matches, no_text, yes
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.decisions import Decisions
-from include.directory_sync.plan.matching import groups_of_sync, match_groups
+from include.directory_sync.plan.matching import among, groups_of_sync, match_groups
 from include.directory_sync.run import Run
 
 ACTIONS = {"created": "create", "adopted": "adopt", "updated": "update", "deleted": "delete"}
@@ -22,7 +22,7 @@ def decide_groups(
     nothing changes), reason, hold.
     """
     listed = _decide_listed(run, desired, current, users)
-    vanished = _decide_vanished(run, listed, current, evidence, users)
+    vanished = _decide_vanished(run, listed, current, evidence)
     return pd.concat([listed, vanished], ignore_index=True)
 
 
@@ -111,9 +111,7 @@ def _groups_with_locals(current: Current, users: pd.DataFrame) -> "pd.Series[str
     return members.loc[~members["user_id"].isin(known), "group_id"].drop_duplicates()
 
 
-def _decide_vanished(
-    run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence, users: pd.DataFrame
-) -> pd.DataFrame:
+def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
     """Linked groups that nobody lists: counted, then without our memberships, then deleted where the settings say."""
     links = groups_of_sync(run, current)
     groups = links[~links["before_link"].isin(listed["before_link"].dropna())].reset_index(drop=True)
@@ -126,10 +124,6 @@ def _decide_vanished(
         decisions.decide(decisions.open, "unlisted", "not listed, and this run can't tell which are missing")
     deleted = due & groups["now_id"].notna()
     if run.sync.policies.missing_group == "delete":
-        with_locals = groups["group_id"].isin(_groups_with_locals(current, users)) | groups["group_id"].isin(
-            current.local_memberships["group_id"]
-        )
-        decisions.decide(deleted & with_locals, "missing", "not listed in the pool; kept for its local members")
         decisions.decide(deleted, "deleted", "not listed in the pool")
     decisions.decide(decisions.open, "missing", "not listed in the pool")
     groups = groups.join(decisions.frame())
@@ -154,4 +148,18 @@ def _decide_vanished(
         after_link=groups["before_link"].mask(gone),
         before_misses=groups["misses"],
         after_misses=after_misses.mask(gone),
+    )
+
+
+def keep_peopled(groups: pd.DataFrame, memberships: pd.DataFrame, current: Current) -> pd.DataFrame:
+    """No group is deleted that has a member whose membership this plan doesn't remove: a local one, or one of ours who
+    takes no part. Takes and gives the groups as decided.
+    """
+    removed = memberships.loc[memberships["action"] == "remove", ["user_id", "group_id"]]
+    stays = ~among(current.memberships, removed, ["user_id", "group_id"])
+    peopled = yes(groups["action"] == "delete") & groups["group_id"].isin(current.memberships.loc[stays, "group_id"])
+    return groups.assign(
+        action=groups["action"].mask(peopled),
+        outcome=groups["outcome"].mask(peopled, "missing"),
+        reason=groups["reason"].mask(peopled, "not listed in the pool; kept for its members"),
     )

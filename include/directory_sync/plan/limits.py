@@ -29,10 +29,11 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     active = int((links["state"] == "active").sum())
     recent = current.removals.users
     action = users["action"].where(users["hold"].isna())
-    removed = action.isin(REMOVALS) & yes(users["before_state"] == "active")
+    was_active = yes(users["before_state"] == "active")
+    removed = action.isin(REMOVALS) & (was_active | (action == "delete"))
+    active += int((removed & ~was_active).sum())
     changed = action.isin(CHANGES) & users["linked"] & differs(users)
     created = action.isin(CREATIONS)
-    seats = int((action == "create").sum()) + int((action == "recreate").sum()) - int((action == "delete").sum())
     excesses = {}
     if excess := _percent(limits, limits.removed_users_percent, int(removed.sum()), active, recent):
         excesses["removed_users_percent"] = excess
@@ -40,17 +41,19 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
         excesses["changed_users_percent"] = excess
     if limits.created_users is not None and created.sum() > max(limits.created_users, limits.floor):
         excesses["created_users"] = Excess(limits.created_users, int(created.sum()))
-    if limits.max_users is not None and seats > 0 and current.users_in_all + seats > limits.max_users:
-        excesses["max_users"] = Excess(limits.max_users, current.users_in_all + seats)
     held = {
         "removed_users_percent": action.isin(REMOVALS),
         "changed_users_percent": changed,
         "created_users": created,
-        "max_users": action.isin(["create", "recreate"]),
     }
     hold = users["hold"]
     for cause in excesses:
         hold = hold.mask(held[cause] & hold.isna(), cause)
+    makes = users["action"].isin(["create", "recreate"]) & hold.isna()
+    seats = current.users_in_all + int(makes.sum()) - int((yes(users["action"] == "delete") & hold.isna()).sum())
+    if limits.max_users is not None and makes.any() and seats > limits.max_users:
+        excesses["max_users"] = Excess(limits.max_users, seats)
+        hold = hold.mask(makes, "max_users")
     return hold, excesses
 
 

@@ -31,9 +31,11 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     users["way"] = no_text(users.index).mask(users["before_link"].notna(), "own")
     elsewhere = links[links["user_pool_id"] != pool]
     _take(users, _by_history(users, current, elsewhere), elsewhere, "history")
-    _take(users, _by_login(users, elsewhere), elsewhere, "login")
+    if pool_was_changed(run, current):
+        _take(users, _by_login(users, elsewhere), elsewhere, "login")
     _rebuild(users, current)
-    gone = here[~here["sub"].isin(users["sub"])]
+    # Once the change is through, whoever comes with a login that only the old pool had may be anybody.
+    gone = pd.concat([here[~here["sub"].isin(users["sub"])], elsewhere])
     _take(users, _by_login(users, gone), gone, "heir")
     found = _found(current.users)
     users["matches"] = look_up(users["key"], found, "key", "count").fillna(0)
@@ -71,7 +73,9 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
     ranked = links.assign(other=links["user_pool_id"] != pool).sort_values(["other", "before_link"])
     known = ranked.drop_duplicates("group_name")
     groups = desired.merge(
-        known[["group_name", "group_id", "group_key", "misses", "before_link", "other"]], on="group_name", how="left"
+        known[["group_name", "group_id", "group_key", "misses", "changed_at", "before_link", "other"]],
+        on="group_name",
+        how="left",
     )
     groups["after_link"] = pool + "/" + groups["group_name"]
     groups["way"] = no_text(groups.index).mask(groups["other"].notna(), "own").mask(yes(groups["other"]), "login")
@@ -90,6 +94,13 @@ def groups_of_sync(run: Run, current: Current) -> pd.DataFrame:
     """The sync's live links to groups, in whatever pool, with before_link."""
     links = current.group_links[current.group_links["sync"] == run.sync.name]
     return links.assign(before_link=links["user_pool_id"] + "/" + links["group_name"])
+
+
+def among(pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> "pd.Series[bool]":
+    """Whether each pair is also among the others."""
+    known = others[columns].drop_duplicates()
+    found = pairs[columns].merge(known, on=columns, how="left", indicator=True)["_merge"] == "both"
+    return pd.Series(found.to_numpy(), index=pairs.index, dtype=bool)
 
 
 def _by_history(users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame) -> "pd.Series[str]":

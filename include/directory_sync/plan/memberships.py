@@ -6,6 +6,7 @@ import pandas as pd
 
 from include.directory_sync.frames import yes
 from include.directory_sync.plan.current import Current, Evidence
+from include.directory_sync.plan.matching import among
 
 PAIR = ["sub", "group_name"]
 IDS = ["user_id", "group_id"]
@@ -42,6 +43,7 @@ def decide_memberships(
     Takes mapping.MEMBERSHIPS, the users and the groups as decided. Of a listed user nothing is removed unless the
     snapshot is complete and the group was listed twice: presence is evidence, one absence is none.
     """
+    everybody = users
     users = users[users["outcome"].isin(TAKES_PART) | ~users["active"]]
     users = users[~users["outcome"].isin(["frozen", "quarantined", "unlisted"])]
     groups = groups[groups["outcome"].isin(TAKES_PART) | groups["loses"]]
@@ -58,10 +60,10 @@ def decide_memberships(
     entitled = named[named["active"]]
 
     lacking = entitled[~among(entitled, now, PAIR)]
-    add = lacking[lacking["joget_active"] | lacking["hold"].notna()]
+    add = lacking[lacking["joget_active"]]
     wanted = among(now, entitled, PAIR)
     adopted_now = yes(now["outcome"] == "adopted") | yes(now["group_outcome"] == "adopted")
-    keep_local = now[~wanted & adopted_now & ~local]
+    keep_local = _found_at_adoption(current, everybody, groups, now[wanted])
     believed = evidence.complete & yes(now["listed_twice"])
     remove = now[~wanted & ~adopted_now & ~local & (believed | ~now["active"])]
 
@@ -79,6 +81,23 @@ def decide_memberships(
     return MembershipDecisions(changes, len(desired), int(wanted.sum()), before)
 
 
+def _found_at_adoption(
+    current: Current, users: pd.DataFrame, groups: pd.DataFrame, wanted: pd.DataFrame
+) -> pd.DataFrame:
+    """What the pool doesn't name of users and groups adopted now: theirs who are frozen or held today as well."""
+    adopted = users["outcome"] == "adopted"
+    known = users[users["linked"] | adopted].assign(active=True)
+    # What a held change waits for has nothing to do with whose a membership is, unless the user isn't ours yet.
+    known = known.assign(hold=known["hold"].where(~known["linked"]))
+    known = known[["sub", "user_id", "outcome", "hold", "active"]].dropna(subset=["user_id", "sub"])
+    linked = groups[groups["linked"] | (groups["outcome"] == "adopted")]
+    linked = linked[["group_name", "group_id", "outcome"]].rename(columns={"outcome": "group_outcome"})
+    found = current.memberships.merge(known, on="user_id").merge(linked, on="group_id")
+    found = found[yes(found["outcome"] == "adopted") | yes(found["group_outcome"] == "adopted")]
+    found = found[~among(found, wanted, PAIR) & ~among(found, current.local_memberships, IDS)]
+    return found.drop_duplicates(IDS)
+
+
 def membership_counts(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
     """The report's counts, from the membership rows of a plan."""
     rows = changes[changes["entity"] == "membership"]
@@ -91,13 +110,6 @@ def membership_counts(changes: pd.DataFrame, *, read: int, unchanged: int) -> di
 def _under_new_ids(rows: pd.DataFrame) -> pd.DataFrame:
     renamed = yes(rows["outcome"] == "renamed")
     return rows.assign(user_id=rows["user_id"].mask(renamed, rows["after_id"]))
-
-
-def among(pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> "pd.Series[bool]":
-    """Whether each pair is also among the others."""
-    known = others[columns].drop_duplicates()
-    found = pairs[columns].merge(known, on=columns, how="left", indicator=True)["_merge"] == "both"
-    return pd.Series(found.to_numpy(), index=pairs.index, dtype=bool)
 
 
 def _rows(pairs: pd.DataFrame, action: str, reason: str) -> pd.DataFrame:

@@ -13,11 +13,11 @@ from include.directory_sync.plan.changes import (
     USER_COLUMNS,
     VALUES,
     Plan,
-    decision_hashes,
     in_order,
 )
 from include.directory_sync.plan.current import Current
-from include.directory_sync.plan.memberships import among, membership_counts
+from include.directory_sync.plan.matching import among
+from include.directory_sync.plan.memberships import membership_counts
 from include.directory_sync.plan.users import employment_id
 
 INVERSE = {
@@ -43,12 +43,10 @@ SINCE = "changed_since"
 
 @dataclass(frozen=True)
 class Undoing:
-    """plan: the inverse, with what changed since held as `changed_since`; undone: changes.decision_hashes of the
-    changes that it takes back.
-    """
+    """plan: the inverse, with what changed since held as `changed_since`; undone: the changes that it takes back."""
 
     plan: Plan
-    undone: list[str]
+    undone: pd.DataFrame
 
 
 def undo_plan(organization: str, done: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> Undoing:
@@ -59,7 +57,9 @@ def undo_plan(organization: str, done: pd.DataFrame, current: Current, belonging
     """
     inverse = _inverted(done)
     inverse["hold"] = _holds(inverse, current, belongings)
-    rows = pd.concat([inverse, _of_made_again(organization, inverse)], ignore_index=True)
+    rows = pd.concat(
+        [inverse, _of_made_again(organization, inverse, set(current.employment_ids["id"]))], ignore_index=True
+    )
     changes = in_order([rows])
     users = changes[changes["entity"].isin(["user", "group"])]
     outcome = users["action"].map(OUTCOMES).astype(TEXT).fillna("unchanged").mask(users["hold"].notna(), "held")
@@ -75,7 +75,7 @@ def undo_plan(organization: str, done: pd.DataFrame, current: Current, belonging
     )
     plan = Plan(changes, directory, membership_counts(changes, read=0, unchanged=0))
     applied = inverse["hold"].isna() & ~inverse["action"].isin(LEDGER_ONLY)
-    return Undoing(plan, decision_hashes(done.loc[applied.to_numpy()]).tolist())
+    return Undoing(plan, done.loc[applied.to_numpy()])
 
 
 def _inverted(done: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +166,7 @@ def _membership_changed(rows: pd.DataFrame, pairs: pd.DataFrame, current: Curren
     return yes((found & (rows["action"] == "add")) | (~found & there))
 
 
-def _of_made_again(organization: str, inverse: pd.DataFrame) -> pd.DataFrame:
+def _of_made_again(organization: str, inverse: pd.DataFrame, taken: set[str]) -> pd.DataFrame:
     """ROLE_USER and the employment of users who were deleted and come back, where the inverse doesn't bring them."""
     back = inverse[(inverse["entity"] == "user") & inverse["before_id"].isna() & inverse["after_id"].notna()]
     rows = back[["sub", "hold"]].assign(user_id=back["after_id"], action="add", reason="taken back")
@@ -175,5 +175,5 @@ def _of_made_again(organization: str, inverse: pd.DataFrame) -> pd.DataFrame:
         return rows[~rows["user_id"].isin(inverse.loc[inverse["entity"] == entity, "user_id"])].assign(entity=entity)
 
     employments = without("employment")
-    ids = [employment_id(organization, str(user_id)) for user_id in employments["user_id"]]
+    ids = [employment_id(organization, str(user_id), taken) for user_id in employments["user_id"]]
     return pd.concat([without("role"), employments.assign(employment_id=ids)])

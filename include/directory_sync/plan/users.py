@@ -1,6 +1,7 @@
 """What happens to each listed user (rules 1 to 4, 6 to 8, 11 to 13 of the design)."""
 
 import hashlib
+from collections.abc import Collection
 
 import pandas as pd
 
@@ -52,9 +53,16 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
     return _as_applied(users)
 
 
-def employment_id(organization: str, user_id: str) -> str:
-    """32 hex characters, always the same for one user and organization, so that a repeated plan is the same plan."""
-    return hashlib.sha256(f"{organization}\0{user_id}".encode()).hexdigest()[:32]
+EMPLOYMENT_IDS = 3
+"""How many ids an employment may choose from: a row that moved to another user or organization keeps its id."""
+
+
+def employment_id(organization: str, user_id: str, taken: Collection[str] = ()) -> str:
+    """32 hex characters, always the same for one user and organization, so that a repeated plan is the same plan;
+    the next one where an id is taken.
+    """
+    ids = [hashlib.sha256(f"{organization}\0{user_id}\0{at}".encode()).hexdigest()[:32] for at in range(EMPLOYMENT_IDS)]
+    return next((id_ for id_ in ids if id_ not in taken), ids[0])
 
 
 def excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
@@ -121,6 +129,9 @@ def _decide_linked(policies: Policies, users: pd.DataFrame, current: Current, de
         "quarantined",
         "the username of its Joget user isn't its id any more: it was changed in Joget",
     )
+    # Whoever is disabled loses access at once, under the login that he has; a new one can wait.
+    disabled = linked & ~users["active"] & (users["state"] == "active") & yes(users["now_active"] == 1)
+    decisions.decide(disabled, "deactivated", "disabled in the pool")
     if policies.renamed_user == "keep":
         return
     renamed = linked & decisions.open & (users["key"] != users["user_key"])
