@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.frames import BEYOND_BMP, TEXT, empty, matches
+from include.directory_sync.frames import BEYOND_BMP, TEXT, arrow, empty, matches
 from include.directory_sync.joget import ledger, links, reviews, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.tables import OF_A_USERNAME, Tables
@@ -76,7 +76,7 @@ def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFra
         for frame in (users, groups)
     )
     members = _memberships(database, groups["group_id"].tolist())
-    return members.merge(users, on="user_id").merge(groups, on="group_id")[MEMBERS.names]
+    return arrow(members.merge(users, on="user_id").merge(groups, on="group_id"), MEMBERS)
 
 
 BELONGINGS = pa.schema(

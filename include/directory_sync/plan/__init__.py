@@ -53,7 +53,7 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     rows = memberships.changes
     rows["hold"] = rows["hold"].fillna(_answered(rows, current))
     rows["hold"], more = limit_memberships(run, rows, memberships.before, current)
-    groups = keep_peopled(groups, rows, current)
+    groups = keep_peopled(groups, rows, users, current)
     groups["hold"] = _group_holds(groups, rows, current)
     if wrong_pool:
         _hold_all(rows)

@@ -151,13 +151,18 @@ def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence:
     )
 
 
-def keep_peopled(groups: pd.DataFrame, memberships: pd.DataFrame, current: Current) -> pd.DataFrame:
+def keep_peopled(
+    groups: pd.DataFrame, memberships: pd.DataFrame, users: pd.DataFrame, current: Current
+) -> pd.DataFrame:
     """No group is deleted that has a member whose membership this plan doesn't remove: a local one, or one of ours who
     takes no part. Takes and gives the groups as decided.
     """
     removed = memberships.loc[memberships["action"] == "remove", ["user_id", "group_id"]]
-    stays = ~among(current.memberships, removed, ["user_id", "group_id"])
-    peopled = yes(groups["action"] == "delete") & groups["group_id"].isin(current.memberships.loc[stays, "group_id"])
+    renamed = users[yes(users["action"] == "rename")]
+    newer = look_up(current.memberships["user_id"], renamed, "user_id", "after_id")
+    members = current.memberships.assign(user_id=newer.fillna(current.memberships["user_id"]))
+    stays = ~among(members, removed, ["user_id", "group_id"])
+    peopled = yes(groups["action"] == "delete") & groups["group_id"].isin(members.loc[stays, "group_id"])
     return groups.assign(
         action=groups["action"].mask(peopled),
         outcome=groups["outcome"].mask(peopled, "missing"),

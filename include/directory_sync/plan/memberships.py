@@ -87,15 +87,17 @@ def _found_at_adoption(
     """What the pool doesn't name of users and groups adopted now: theirs who are frozen or held today as well."""
     adopted = users["outcome"] == "adopted"
     known = users[users["linked"] | adopted].assign(active=True)
+    renames = yes(known["action"] == "rename") & known["hold"].isna()
+    known["new_id"] = known["user_id"].mask(renames, known["after_id"])
     # What a held change waits for has nothing to do with whose a membership is, unless the user isn't ours yet.
-    known = known.assign(hold=known["hold"].where(~known["linked"]))
-    known = known[["sub", "user_id", "outcome", "hold", "active"]].dropna(subset=["user_id", "sub"])
+    known["hold"] = known["hold"].where(~known["linked"])
+    known = known[["sub", "user_id", "new_id", "outcome", "hold", "active"]].dropna(subset=["user_id", "sub"])
     linked = groups[groups["linked"] | (groups["outcome"] == "adopted")]
     linked = linked[["group_name", "group_id", "outcome"]].rename(columns={"outcome": "group_outcome"})
     found = current.memberships.merge(known, on="user_id").merge(linked, on="group_id")
     found = found[yes(found["outcome"] == "adopted") | yes(found["group_outcome"] == "adopted")]
     found = found[~among(found, wanted, PAIR) & ~among(found, current.local_memberships, IDS)]
-    return found.drop_duplicates(IDS)
+    return found.drop_duplicates(IDS).assign(user_id=lambda rows: rows["new_id"])
 
 
 def membership_counts(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
