@@ -178,7 +178,9 @@ def _employment_ids(database: Database, tables: Tables) -> pd.DataFrame:
     parts = []
     for at in range(EMPLOYMENT_IDS):
         of = "LEFT(SHA2(CONCAT(%s, CHAR(0), CONVERT(t.text USING utf8mb4), CHAR(0), %s), 256), 32)"
-        statement = f"SELECT e.id FROM directory_sync_text t JOIN dir_employment e ON e.id = {tables.as_directory(of)}"
+        statement = (
+            f"SELECT e.id FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.id = {tables.as_directory(of)}"
+        )
         found = database.frame(
             statement, (tables.organization, str(at)), schema=now.EMPLOYMENT_IDS, about="dir_employment"
         )
