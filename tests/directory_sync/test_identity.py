@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from include.directory_sync.errors import PermanentError
 from tests.company import Company, causes, counts, people
 from tests.directory_sync.test_removals import burden
 from tests.stand_in import OTHER_POOL_ID, sub_of, user
@@ -249,6 +250,12 @@ def test_a_stranger_who_comes_long_after_the_change_with_an_old_pools_login_is_h
         "firstName": "", "active": 0,
     }  # fmt: skip
     assert moved.user("person000@example.org")["firstName"] == "Given"
+
+
+def test_a_changed_pool_is_taken_over_by_a_run_for_everybody(moved: Company) -> None:
+    with pytest.raises(PermanentError, match="for everybody once"):
+        moved.run(users=["new-001"])
+    assert counts(moved.run()) == {"read": 20, "updated": 20}
 
 
 def test_another_pool_by_parameter_is_a_dry_run(company: Company) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from include.directory_sync.errors import PermanentError
 from include.directory_sync.frames import TEXT, arrow, look_up, yes
 from include.directory_sync.mapping import Desired
 from include.directory_sync.plan.changes import (
@@ -21,7 +22,7 @@ from include.directory_sync.plan.changes import (
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.groups import decide_groups, keep_peopled
 from include.directory_sync.plan.limits import limit_memberships, limit_users
-from include.directory_sync.plan.matching import match_users, too_few_found
+from include.directory_sync.plan.matching import match_users, pool_was_changed, too_few_found
 from include.directory_sync.plan.memberships import decide_memberships, membership_counts
 from include.directory_sync.plan.missing import decide_missing
 from include.directory_sync.plan.users import decide_users, employment_id
@@ -36,8 +37,14 @@ ENSURED_AT = ("created", "adopted", "reactivated", "recreated")
 def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Plan:
     """Everything that the run would change. Pure: the same input gives the same plan, in whatever order it comes.
 
-    Raises PermanentError where the run names users the pool doesn't have.
+    Raises PermanentError where the run names users the pool doesn't have, or is for some users of a pool that no run
+    for everybody has taken over yet.
     """
+    if run.users and not run.dry_run and pool_was_changed(run, current):
+        raise PermanentError(
+            f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync for everybody once, "
+            f"so that users are matched with it; nothing was written."
+        )
     matched = match_users(run, desired.users, current)
     wrong_pool = too_few_found(run, matched, current)
     if wrong_pool:
