@@ -139,6 +139,7 @@ def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(co
     company.run()
     company.pool.users, company.pool.members = [stranger, user(BOB)], {"Sales": [stranger]}
     assert counts(company.run()) == {"read": 2, "unchanged": 1, "held": 1, "missing": 1}
+    assert company.ask() is None, "asked when nothing else changes the account any more"
     report = company.run()
     assert counts(report) == {"read": 2, "unchanged": 1, "held": 1, "missing": 1, "deactivated": 1}
     assert company.user(ANA)["firstName"] == "Given", "the old row isn't deleted meanwhile"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from include.directory_sync.plan.changes import LEDGER_ONLY, Plan, row_hashes
+from include.directory_sync.plan.changes import Plan, row_hashes
 from include.directory_sync.plan.memberships import membership_counts
 
 
@@ -19,7 +19,7 @@ def approved_part(plan: Plan, approved: set[str]) -> Plan:
     released = hashes.isin(approved) & (changes["hold"] != "occupied_login").fillna(False).astype(bool)
     is_user, is_group = changes["entity"] == "user", changes["entity"] == "group"
     leaving = changes["action"].isin(["deactivate", "delete"])
-    moves = is_user & ~changes["action"].isin(LEDGER_ONLY) & (changes["hold"].isna() | (released & leaving))
+    moves = is_user & (changes["action"] != "seen") & (changes["hold"].isna() | (released & leaving))
     moving = changes.loc[moves, "user_id"].dropna()
     released &= ~(is_user & ~leaving & changes["user_id"].isin(moving))
     waiting = changes[changes["hold"].notna() & ~released]

@@ -148,7 +148,7 @@ class Plan:
         they will look different when that is through.
         """
         held = self.held
-        users = self.changes[(self.changes["entity"] == "user") & ~self.changes["action"].isin(LEDGER_ONLY)]
+        users = self.changes[(self.changes["entity"] == "user") & (self.changes["action"] != "seen")]
         leaving = users["action"].isin(["deactivate", "delete"])
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
