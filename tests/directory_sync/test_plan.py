@@ -308,6 +308,7 @@ def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_
     plan = plan_of(world)
     assert approved_part(plan, set()).sha256 == plan.sha256
     rest = approved_part(plan, set(row_hashes(plan.to_review)))
+    assert rest.directory["outcome"].notna().all()
     assert len(rest.held) <= len(plan.held)
     waiting = set(plan.held.loc[plan.held["hold"] == "occupied_login", "sub"])
     assert values(rest.to_review, "sub") <= waiting | values(plan.safe, "sub")

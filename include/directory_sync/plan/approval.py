@@ -40,7 +40,8 @@ def _told(plan: Plan, changes: pd.DataFrame) -> pd.DataFrame:
     """The directory with the outcomes of those who aren't held any more."""
     directory = plan.directory
     for entity, key in (("user", "sub"), ("group", "group_name")):
-        safe = changes[(changes["entity"] == entity) & changes["hold"].isna()].set_index(key)["action"]
+        told = changes["hold"].isna() & changes["action"].isin(list(OUTCOMES))
+        safe = changes[(changes["entity"] == entity) & told].set_index(key)["action"]
         mine = (directory["entity"] == entity) & (directory["outcome"] == "held") & directory[key].isin(safe.index)
         outcomes = directory.loc[mine, key].map(safe[~safe.index.duplicated()].map(OUTCOMES))
         directory = directory.assign(outcome=directory["outcome"].mask(mine, outcomes.reindex(directory.index)))
