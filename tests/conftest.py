@@ -15,6 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.company import Company
+    from tests.stand_in import Faults
 
 # A shared machine's pauses are no faults: no test asserts a time.
 # Shrinking a world of frames takes minutes, and its first counterexample is small enough to read.
@@ -123,12 +124,14 @@ def aws_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @contextmanager
-def new_company(joget: JogetDatabase, folder: Path, patch: pytest.MonkeyPatch) -> Iterator["Company"]:
+def new_company(
+    joget: JogetDatabase, folder: Path, patch: pytest.MonkeyPatch, faults: "Faults | None" = None
+) -> Iterator["Company"]:
     """A company of its own, and the environment that makes the sync work for it."""
     from tests.company import Company, settings
     from tests.stand_in import Faults, Pool, stand_in
 
-    pool, faults = Pool(), Faults()
+    pool, faults = Pool(), faults or Faults()
     with stand_in(pool, faults) as cognito:
         patch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri(cognito.endpoint))
         path = folder / "syncs.yaml"

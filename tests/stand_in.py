@@ -5,14 +5,16 @@ It speaks the wire protocol (JSON 1.1 over POST, errors as HTTP 400), so that bo
 
 import itertools
 import json
+import re
 import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 LARGEST_PAGE = 60
 POOL_ID = "us-east-1_StandIn"
@@ -37,7 +39,19 @@ def user(
 
 
 def sub_of(user: Any) -> str:
-    return next(str(pair["Value"]) for pair in user["Attributes"] if pair["Name"] == "sub")
+    return next((str(pair["Value"]) for pair in user["Attributes"] if pair["Name"] == "sub"), "")
+
+
+class Holds(Protocol):
+    """What the stand-in serves."""
+
+    users: Any
+    """Users, a sequence."""
+    members: Any
+    """Sequences of users, by group name."""
+
+    def with_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
+        """Users whose sub is the value, or begins with it."""
 
 
 @dataclass
@@ -47,6 +61,11 @@ class Pool:
     users: list[Any] = field(default_factory=list)
     members: dict[str, list[Any]] = field(default_factory=dict)
     """Users by group name."""
+
+    def with_sub(self, value: str, *, prefix: bool) -> list[Any]:
+        """Users whose sub is the value, or begins with it."""
+        subs = ((sub_of(user), user) for user in self.users)
+        return [user for sub, user in subs if sub == value or (prefix and sub.startswith(value))]
 
 
 @dataclass
@@ -77,66 +96,147 @@ class Faults:
     """By group: how many members each listing leaves out."""
     vanishing_group: str = ""
     """A group that is listed, and gone when its members are asked for."""
+    filter: str = "works"
+    """What Filter does: `works`, is `refused`, is `ignored`, or works by `prefix` only."""
+    parts_lack: dict[str, int] = field(default_factory=dict)
+    """By value of a prefix filter: how many users its answers leave out, at the end."""
+    latency: float = 0
+    """Seconds that each answer takes."""
+    quotas: dict[str, float] = field(default_factory=dict)
+    """Calls a second by quota category (QUOTA_OF); what exceeds them is throttled. A second's worth may come
+    at once."""
+    token_seconds: float = 3600
+    """How long a token lives."""
+
+
+QUOTA_OF = {
+    "ListUsers": "UserList",
+    "ListUsersInGroup": "UserList",
+    "ListGroups": "UserPoolResourceRead",
+    "DescribeUserPool": "UserPoolRead",
+}
+
+
+class Bucket:
+    """A quota: so many calls a second, of which a second's worth may come at once."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._left, self._at = per_second, clock()
+
+    def take(self) -> bool:
+        """Whether one more call fits."""
+        now = self._clock()
+        self._left = min(self._per_second, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class RefusedError(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.status = code, status
 
 
 class StandIn:
     """A running stand-in; `calls` counts requests by operation."""
 
-    def __init__(self, pool: Pool, faults: Faults) -> None:
+    def __init__(self, pool: Holds, faults: Faults) -> None:
         self.pool = pool
         self.faults = faults
         self.calls: Counter[str] = Counter()
+        self.filters: Counter[str] = Counter()
+        """How often each filter of ListUsers was asked for from the start; "" is none."""
+        self.throttled = 0
+        self.first_at: float | None = None
+        """When the first call came, on the monotonic clock."""
+        self.last_at = 0.0
+        self.longest_pause = 0.0
+        """Seconds between two calls."""
+        self._buckets = {category: Bucket(rate) for category, rate in faults.quotas.items()}
         self.listings: Counter[str] = Counter()
         """How often each group's members were listed from the start; tests may clear it."""
         self._lengths: Iterator[int] = itertools.cycle(faults.pages or [LARGEST_PAGE])
-        self._tokens: dict[str, tuple[str, int]] = {}
+        self._tokens: dict[str, tuple[str, int, float]] = {}
         self._lock = threading.Lock()
         self.endpoint = ""
 
     def answer(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and body for one request."""
+        if self.faults.latency:
+            time.sleep(self.faults.latency)
         with self._lock:
-            self.calls[operation] += 1
-            made = self.calls.total()
-            if operation == self.faults.denied:
-                return _error("AccessDeniedException", "User: arn:aws:iam::1:user/x is not authorized")
-            if made <= self.faults.broken_calls:
-                return 500, {"__type": "InternalErrorException", "message": "broken"}
-            if made <= self.faults.throttled_calls:
-                return _error("TooManyRequestsException", "Rate exceeded")
-            if asked["UserPoolId"] not in (POOL_ID, OTHER_POOL_ID):
-                return _error("ResourceNotFoundException", f"User pool {asked['UserPoolId']} does not exist.")
-            if operation == "DescribeUserPool":
-                return 200, {"UserPool": {"Id": asked["UserPoolId"], **self._estimate()}}
-            return self._list(operation, asked)
+            try:
+                self._admit(operation, asked)
+                if operation == "DescribeUserPool":
+                    return 200, {"UserPool": {"Id": asked["UserPoolId"], **self._estimate()}}
+                return 200, self._page(operation, asked)
+            except RefusedError as refusal:
+                return refusal.status, {"__type": refusal.code, "message": str(refusal)}
 
-    def _list(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _admit(self, operation: str, asked: dict[str, Any]) -> None:
+        self.calls[operation] += 1
+        made = self.calls.total()
+        now = time.monotonic()
+        self.first_at = self.first_at or now
+        self.longest_pause = max(self.longest_pause, now - (self.last_at or now))
+        self.last_at = now
+        if operation == self.faults.denied:
+            raise RefusedError("AccessDeniedException", "User: arn:aws:iam::1:user/x is not authorized")
+        if made <= self.faults.broken_calls:
+            raise RefusedError("InternalErrorException", "broken", status=500)
+        bucket = self._buckets.get(QUOTA_OF[operation])
+        if made <= self.faults.throttled_calls or (bucket and not bucket.take()):
+            self.throttled += 1
+            raise RefusedError("TooManyRequestsException", "Rate exceeded")
+        if asked["UserPoolId"] not in (POOL_ID, OTHER_POOL_ID):
+            raise RefusedError("ResourceNotFoundException", f"User pool {asked['UserPoolId']} does not exist.")
         if asked.get("Limit", LARGEST_PAGE) > LARGEST_PAGE:
-            return _error("InvalidParameterException", "Limit over 60")
-        group = asked.get("GroupName")
-        if group is not None and (group not in self.pool.members or group == self.faults.vanishing_group):
-            return _error("ResourceNotFoundException", "Group not found.")
+            raise RefusedError("InvalidParameterException", "Limit over 60")
+
+    def _page(self, operation: str, asked: dict[str, Any]) -> dict[str, Any]:
         token_name = "PaginationToken" if operation == "ListUsers" else "NextToken"
-        bound_to = f"{operation} {group}"
-        start = 0
-        if token := asked.get(token_name):
-            if self._tokens.get(token, ("", 0))[0] != bound_to:
-                return _error("InvalidParameterException", "Invalid pagination token")
-            start = self._tokens[token][1]
-        if operation == "ListGroups":
-            found: list[Any] = [{"GroupName": name, "UserPoolId": POOL_ID} for name in self.pool.members]
-        else:
-            found = self._users() if operation == "ListUsers" else self._members(group or "", start)
+        sent = {name: value for name, value in asked.items() if name != token_name}
+        bound_to = f"{operation} {json.dumps(sent, sort_keys=True)}"
+        start = self._start(bound_to, asked[token_name]) if token_name in asked else 0
+        found = self._found(operation, asked, start)
         end = start + min(next(self._lengths), asked.get("Limit", LARGEST_PAGE))
         body: dict[str, Any] = {"Groups" if operation == "ListGroups" else "Users": found[start:end]}
         if end < len(found):
-            token = "the same" if self.faults.repeated_token else uuid.uuid4().hex
-            self._tokens[token] = (bound_to, end)
-            if self.faults.dying_token and len(self._tokens) % self.faults.dying_token == 0:
-                self.faults.dying_token = 0
-                del self._tokens[token]
-            body[token_name] = token
-        return 200, body
+            body[token_name] = self._token(bound_to, end)
+        return body
+
+    def _start(self, bound_to: str, token: str) -> int:
+        of, start, born = self._tokens.get(token, ("", 0, 0.0))
+        if of != bound_to or time.monotonic() - born > self.faults.token_seconds:
+            raise RefusedError("InvalidParameterException", "Invalid pagination token")
+        return start
+
+    def _token(self, bound_to: str, end: int) -> str:
+        token = "the same" if self.faults.repeated_token else uuid.uuid4().hex
+        self._tokens[token] = (bound_to, end, time.monotonic())
+        if self.faults.dying_token and len(self._tokens) % self.faults.dying_token == 0:
+            self.faults.dying_token = 0
+            del self._tokens[token]
+        return token
+
+    def _found(self, operation: str, asked: dict[str, Any], start: int) -> Sequence[Any]:
+        if operation == "ListGroups":
+            return [{"GroupName": name, "UserPoolId": POOL_ID} for name in self.pool.members]
+        if operation == "ListUsers":
+            if start == 0:
+                self.filters[asked.get("Filter", "")] += 1
+            return self._users(asked.get("Filter"))
+        group = asked["GroupName"]
+        if group not in self.pool.members or group == self.faults.vanishing_group:
+            raise RefusedError("ResourceNotFoundException", "Group not found.")
+        return self._members(group, start)
 
     def _estimate(self) -> dict[str, int]:
         if self.faults.estimate == "absent":
@@ -144,31 +244,36 @@ class StandIn:
         true = self.faults.estimate == "true"
         return {"EstimatedNumberOfUsers": len(self.pool.users) if true else int(self.faults.estimate)}
 
-    def _users(self) -> list[Any]:
-        listed = self.pool.users[: self.faults.cut_users_after or None]
-        return listed + self.pool.users[: self.faults.repeated_users]
+    def _users(self, wanted: str | None) -> Sequence[Any]:
+        if wanted is None or self.faults.filter == "ignored":
+            listed: Sequence[Any] = self.pool.users[: self.faults.cut_users_after or None]
+            repeated: Sequence[Any] = self.pool.users[: self.faults.repeated_users]
+            return [*listed, *repeated] if repeated else listed
+        parsed = re.fullmatch(r'"?sub"? *(\^?=) *"([^"]*)"', wanted)
+        refused = {"refused": ("=", "^="), "prefix": ("=",)}.get(self.faults.filter, ())
+        if parsed is None or parsed[1] in refused:
+            raise RefusedError("InvalidParameterException", "Error while parsing filter.")
+        found: Sequence[Any] = self.pool.with_sub(parsed[2], prefix=parsed[1] == "^=")
+        return found[: len(found) - self.faults.parts_lack.get(parsed[2], 0)]
 
-    def _members(self, group: str, start: int) -> list[Any]:
+    def _members(self, group: str, start: int) -> Sequence[Any]:
         if start == 0:
             self.listings[group] += 1
         lacking = self.faults.every_listing_lacks.get(group, 0)
         if self.listings[group] == 1:
             lacking = max(lacking, self.faults.first_listing_lacks.get(group, 0))
-        members = self.pool.members[group]
+        members: Sequence[Any] = self.pool.members[group]
         return members[: len(members) - lacking]
 
 
-def _error(code: str, message: str) -> tuple[int, dict[str, Any]]:
-    return 400, {"__type": code, "message": message}
-
-
 @contextmanager
-def stand_in(pool: Pool, faults: Faults | None = None) -> Iterator[StandIn]:
+def stand_in(pool: Holds, faults: Faults | None = None) -> Iterator[StandIn]:
     """Serve the pool on a free port of the loopback interface for the length of a block."""
     served = StandIn(pool, faults or Faults())
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body go out one after the other, and would wait for each other
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

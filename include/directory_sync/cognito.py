@@ -1,11 +1,9 @@
-"""Listing a Cognito user pool: every page of every list, inside the quota."""
+"""Calling Cognito: every page of a list, inside the quota, with errors that quote nothing."""
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -23,6 +21,7 @@ from botocore.exceptions import (
 
 from include.directory_sync import connections
 from include.directory_sync.errors import PermanentError, TransientError
+from include.directory_sync.pace import Limiter, Progress
 from include.directory_sync.settings import Sync
 
 log = logging.getLogger(__name__)
@@ -33,13 +32,13 @@ PAGE = 60
 LIST_GROUPS_PER_SECOND = 5
 """Cognito's quota of ListGroups for one pool, beside that of the whole account."""
 
-WORKERS = 16
-"""Groups listed at once: at 15 requests a second, answers of up to a second still use the whole rate."""
+AT_ONCE = 16
+"""Lists under way at once: at 30 requests a second, answers of up to half a second still use the whole rate."""
 
-TRANSIENT_CODES = frozenset(
+THROTTLING = frozenset({"TooManyRequestsException", "ThrottlingException"})
+
+TRANSIENT_CODES = THROTTLING | frozenset(
     {
-        "TooManyRequestsException",
-        "ThrottlingException",
         "LimitExceededException",
         "InternalErrorException",
         "InternalFailure",
@@ -50,65 +49,24 @@ TRANSIENT_CODES = frozenset(
 )
 
 
-class Limiter:
-    """Spaces calls evenly at a rate, across threads."""
-
-    def __init__(
-        self,
-        per_second: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._interval = 1 / per_second
-        self._clock, self._sleep = clock, sleep
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def take(self) -> None:
-        """Wait for the next free moment."""
-        with self._lock:
-            now = self._clock()
-            moment = max(self._next, now)
-            self._next = moment + self._interval
-        if moment > now:
-            self._sleep(moment - now)
+class StoppedError(Exception):
+    """A list that was stopped since another one failed."""
 
 
-@dataclass
-class Progress:
-    """A line in the log every few seconds while a listing goes on."""
-
-    doing: str
-    every: float = 5.0
-    """Seconds between two lines."""
-    calls: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    _began: float = field(default_factory=time.monotonic)
-    _said: float = field(default_factory=time.monotonic)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def call(self) -> None:
-        """Count one request, retries included."""
-        with self._lock:
-            self.calls += 1
-
-    def add(self, what: str, count: int) -> None:
-        """Count what a page brought, and say so when it is time."""
-        with self._lock:
-            self.counts[what] = self.counts.get(what, 0) + count
-            if time.monotonic() - self._said >= self.every:
-                self._said = time.monotonic()
-                self.say()
-
-    def say(self) -> None:
-        """Log the counts so far."""
-        seconds = max(time.monotonic() - self._began, 0.001)
-        found = ", ".join(f"{count:,} {what}" for what, count in self.counts.items()) or "nothing yet"
-        log.info("%s: %s; %d calls, %.1f a second", self.doing, found, self.calls, self.calls / seconds)
+class _InvalidParameterError(Exception):
+    """A bad filter, or a bad or expired token: Cognito doesn't say which."""
 
 
 class GroupGoneError(Exception):
     """A group was deleted between its listing and that of its members."""
+
+
+class TokenDiedError(Exception):
+    """A list's token isn't taken any more: the list has to begin again."""
+
+
+class FilterRefusedError(Exception):
+    """The pool doesn't take this filter."""
 
 
 class UserPool:
@@ -118,6 +76,8 @@ class UserPool:
         self._client = client
         self._pool = user_pool_id
         self.progress = progress
+        self.requests_per_second = requests_per_second
+        self._stop = threading.Event()
         all_calls = Limiter(requests_per_second)
         group_calls = Limiter(min(requests_per_second, LIST_GROUPS_PER_SECOND))
 
@@ -125,10 +85,28 @@ class UserPool:
             if event_name.endswith(".ListGroups"):
                 group_calls.take()
             all_calls.take()
+            if self._stop.is_set():
+                raise StoppedError
             progress.call()
 
-        # "before-send" comes before each attempt, so botocore's own retries keep to the rate as well.
+        def slow_down(parsed_response: dict[str, Any] | None, **_: Any) -> None:
+            if parsed_response and parsed_response.get("Error", {}).get("Code") in THROTTLING:
+                progress.throttle()
+                if all_calls.throttled():
+                    log.info("Cognito throttles; going on with %.1f calls a second", all_calls.per_second)
+
+        # Both come with each attempt, so botocore's own retries keep to the rate and are seen as well.
         client.meta.events.register("before-send.cognito-identity-provider", wait)
+        client.meta.events.register("response-received.cognito-identity-provider", slow_down)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within the block every list ends at its next page, with StoppedError."""
+        self._stop.set()
+        try:
+            yield
+        finally:
+            self._stop.clear()
 
     def estimated_users(self) -> int | None:
         """DescribeUserPool's EstimatedNumberOfUsers, if it gives one."""
@@ -137,16 +115,22 @@ class UserPool:
         estimated = answer["UserPool"].get("EstimatedNumberOfUsers")
         return None if estimated is None else int(estimated)
 
-    def users(self) -> Iterator[list[dict[str, Any]]]:
-        """Pages of users, in Cognito's own shape; a page may be short or empty."""
-        yield from self._pages("ListUsers", "Users", "users")
+    def users(self, wanted: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        """Pages of users, in Cognito's own shape; a page may be short or empty. `wanted` is a filter of ListUsers.
+
+        Raises TokenDiedError where the list has to begin again, and FilterRefusedError.
+        """
+        yield from self._pages("ListUsers", "Users", "users", **({"Filter": wanted} if wanted else {}))
 
     def groups(self) -> Iterator[list[dict[str, Any]]]:
         """Pages of groups."""
         yield from self._pages("ListGroups", "Groups", "groups")
 
     def members(self, group_name: str) -> Iterator[list[dict[str, Any]]]:
-        """Pages of one group's users; raises GroupGoneError when the group was deleted meanwhile."""
+        """Pages of one group's users.
+
+        Raises GroupGoneError when the group was deleted meanwhile, TokenDiedError where the list has to begin again.
+        """
         yield from self._pages("ListUsersInGroup", "Users", "memberships", GroupName=group_name)
 
     def _pages(self, operation: str, key: str, counted: str, **parameters: str) -> Iterator[list[dict[str, Any]]]:
@@ -157,8 +141,17 @@ class UserPool:
         pages = iter(pages)
         tokens = set[int]()
         while True:
-            with self._errors(operation):
-                page = next(pages, None)
+            if self._stop.is_set():
+                raise StoppedError
+            try:
+                with self._errors(operation):
+                    page = next(pages, None)
+            except _InvalidParameterError:
+                if tokens:
+                    raise TokenDiedError from None
+                if "Filter" in parameters:
+                    raise FilterRefusedError from None
+                raise PermanentError(f"Cognito refused the parameters of {operation}; report this.") from None
             if page is None:
                 return
             token = page.get("PaginationToken") or page.get("NextToken")
@@ -206,9 +199,7 @@ class UserPool:
         if code in TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
             return TransientError(f"Cognito answered {code} to {operation}, also to the retries within the call.")
         if code == "InvalidParameterException":
-            return TransientError(
-                f"Cognito answered {code} to {operation}: its token may have expired. Retrying from the start."
-            )
+            return _InvalidParameterError()
         return PermanentError(
             f"Cognito refused {operation} on user pool {self._pool} ({code}). The Connection in aws_conn_id needs "
             f"cognito-idp:{operation} on this pool's ARN, and valid keys."
@@ -226,6 +217,6 @@ def connect(sync: Sync, doing: str) -> UserPool:
     connections.require(sync.aws_conn_id, "aws", "aws_conn_id")
     hook = AwsBaseHook(aws_conn_id=sync.aws_conn_id, client_type="cognito-idp", region_name=sync.region)
     # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as HTTP 400.
-    config = Config(retries={"mode": "standard", "total_max_attempts": 6}, max_pool_connections=WORKERS)
+    config = Config(retries={"mode": "standard", "total_max_attempts": 6}, max_pool_connections=AT_ONCE)
     client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
     return UserPool(client, sync.user_pool_id, sync.requests_per_second, Progress(doing))

@@ -1,8 +1,7 @@
 """Gather: the steps `extract_users` and `extract_groups` of a run. Each leaves a sealed folder in staging."""
 
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,11 +9,12 @@ import pandas as pd
 
 from include.directory_sync import cognito, proof, snapshot, staging
 from include.directory_sync.errors import PermanentError, without_values
-from include.directory_sync.frames import TEXT
+from include.directory_sync.frames import TEXT, is_among, pair_numbers
 from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database, session
-from include.directory_sync.joget.reading import read_memberships
+from include.directory_sync.joget.reading import read_expected_subs, read_memberships
 from include.directory_sync.joget.tables import inspect
+from include.directory_sync.listing import UserListing, from_its_start, side_by_side
 from include.directory_sync.run import Attempt, Run, resolve
 from include.directory_sync.settings import find_sync
 from include.directory_sync.snapshot import Manifest
@@ -23,6 +23,12 @@ log = logging.getLogger(__name__)
 
 SNAPSHOTS = "snapshots"
 """Signposts to complete listings, `<time>.users` and `<time>.groups`, for a backfill's other dates."""
+
+WHOLE = "whole"
+"""Signposts, by time, that listings in parts lacked members of groups."""
+
+WHOLE_FOR = timedelta(days=7)
+"""How long the pool is then listed in one chain."""
 
 SLACK = timedelta(seconds=60)
 """Airflow makes a backfill's runs one after the other: the first may list the pool before the last is made."""
@@ -48,24 +54,26 @@ def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any
             if run.replay_run_id:
                 return _reuse(folder, _listed_by(run, run.replay_run_id).inputs["extract_users"])
             if attempt.backfill_since is None:
-                return _list_users(run, folder, pool)
+                return _list_users(run, folder, pool, database)
             with ledger.reading_turn(database, run):
                 known = _users_since(run, attempt)
-                return _reuse(folder, known) if known else _list_users(run, folder, pool)
+                return _reuse(folder, known) if known else _list_users(run, folder, pool, database)
 
 
-def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool) -> Manifest:
+def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool, database: Database) -> Manifest:
     snapshot_at = datetime.now(UTC)
     estimated = pool.estimated_users()
     with folder.rows("users.parquet", snapshot.users_schema(run.attributes)) as users:
-        for page in pool.users():
-            users.write([snapshot.user_row(user, run.attributes) for user in page])
+        listing = UserListing(
+            pool, lambda page: users.write([snapshot.user_row(user, run.attributes) for user in page])
+        )
+        may_part = not _parts_lacked_somebody(run)
+        listing.list_all(run.sync.proof, estimated, lambda: read_expected_subs(database, run), may_part=may_part)
     pool.progress.say()
-    doubts = proof.doubts_about_users(
-        run.sync.proof, staging.read_column(folder.url, "users.parquet", "sub"), estimated
-    )
+    subs = listing.subs
+    doubts = proof.doubts_about_users(run.sync.proof, subs, estimated)
     _warn(doubts)
-    counts = {"users": users.rows, "estimated_users": estimated or 0, "calls": pool.progress.calls}
+    counts = {"users": len(subs), "estimated_users": estimated or 0, "in_parts": int(listing.in_parts), **_calls(pool)}
     manifest = folder.seal(snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts)
     if manifest.complete:
         staging.note(run, SNAPSHOTS, f"{staging.moment(snapshot_at)}.users", manifest.url)
@@ -98,34 +106,48 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
 def _list_groups(
     run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, database: Database
 ) -> Manifest:
-    listed = {group["GroupName"]: snapshot.group_row(group) for page in pool.groups() for group in page}
+    found = from_its_start(lambda: [group for page in pool.groups() for group in page])
+    listed = {group["GroupName"]: snapshot.group_row(group) for group in found}
+    known = read_memberships(database, inspect(database, run.sync.organization), run)
+    sizes = known["group_name"].value_counts()
+    inside = [name for name in listed if run.sync.scope.has_group(name, run.sync.user_pool_id)]
+
+    def list_members(group_name: str) -> None:
+        for page in pool.members(group_name):
+            memberships.write([snapshot.member_row(group_name, user) for user in page])
+
+    def list_group(group_name: str) -> None:
+        try:
+            from_its_start(lambda: list_members(group_name))
+        except cognito.GroupGoneError:
+            listed.pop(group_name, None)
+
     with folder.rows("memberships.parquet", snapshot.MEMBERSHIPS) as memberships:
-
-        def list_members(group_name: str) -> None:
-            try:
-                for page in pool.members(group_name):
-                    memberships.write([snapshot.member_row(group_name, user) for user in page])
-            except cognito.GroupGoneError:
-                listed.pop(group_name, None)
-
-        inside = [name for name in listed if run.sync.scope.has_group(name, run.sync.user_pool_id)]
-        _in_parallel(list_members, inside)
+        # The largest first: a group's pages come one after the other, and the last group's would be waited for alone.
+        side_by_side(pool, list_group, sorted(inside, key=lambda name: -sizes.get(name, 0)))
+    again = _lacking(known, folder, [name for name in inside if name in listed])
     with folder.rows("memberships_again.parquet", snapshot.MEMBERSHIPS) as memberships:
-        known = read_memberships(database, inspect(database, run.sync.organization), run)
-        again = _lacking(known, folder, [name for name in inside if name in listed])
         log.info("asking %d group(s) again that lack somebody who is in them in Joget", len(again))
-        _in_parallel(list_members, again)
+        side_by_side(pool, list_group, again)
     for name in again:
         if name in listed:
             listed[name]["listed_twice"] = True
     pool.progress.say()
     with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
         groups.write(list(listed.values()))
+    return _seal_groups(run, folder, pool, users, groups=groups.rows)
+
+
+def _seal_groups(run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, *, groups: int) -> Manifest:
+    """Hold the members against the listing of users, and say what is doubtful."""
     subs = staging.read_column(staging.source(users).url, "users.parquet", "sub")
     members = staging.read_column(folder.url, "memberships.parquet", "sub")
     doubts = proof.doubts_about_members(run.sync.proof, members, subs)
     _warn(doubts)
-    counts = {"groups": groups.rows, "memberships": len(members), "calls": pool.progress.calls}
+    if doubts and staging.source(users).counts.get("in_parts"):
+        log.warning("the parts may lack them: for %d days the pool is listed in one chain of pages", WHOLE_FOR.days)
+        staging.note(run, WHOLE, staging.moment(datetime.now(UTC)), folder.url)
+    counts = {"groups": groups, "memberships": len(members), **_calls(pool)}
     manifest = folder.seal(
         snapshot_at=users.snapshot_at,
         counts=counts,
@@ -143,21 +165,22 @@ def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> l
     subs = staging.read_column(folder.url, "memberships.parquet", "sub")
     groups = staging.read_column(folder.url, "memberships.parquet", "group_name")
     found = pd.DataFrame({"sub": pd.Series(subs, dtype=TEXT), "group_name": pd.Series(groups, dtype=TEXT)})
-    missing = known.merge(found.drop_duplicates(), how="left", indicator=True)
-    missing = missing[(missing["_merge"] == "left_only") & missing["group_name"].isin(names)]
-    return sorted(missing["group_name"].unique())
+    of = ("sub", "group_name")
+    here, listed = (
+        pair_numbers(pairs, of, known["sub"].drop_duplicates(), pd.Series(names, dtype=TEXT))
+        for pairs in (known, found)
+    )
+    return sorted(known.loc[(here >= 0) & ~is_among(here, listed), "group_name"].unique())
 
 
-def _in_parallel(work: Callable[[str], None], names: list[str]) -> None:
-    """Run the work for every name; the first failure cancels what hasn't begun and is raised."""
-    with ThreadPoolExecutor(cognito.WORKERS, thread_name_prefix="groups") as pool:
-        futures = [pool.submit(work, name) for name in names]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _parts_lacked_somebody(run: Run) -> bool:
+    """Whether members of groups showed, not long ago, that a listing in parts wasn't whole."""
+    since = staging.moment(datetime.now(UTC) - WHOLE_FOR)
+    return any(name >= since for name in staging.noted(run, WHOLE))
+
+
+def _calls(pool: cognito.UserPool) -> dict[str, int]:
+    return {"calls": pool.progress.calls, "throttled_calls": pool.progress.throttled}
 
 
 def _with_previous_rules(database: Database, run: Run) -> Run:
@@ -199,7 +222,7 @@ def _reuse(folder: staging.Folder, url: str, users_url: str | None = None) -> Ma
     log.info("using the listing of run %s, taken at %s", found.run_id, found.snapshot_at.isoformat())
     return folder.seal(
         snapshot_at=found.snapshot_at,
-        counts={**found.counts, "calls": 0},
+        counts={**found.counts, "calls": 0, "throttled_calls": 0},
         complete=found.complete,
         incomplete_reasons=found.incomplete_reasons,
         inputs={"extract_users": users_url} if users_url else {},

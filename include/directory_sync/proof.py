@@ -19,12 +19,17 @@ def doubts_about_users(proof: Proof, subs: pa.Array, estimated: int | None) -> t
         doubts.append(f"{found - distinct} of {found} listed users came twice")
     if estimated is None:
         doubts.append("Cognito gave no estimate of the pool's users to compare with")
-    elif abs(found - estimated) > estimated * proof.count_tolerance_percent / 100:
+    elif not fits_estimate(proof, found, estimated):
         doubts.append(
             f"{found} users were listed, and Cognito estimates {estimated}: more than "
             f"{proof.count_tolerance_percent:g} % apart (proof.count_tolerance_percent)"
         )
     return tuple(doubts)
+
+
+def fits_estimate(proof: Proof, found: int, estimated: int) -> bool:
+    """Whether so many listed users may be all of them."""
+    return abs(found - estimated) <= estimated * proof.count_tolerance_percent / 100
 
 
 def doubts_about_members(proof: Proof, members: pa.Array, subs: pa.Array) -> tuple[str, ...]:

@@ -64,10 +64,12 @@ def group_row(group: dict[str, Any]) -> dict[str, Any]:
 
 def member_row(group_name: str, user: dict[str, Any]) -> dict[str, Any]:
     """One user as ListUsersInGroup gives it, as a row of memberships.parquet."""
-    return {
-        "group_name": group_name,
-        "sub": next((pair.get("Value") for pair in user.get("Attributes") or () if pair["Name"] == "sub"), None),
-    }
+    return {"group_name": group_name, "sub": sub_of(user)}
+
+
+def sub_of(user: dict[str, Any]) -> str | None:
+    """A listed user's sub."""
+    return next((pair.get("Value") for pair in user.get("Attributes") or () if pair["Name"] == "sub"), None)
 
 
 class StagedFile(BaseModel):

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from include.directory_sync import connections
 from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
-from include.directory_sync.frames import from_table
+from include.directory_sync.frames import arrow, from_table
 from include.directory_sync.run import Run, folder_name
 from include.directory_sync.snapshot import Manifest, StagedFile
 
@@ -98,6 +98,21 @@ class Folder:
         with _store_errors(self.url), _create(f"{self.url}/{name}") as file:
             pq.write_table(table, file, compression="zstd", row_group_size=ROWS_IN_A_PART)
         self._files[name] = StagedFile(rows=len(frame), sha256=file.sha256)
+
+    def frames(self, name: str, schema: pa.Schema, frames: Iterable[pd.DataFrame]) -> None:
+        """Write frames one after the other as one Parquet file; columns that a frame lacks are null."""
+        rows = 0
+        with (
+            _store_errors(self.url),
+            _create(f"{self.url}/{name}") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
+            for frame in frames:
+                rows += len(frame)
+                for start in range(0, len(frame), ROWS_IN_A_PART):
+                    part = frame.iloc[start : start + ROWS_IN_A_PART]
+                    writer.write_table(pa.Table.from_pandas(arrow(part, schema), schema=schema, preserve_index=False))
+        self._files[name] = StagedFile(rows=rows, sha256=file.sha256)
 
     def json(self, name: str, content: Any) -> None:
         """Write a value as JSON."""

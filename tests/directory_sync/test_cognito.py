@@ -9,8 +9,9 @@ import pytest
 
 from demo.aws import REGION, Aws
 from include.directory_sync import cognito
-from include.directory_sync.cognito import Limiter, Progress, UserPool
+from include.directory_sync.cognito import UserPool
 from include.directory_sync.errors import TransientError
+from include.directory_sync.pace import Limiter, Progress
 from include.directory_sync.settings import Sync
 from tests.directory_sync.test_settings import sync
 from tests.stand_in import POOL_ID, Faults, Pool, stand_in, sub_of, user

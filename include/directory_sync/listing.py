@@ -1,0 +1,162 @@
+"""Listing all of a pool: users in one chain of pages or in parts side by side, and the members of many groups."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.directory_sync import cognito
+from include.directory_sync.cognito import PAGE, UserPool
+from include.directory_sync.errors import TransientError
+from include.directory_sync.proof import fits_estimate
+from include.directory_sync.settings import Proof
+from include.directory_sync.snapshot import sub_of
+
+log = logging.getLogger(__name__)
+
+IN_PARTS_FROM = 3_000
+"""Users that a pool has at least when it is listed in parts: below, one chain takes seconds and fewer calls."""
+
+PARTS = "0123456789abcdef"
+"""First digits of a sub. One digit, since the second is the same for all recent subs of a Region."""
+
+TOKENS_LIVE = 3_000
+"""Seconds that a chain of pages may take: a token dies after an hour, and whether a chain does isn't known."""
+
+BEGINNINGS = 4
+"""How often one list is begun before the task gives up and is retried later."""
+
+ASKED_FOR = 60
+"""Absent users who are asked for one by one, at most: of more, a sample."""
+
+PARTS_FIT = 1.0
+"""Percent of the estimate that the parts' sum may be off, where `proof.count_tolerance_percent` allows more: one chain
+may be believed further than a filter."""
+
+SAFE_IN_A_FILTER = re.compile(r"[\w-]+")
+
+Users = list[dict[str, Any]]
+Name = TypeVar("Name")
+Result = TypeVar("Result")
+
+
+class PartsError(Exception):
+    """The parts can't be trusted to make up the whole, and why."""
+
+
+class UserListing:
+    """One listing of all users. `write` takes each page; `subs` is what the listing rests on."""
+
+    def __init__(self, pool: UserPool, write: Callable[[Users], None]) -> None:
+        self._pool = pool
+        self._write = write
+        self._chains: list[pa.Array] = []
+        self.in_parts = False
+        """Whether the parts are what the listing rests on."""
+
+    @property
+    def subs(self) -> pa.ChunkedArray:
+        """The sub of each user of the chains that ended, null where he has none.
+
+        What a chain brought that had to begin again isn't among them, though it was written: presence is evidence.
+        """
+        return pa.chunked_array(self._chains, pa.string())
+
+    def list_all(
+        self, proof: Proof, estimated: int | None, known: Callable[[], pa.Array], *, may_part: bool = True
+    ) -> None:
+        """List everybody, in parts where that may be, is worth it, and they add up.
+
+        `estimated` is DescribeUserPool's; `known` gives the subs of those whose absence would count.
+        """
+        if may_part and estimated is not None and estimated >= IN_PARTS_FROM:
+            try:
+                self._list_parts(parts_at_once(estimated, self._pool.requests_per_second))
+                self._require_sum(proof, estimated, known())
+            except cognito.FilterRefusedError:
+                log.warning("listing everybody in one chain of pages, since the pool doesn't take a filter by sub")
+            except PartsError as why:
+                log.warning("listing everybody in one chain of pages, since %s", why)
+            else:
+                return
+        self.in_parts = False
+        self._chains = [self._chain(None)]
+
+    def _list_parts(self, at_once: int) -> None:
+        log.info("listing in %d parts by the first digit of sub, %d at once", len(PARTS), at_once)
+        self._chains = side_by_side(self._pool, self._chain, PARTS, at_once)
+        self.in_parts = True
+
+    def _require_sum(self, proof: Proof, estimated: int, known: pa.Array) -> None:
+        closely = proof.model_copy(update={"count_tolerance_percent": min(PARTS_FIT, proof.count_tolerance_percent)})
+        if not fits_estimate(closely, len(self.subs), estimated):
+            raise PartsError(f"the parts have {len(self.subs)} users, and Cognito estimates {estimated}")
+        absent = known.filter(pc.invert(pc.is_in(known, value_set=self.subs)))
+        asked = absent.to_pylist()[:: len(absent) // ASKED_FOR + 1]
+        if asked:
+            log.info("asking for %d of %d users whom Joget knows and no part has", len(asked), len(absent))
+        if any(self._is_listed(sub) for sub in asked):
+            raise PartsError("the parts lack users who are in the pool")
+
+    def _is_listed(self, sub: str) -> bool:
+        if not SAFE_IN_A_FILTER.fullmatch(sub):
+            raise PartsError("the parts lack a user whose sub can't be asked for")
+        found = from_its_start(lambda: [user for page in self._pool.users(f'sub = "{sub}"') for user in page])
+        self._write(found)
+        return bool(found)
+
+    def _chain(self, first_digit: str | None) -> pa.Array:
+        """One list from its first page to its last; gives the subs."""
+        return from_its_start(lambda: self._pages(first_digit))
+
+    def _pages(self, first_digit: str | None) -> pa.Array:
+        pages = []
+        for page in self._pool.users(f'sub ^= "{first_digit}"' if first_digit else None):
+            subs = [sub_of(user) for user in page]
+            if first_digit and not all(sub and sub.lower().startswith(first_digit) for sub in subs):
+                raise PartsError("a part has users who don't belong to it")
+            self._write(page)
+            pages.append(pa.array(subs, pa.string()))
+        return pa.concat_arrays(pages) if pages else pa.array([], pa.string())
+
+
+def parts_at_once(estimated: int, requests_per_second: float) -> int:
+    """How many parts go side by side so that none takes longer than a token lives; a power of two, so that all end
+    together.
+    """
+    seconds = estimated / PAGE / requests_per_second
+    at_once = len(PARTS)
+    while at_once > 1 and seconds * at_once / len(PARTS) > TOKENS_LIVE:
+        at_once //= 2
+    return at_once
+
+
+def from_its_start(listing: Callable[[], Result]) -> Result:
+    """Run a listing, again from its start when its token died."""
+    for beginning in range(1, BEGINNINGS + 1):
+        try:
+            return listing()
+        except cognito.TokenDiedError:
+            log.info("a token died in beginning %d of %d of a list", beginning, BEGINNINGS)
+    raise TransientError(f"Cognito's tokens died in {BEGINNINGS} beginnings of one list. Retrying later.")
+
+
+def side_by_side(
+    pool: UserPool, work: Callable[[Name], Result], names: Iterable[Name], at_once: int = cognito.AT_ONCE
+) -> list[Result]:
+    """The results of lists of the pool, in the names' order; the first failure stops the others and is raised."""
+    with ThreadPoolExecutor(at_once, thread_name_prefix="listing") as threads:
+        futures = [threads.submit(work, name) for name in names]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException:
+            with pool.stopped():
+                threads.shutdown(cancel_futures=True)
+            raise
+    return [future.result() for future in futures]

@@ -1,0 +1,228 @@
+"""Listing a large pool in parts: they add up to the whole, or one chain of pages is the listing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.directory_sync import listing
+from include.directory_sync.listing import parts_at_once
+from include.directory_sync.pace import Limiter
+from tests.company import Company, counts
+from tests.conftest import JogetDatabase, new_company
+from tests.stand_in import Bucket, Faults, user
+
+PEOPLE = [user(f"user{number}@example.org") for number in range(300)]
+PART = 'sub ^= "{}"'
+
+
+@pytest.fixture
+def company(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
+    """A company whose pool is large enough for parts."""
+    monkeypatch.setattr(listing, "IN_PARTS_FROM", 100)
+    company.pool.users = list(PEOPLE)
+    company.pool.members = {"Everyone": list(PEOPLE), "Few": PEOPLE[:7]}
+    return company
+
+
+def asked_in_one_chain(company: Company) -> bool:
+    return company.cognito.filters[""] > 0
+
+
+def assert_whole(report: dict[str, Any]) -> None:
+    assert report["complete"]
+    assert report["users"]["read"] == len(PEOPLE)
+    assert (report["memberships"]["read"], report["quarantine"]) == (len(PEOPLE) + 7, [])
+
+
+def test_a_large_pool_is_listed_in_sixteen_parts(company: Company) -> None:
+    assert_whole(company.run())
+    assert sorted(company.cognito.filters) == [PART.format(digit) for digit in "0123456789abcdef"]
+
+
+def test_a_small_pool_is_listed_in_one_chain_and_pays_no_call_more(company: Company) -> None:
+    company.pool.users, company.pool.members = PEOPLE[:99], {}
+    company.run()
+    assert dict(company.cognito.filters) == {"": 1}
+    assert company.cognito.calls["ListUsers"] == 2
+
+
+@pytest.mark.parametrize("estimate", ["absent", "250"])
+def test_without_an_estimate_that_fits_one_chain_is_the_listing(company: Company, estimate: str) -> None:
+    company.faults.estimate = estimate
+    report = company.run()
+    assert asked_in_one_chain(company)
+    assert report["users"]["read"] == len(PEOPLE)
+    assert not report["complete"], "and the estimate still doesn't fit"
+
+
+@pytest.mark.parametrize("fault", ["refused", "ignored"])
+def test_where_the_filter_does_not_work_one_chain_is_the_listing(
+    company: Company, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    company.faults.filter = fault
+    assert_whole(company.run())
+    assert asked_in_one_chain(company)
+    assert "in one chain of pages, since" in caplog.text
+
+
+def test_parts_that_lack_more_than_the_tolerance_are_not_believed(company: Company) -> None:
+    company.faults.parts_lack = dict.fromkeys("0123456789abcdef", 2)
+    assert_whole(company.run())
+    assert asked_in_one_chain(company)
+
+
+def test_parts_that_lack_one_user_whom_joget_knows_are_not_believed(company: Company) -> None:
+    company.run()
+    company.cognito.filters.clear()
+    company.faults.parts_lack = {"a": 1}
+    assert_whole(company.run())
+    assert asked_in_one_chain(company)
+
+
+def test_who_is_really_gone_is_asked_for_by_name_and_is_missing(company: Company) -> None:
+    company.configure(policies={"missing_runs": 1})
+    company.run()
+    company.cognito.filters.clear()
+    gone = company.pool.users.pop()
+    for members in company.pool.members.values():
+        members[:] = [member for member in members if member is not gone]
+    report = company.run()
+    assert (report["users"]["missing"], report["users"]["deactivated"]) == (1, 1)
+    assert company.cognito.filters[f'sub = "{gone["Username"]}"'] == 1
+    company.cognito.filters.clear()
+    company.run()
+    assert len(company.cognito.filters) == 16, "who is missing for long isn't asked for in every run"
+
+
+def test_of_many_who_are_gone_a_sample_is_asked_for(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "ASKED_FOR", 3)
+    company.run()
+    company.cognito.filters.clear()
+    company.pool.users = PEOPLE[10:]
+    company.pool.members = {}
+    report = company.run()
+    assert counts(report)["missing"] == 10
+    assert not asked_in_one_chain(company)
+    assert len(company.cognito.filters) in range(16 + 1, 16 + 4)
+
+
+def test_where_one_user_cannot_be_asked_for_one_chain_is_the_listing(company: Company) -> None:
+    company.run()
+    company.pool.users = PEOPLE[1:]
+    company.faults.filter = "prefix"
+    assert counts(company.run())["missing"] == 1
+    assert asked_in_one_chain(company)
+
+
+def test_parts_must_fit_the_estimate_closely(company: Company) -> None:
+    company.faults.parts_lack = {"a": 4}
+    assert_whole(company.run())
+    assert asked_in_one_chain(company)
+
+
+def test_where_groups_have_members_whom_the_parts_lacked_the_next_runs_list_in_one_chain(company: Company) -> None:
+    company.configure(proof={"newcomers": 1})
+    company.faults.parts_lack = {"a": 2}
+    report = company.run()
+    assert (report["complete"], report["users"]["read"]) == (False, len(PEOPLE) - 2)
+    assert not asked_in_one_chain(company)
+    assert_whole(company.run())
+    assert asked_in_one_chain(company)
+
+
+@pytest.mark.parametrize("nth", [3, 11])
+def test_a_part_whose_token_died_begins_again_and_nobody_is_lacking(company: Company, nth: int) -> None:
+    company.faults.pages = ()
+    company.cognito._lengths = iter([5] * 10_000)
+    company.faults.dying_token = nth
+    assert_whole(company.run())
+    assert not asked_in_one_chain(company)
+    assert sum(company.cognito.filters.values()) + company.cognito.listings.total() == 16 + 2 + 1
+
+
+def test_users_without_a_hexadecimal_sub_are_in_no_part_and_found_all_the_same(company: Company) -> None:
+    company.pool.users += [user(f"odd{number}@example.org", sub=f"zz-{number}") for number in range(20)]
+    report = company.run()
+    assert asked_in_one_chain(company)
+    assert report["users"]["read"] == len(PEOPLE) + 20
+
+
+def test_a_failure_in_one_part_stops_the_others(company: Company) -> None:
+    company.faults.filter = "ignored"
+    company.cognito._lengths = iter([1] * 100_000)
+    company.run()
+    assert company.cognito.calls["ListUsers"] < len(PEOPLE) + 100, "not sixteen listings of everybody"
+
+
+@pytest.mark.parametrize(
+    ("estimated", "rate", "at_once"), [(100_000, 30, 16), (1_000_000, 15, 16), (4_000_000, 15, 8), (40_000_000, 1, 1)]
+)
+def test_no_part_takes_longer_than_a_token_lives(estimated: int, rate: float, at_once: int) -> None:
+    assert parts_at_once(estimated, rate) == at_once
+
+
+class Clock:
+    """Time that passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def calls_in(limiter: Limiter, clock: Clock, seconds: float) -> int:
+    until, made = clock.now + seconds, 0
+    while clock.now < until:
+        limiter.take()
+        made += 1
+    return made
+
+
+def test_the_limiter_keeps_its_rate_exactly(clock: Clock) -> None:
+    assert calls_in(Limiter(30, clock, clock.sleep), clock, 10) in range(300, 306)
+
+
+def test_a_throttled_limiter_slows_down_and_recovers(clock: Clock) -> None:
+    limiter = Limiter(30, clock, clock.sleep)
+    assert limiter.throttled()
+    assert limiter.per_second == pytest.approx(24)
+    assert not limiter.throttled(), "what was under way with it is no news"
+    calls_in(limiter, clock, 2)
+    assert 28 < limiter.per_second < 30
+    calls_in(limiter, clock, 10)
+    assert limiter.per_second == 30
+
+
+def test_where_others_use_half_of_the_quota_the_rest_is_used_and_hardly_a_call_is_throttled(clock: Clock) -> None:
+    limiter, served, throttled = Limiter(30, clock, clock.sleep), 0, 0
+    bucket = Bucket(15, clock)
+    while clock.now < 1120:
+        limiter.take()
+        if bucket.take():
+            served += 1
+        else:
+            throttled += 1
+            limiter.throttled()
+    assert served > 0.85 * 120 * 15
+    assert throttled < 0.05 * served
+
+
+def test_a_pool_whose_quota_others_use_is_still_listed_whole(
+    joget: JogetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "IN_PARTS_FROM", 100)
+    with new_company(joget, tmp_path, monkeypatch, Faults(quotas={"UserList": 10}, pages=[7])) as company:
+        company.configure(requests_per_second=60)
+        company.pool.users, company.pool.members = list(PEOPLE), {"Everyone": list(PEOPLE), "Few": PEOPLE[:7]}
+        assert_whole(company.run())
+        assert company.cognito.throttled > 0
