@@ -53,8 +53,11 @@ class MariaDB:
 
 
 @contextmanager
-def mariadb(folder: Path) -> Iterator[MariaDB]:
-    """A server with its data in the folder, for the length of a block; raises StartError where there is none."""
+def mariadb(folder: Path, *options: str) -> Iterator[MariaDB]:
+    """A server with its data in the folder, for the length of a block; raises StartError where there is none.
+
+    `options` come after our own.
+    """
     program = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/libexec")
     if program is None:
         raise StartError("mariadbd isn't installed. Run make setup, or install the package mariadb-server-core.")
@@ -65,7 +68,7 @@ def mariadb(folder: Path) -> Iterator[MariaDB]:
     if os.geteuid() == 0:
         common.append("--user=root")
     _install(common, data, folder / "install.log")
-    options = [
+    own = [
         f"--port={port}",
         "--bind-address=127.0.0.1",
         f"--socket={folder / 's'}",
@@ -76,7 +79,7 @@ def mariadb(folder: Path) -> Iterator[MariaDB]:
         "--innodb-buffer-pool-size=256M",
     ]
     running = MariaDB(port)
-    with server("MariaDB", [*common, *options], log=folder / "mariadb.log", ready=lambda: _answers(running)):
+    with server("MariaDB", [*common, *own, *options], log=folder / "mariadb.log", ready=lambda: _answers(running)):
         yield running
 
 

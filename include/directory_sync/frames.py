@@ -1,12 +1,20 @@
 """Frames in Arrow types: what pandas loses between two steps is put back here."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+if "jemalloc" in pa.supported_memory_backends():
+    pa.set_memory_pool(pa.jemalloc_memory_pool())  # gives back what large frames no longer need; the default keeps it
+
 TEXT = pd.ArrowDtype(pa.string())
+
+NUMBER = pd.ArrowDtype(pa.int64())
+FLAG = pd.ArrowDtype(pa.bool_())
 
 BEYOND_BMP = r"[^\x{0000}-\x{FFFF}]"
 """Characters that utf8mb3 doesn't hold."""
@@ -34,10 +42,61 @@ def from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
 
 
 def look_up(values: "pd.Series[Any]", table: pd.DataFrame, key: str, result: str) -> "pd.Series[Any]":
-    """For each value the table's result at that key, or null: like Series.map, which forgets the type."""
-    known = table[[key, result]].dropna(subset=[key]).drop_duplicates(key)
-    found = values.rename("value").to_frame().merge(known, left_on="value", right_on=key, how="left")
-    return found[result].set_axis(values.index)
+    """For each text the table's result in its first row with that key, or null; Series.map forgets the type."""
+    return taken(table[result], places(values, table[key]), values.index)
+
+
+def taken(values: "pd.Series[Any]", at: "np.ndarray[Any, Any]", index: pd.Index | None = None) -> "pd.Series[Any]":
+    """The values at those places, null at -1."""
+    found = pa.array(values).take(pa.array(at, mask=at < 0))
+    return pd.Series(found, index=index, dtype=pd.ArrowDtype(found.type))
+
+
+def rows_at(frame: pd.DataFrame, at: "np.ndarray[Any, Any]", index: pd.Index) -> pd.DataFrame:
+    """The rows at those places, nulls at -1."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return from_table(table.take(pa.array(at, mask=at < 0))).set_axis(index)
+
+
+def places(values: "pd.Series[str]", known: "pd.Series[str]") -> "np.ndarray[Any, Any]":
+    """Where each value is first among the known ones, -1 where it isn't or is null."""
+    found = pc.index_in(pa.array(values, pa.string()), value_set=pa.array(known, pa.string()), skip_nulls=True)
+    if isinstance(found, pa.ChunkedArray):
+        found = found.combine_chunks()
+    at: np.ndarray[Any, Any] = found.fill_null(-1).to_numpy(zero_copy_only=False)
+    return at
+
+
+def pair_numbers(
+    pairs: pd.DataFrame, columns: Sequence[str], firsts: "pd.Series[str]", seconds: "pd.Series[str]"
+) -> "np.ndarray[Any, Any]":
+    """A number for each pair of texts, the place of the first times len(seconds) plus that of the second; -1 where one
+    isn't known. Numbers are compared and sorted faster than texts by far.
+    """
+    first, second = places(pairs[columns[0]], firsts), places(pairs[columns[1]], seconds)
+    return np.where((first >= 0) & (second >= 0), first.astype("int64") * len(seconds) + second, -1)
+
+
+def is_among(numbers: "np.ndarray[Any, Any]", others: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Whether each number is one of the others: by hashing, where numpy sorts."""
+    found: np.ndarray[Any, Any] = pc.is_in(pa.array(numbers), value_set=pa.array(others)).to_numpy(zero_copy_only=False)
+    return found
+
+
+def sort_texts(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """A table in the order of text columns, nulls last."""
+    ranks = [_ranks(table.column(name)) for name in reversed(keys)]
+    return table.take(pa.array(np.lexsort(ranks)))
+
+
+def _ranks(column: pa.ChunkedArray) -> "np.ndarray[Any, Any]":
+    """For each text its place among the sorted distinct ones: numbers are sorted faster by far."""
+    coded = pa.chunked_array(column.chunks, column.type).combine_chunks().dictionary_encode()
+    order = pc.sort_indices(coded.dictionary).to_numpy()
+    ranks = np.empty(len(order) + 1, dtype="int64")
+    ranks[order] = np.arange(len(order))
+    ranks[-1] = len(order)
+    return cast("np.ndarray[Any, Any]", ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
 
 
 def matches(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]":

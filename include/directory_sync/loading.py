@@ -17,6 +17,7 @@ from include.directory_sync.joget.tables import Tables
 from include.directory_sync.joget.writing import Apply
 from include.directory_sync.mapping import Desired
 from include.directory_sync.plan import Current, Plan, nothing
+from include.directory_sync.plan.changes import CHANGES, ENTITIES, by_entity
 from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.run import Run
 
@@ -87,7 +88,8 @@ class Loading:
         if proposal.kind in ("full", "subset") and current.is_newer_than(proposal.snapshot_at):
             self._publish(nothing())
             return nothing(), "superseded"
-        plan = proposal.make(current)
+        plan, revision = proposal.make(current), current.revision
+        del current  # what was read of a million users isn't needed beside what is written
         row = runs.RunRow(
             proposal.key,
             proposal.run,
@@ -97,12 +99,14 @@ class Loading:
             proposal.transformed_url,
             proposal.kind,
         )
-
-        def publish() -> None:
-            proposal.note(self.database, plan)
-            self._publish(plan)
-
-        Apply(self.database, self.tables, row, current.revision, publish=publish).run()
+        Apply(
+            self.database,
+            self.tables,
+            row,
+            revision,
+            publish=lambda: self._publish(plan),
+            note=lambda: proposal.note(self.database, plan),
+        ).run()
         self._leave_signpost(proposal, self.folder.url)
         return plan, _outcome(plan)
 
@@ -117,7 +121,7 @@ class Loading:
         )
 
     def _publish(self, plan: Plan) -> None:
-        self.folder.frame("plan.parquet", plan.changes)
+        self.folder.frames("plan.parquet", CHANGES, (plan.part(entity) for entity in ENTITIES))
         self.folder.frame("directory.parquet", plan.directory)
 
     def _finish(self, proposal: Proposal, committed: runs.CommittedRun) -> tuple[Plan, str]:
@@ -151,7 +155,7 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
         for name in ("plan", "directory")
     )
     counted = committed.counted
-    plan = Plan(changes, directory, counted.memberships, counted.excesses, counted.settings_change)
+    plan = Plan(by_entity(changes), directory, counted.memberships, counted.excesses, counted.settings_change)
     if plan.sha256 != committed.plan_sha256:
         raise PermanentError(
             f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what was applied; look "

@@ -9,11 +9,22 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.directory_sync.frames import arrow, from_rows, matches, no_text, yes
+from include.directory_sync.frames import (
+    arrow,
+    from_rows,
+    from_table,
+    matches,
+    no_text,
+    pair_numbers,
+    sort_texts,
+    taken,
+    yes,
+)
 from include.directory_sync.settings import Mapping, Scope
 
 LOGIN_LENGTH = 100
@@ -115,16 +126,19 @@ def transform(
     """Map a snapshot (frames of `snapshot`) to the desired directory; the order of rows doesn't matter."""
     users = _users(users, mapping, scope)
     groups = _groups(groups, scope, user_pool_id)
-    listed = memberships.dropna().drop_duplicates()
-    listed = listed[listed["sub"].isin(users["sub"]) & listed["group_name"].isin(groups["group_name"])]
-    listed = listed[["sub", "group_name"]].sort_values(["sub", "group_name"], ignore_index=True)
-    return Desired(users, groups, arrow(listed, MEMBERSHIPS))
+    return Desired(users, groups, _memberships(memberships, users, groups))
+
+
+def _memberships(listed: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """Between listed users and groups, each once, in order."""
+    each = np.unique(pair_numbers(listed, ("sub", "group_name"), users["sub"], groups["group_name"]))
+    of_user, of_group = np.divmod(each[each >= 0], max(len(groups), 1))
+    known = {"sub": taken(users["sub"], of_user), "group_name": taken(groups["group_name"], of_group)}
+    return arrow(pd.DataFrame(known), MEMBERSHIPS)
 
 
 def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFrame:
-    known = snapshot[snapshot["sub"].notna()].sort_values(["sub", "modified_at"], kind="stable", na_position="first")
-    without_sub = snapshot[snapshot["sub"].isna()]
-    raw = pd.concat([known.drop_duplicates("sub", keep="last"), without_sub], ignore_index=True)
+    raw = _once_each(snapshot)
     login = _login(raw, mapping.username)
     users = pd.DataFrame({"sub": raw["sub"], "username": login})
     for column, setting in MAPPED.items():
@@ -139,6 +153,16 @@ def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFra
     users.loc[out, "reason"] = "status " + raw.loc[out, "status"] + " isn't in scope"
     users.loc[users["reason"].notna() & ~out, "verdict"] = "quarantined"
     return arrow(users, USERS)
+
+
+def _once_each(snapshot: pd.DataFrame) -> pd.DataFrame:
+    """Each sub's newest row, in the order of subs; whoever has no sub comes last, as often as he is listed."""
+    first = snapshot
+    if snapshot["sub"].dropna().duplicated().any():
+        known = snapshot[snapshot["sub"].notna()].sort_values("modified_at", kind="stable", na_position="first")
+        known = known.drop_duplicates("sub", keep="last")
+        first = pd.concat([known, snapshot[snapshot["sub"].isna()]], ignore_index=True)
+    return from_table(sort_texts(pa.Table.from_pandas(first, preserve_index=False), ["sub"]))
 
 
 def _login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":

@@ -15,7 +15,7 @@ from include.directory_sync.joget.database import Database, session
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.approval import approved_part
-from include.directory_sync.plan.changes import Excess, held_hash, row_hashes
+from include.directory_sync.plan.changes import Excess, by_entity, held_hash, row_hashes
 from include.directory_sync.report import ReviewAnswer, holds_of, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
@@ -249,7 +249,7 @@ def _published_plan(loaded: Manifest) -> Plan:
     limits = [hold for hold in report["holds"] if hold["limit"] is not None]
     excesses = {hold["cause"]: Excess(hold["limit"], hold["figure"]) for hold in limits}
     changes, directory = (staging.read_frame(loaded, name) for name in ("plan.parquet", "directory.parquet"))
-    return Plan(changes, directory, report["memberships"], excesses)
+    return Plan(by_entity(changes), directory, report["memberships"], excesses)
 
 
 def _asked_plan(review: reviews.Review) -> Plan:

@@ -212,6 +212,21 @@ def test_the_first_run_after_a_change_of_settings_says_what_the_change_alone_doe
     assert company.run()["settings_change"] is None
 
 
+def test_who_is_no_longer_excluded_is_what_the_change_adds(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.configure(scope={"exclude_users": [ANA.upper()]})
+    company.run()
+    company.pool.users = [user(ANA, given_name="Ana")]
+    company.run()
+    company.configure(scope={"exclude_users": []})
+    assert company.run()["settings_change"] == {
+        "settings": ["scope.exclude_users"],
+        "adds": {"user update": 1},
+        "spares": {},
+    }
+
+
 def test_a_policy_change_alone_is_told_too(company: Company) -> None:
     company.pool.users = people(3)
     company.run()

@@ -1,11 +1,12 @@
 """What holds for the plan of any pool, any Joget and any ledger."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from include.directory_sync import mapping
@@ -14,6 +15,7 @@ from include.directory_sync.mapping import Desired, hashed_group_id
 from include.directory_sync.plan import Current, Evidence, Plan, Removals, current, make_plan
 from include.directory_sync.plan.approval import approved_part
 from include.directory_sync.plan.changes import LEDGER_ONLY, VALUES, row_hashes
+from include.directory_sync.plan.settled import settle
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Limits, Policies, Sync
 from tests.stand_in import POOL_ID
@@ -229,6 +231,40 @@ def test_the_order_of_input_decides_nothing(world: tuple[Run, Desired, Current],
     one, two = plan_of(world), plan_of((run, other, later))
     assert one.sha256 == two.sha256
     assert one.directory.equals(two.directory)
+
+
+def as_read(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]:
+    """The world with the keys that reading gives: nobody asks the database about whom no other text names."""
+    run, desired, now = world
+    rows = {row["id"]: row for row in now.users.to_dict("records") if row["id"] == row["username"]}
+    links = [link for link in now.user_links.to_dict("records") if link["user_pool_id"] == POOL_ID]
+    links = [link for link in links if link["state"] == "active" and link["user_id"] in rows]
+    quiet = {link["sub"]: link["user_id"] for link in links}
+    mine = (user for user in desired.users.to_dict("records") if user["verdict"] != "quarantined")
+    asked = {user["username"] for user in mine if quiet.get(user["sub"]) != user["username"]}
+    asked |= (values(now.user_links, "user_id") | values(now.users, "id")) - set(quiet.values())
+    keys = {key(text) for text in asked} | values(now.retired, "user_key")
+    own = {user_id for user_id in quiet.values() if key(user_id) not in keys}
+
+    def with_own(frame: pd.DataFrame, ids: str, column: str) -> pd.DataFrame:
+        return frame.assign(**{column: frame[column].mask(frame[ids].isin(own), current.own_key(frame[ids]))})
+
+    users = with_own(with_own(now.users, "id", "id_key"), "id", "username_key")
+    return run, desired, replace(now, users=users, user_links=with_own(now.user_links, "user_id", "user_key"))
+
+
+@settings(max_examples=200)
+@given(worlds(), st.booleans())
+def test_users_whom_nothing_concerns_are_planned_as_the_rules_would(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
+    run, desired, now = as_read(world)
+    evidence = Evidence(NOW, complete=may)
+    event(f"settled: {min(settle(run, desired.users, now, evidence).current.settled, 2)}")
+    by_rules, quickly = plan_of(world, complete=may), plan_of((run, desired, now), complete=may)
+    assert quickly.changes.equals(by_rules.changes)
+    assert quickly.directory.equals(by_rules.directory)
+    assert (quickly.memberships, quickly.excesses) == (by_rules.memberships, by_rules.excesses)
 
 
 @given(worlds(), st.booleans())

@@ -1,10 +1,12 @@
 """What happens to whom: the design's rules, each over a real MariaDB with Joget's tables."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
 
+from include.directory_sync.plan.users import employment_ids
 from tests.company import Company, counts
 from tests.conftest import JogetDatabase
 from tests.stand_in import sub_of, user
@@ -549,3 +551,13 @@ def test_emoji_are_quarantined_where_joget_stores_none(company: Company, new_jog
 
 def _cycle(*lengths: int) -> Any:
     return itertools.cycle(lengths)
+
+
+@pytest.mark.parametrize("login", ["ana@example.org", "bo", "élodie@example.org", "名前です@example.org"])
+def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(company: Company, login: str) -> None:
+    company.pool.users = [user(login)]
+    first, second = (employment_ids("ORG-001", [login], taken)[0] for taken in ((), employment_ids("ORG-001", [login])))
+    company.joget.execute("INSERT INTO dir_employment (id, userId) VALUES (%s, 'cat')", (first,))
+    assert company.run()["users"]["created"] == 1
+    assert company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,)) == [second]
+    assert re.fullmatch("[0-9a-f]{32}", second)

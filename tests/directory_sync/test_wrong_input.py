@@ -111,13 +111,23 @@ def test_lasting_throttling_is_transient(company: Company, monkeypatch: pytest.M
     assert "TooManyRequestsException" in refused(company, TransientError)
 
 
-def test_a_repeated_token_and_an_expired_one_are_transient(company: Company) -> None:
+def test_a_repeated_token_is_transient(company: Company) -> None:
     company.pool.users = [user(f"u{number}@example.org") for number in range(300)]
     company.faults.repeated_token = True
     assert "repeated a token" in refused(company, TransientError)
-    company.faults.repeated_token = False
+
+
+def test_a_listing_whose_token_died_begins_again(company: Company) -> None:
+    company.pool.users = [user(f"u{number}@example.org") for number in range(300)]
     company.faults.dying_token = 3
-    assert "expired" in refused(company, TransientError)
+    report = company.run()
+    assert (report["users"]["created"], report["complete"]) == (300, True)
+
+
+def test_tokens_that_always_die_are_transient(company: Company) -> None:
+    company.pool.users = [user(f"u{number}@example.org") for number in range(300)]
+    company.faults.token_seconds = 0
+    assert "tokens died" in refused(company, TransientError)
 
 
 def test_a_group_that_goes_while_it_is_listed_is_not_listed(company: Company) -> None:

@@ -37,7 +37,7 @@ def lock_and_compare(database: Database) -> None:
             raise ConflictError(f"{table} was changed by somebody else since it was read. Planning again.")
 
 
-def verify(database: Database, run_key: str) -> None:
+def verify(database: Database, sync: str, run_key: str) -> None:
     """Read back what was written, by bytes; raises PermanentError where a trigger or a default changed it."""
     pair = "d.userId = t.user_id AND d.groupId = t.group_id"
     ids = f"{as_bytes('d.userId')} = {as_bytes('t.user_id')} AND {as_bytes('d.groupId')} = {as_bytes('t.group_id')}"
@@ -45,37 +45,37 @@ def verify(database: Database, run_key: str) -> None:
     there = "t.after_id IS NOT NULL"
     renamed = f"(t.after_id IS NULL OR NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')})"
     link = (
-        f"d.user_pool_id = t.after_pool AND d.sub = t.after_sub AND d.state = t.after_state AND "
+        f"d.sync = %s AND d.user_pool_id = t.after_pool AND d.sub = t.after_sub AND d.state = t.after_state AND "
         f"d.misses = t.after_misses AND {as_bytes('d.user_id')} = {as_bytes('t.link_user_id')}"
     )
     checks = [
-        ("dir_user", f"{USERS} t JOIN dir_user d ON d.id = t.after_id WHERE {same(USER_COLUMNS, 'after')}",
+        ("dir_user", f"{USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id WHERE {same(USER_COLUMNS, 'after')}",
          f"{USERS} t WHERE {there}"),
-        ("dir_user", f"{USERS} t JOIN dir_user d ON d.id = t.before_id WHERE {renamed}", None),
-        ("dir_group", f"{GROUPS} t JOIN dir_group d ON d.id = t.after_id WHERE {same(GROUP_COLUMNS, 'after')}",
+        ("dir_user", f"{USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id WHERE {renamed}", None),
+        ("dir_group", f"{GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.after_id WHERE {same(GROUP_COLUMNS, 'after')}",
          f"{GROUPS} t WHERE {there}"),
-        ("dir_group", f"{GROUPS} t JOIN dir_group d ON d.id = t.group_id WHERE t.after_id IS NULL", None),
-        ("dir_user_role", f"{ROLES} t JOIN dir_user_role d ON d.userId = t.user_id AND d.roleId = 'ROLE_USER'",
+        ("dir_group", f"{GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.group_id WHERE t.after_id IS NULL", None),
+        ("dir_user_role", f"{ROLES} t STRAIGHT_JOIN dir_user_role d ON d.userId = t.user_id AND d.roleId = 'ROLE_USER'",
          f"{ROLES} t WHERE t.action = 'add'"),
-        ("dir_employment", f"{EMPLOYMENTS} t JOIN dir_employment d ON d.id = t.employment_id",
+        ("dir_employment", f"{EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id",
          f"{EMPLOYMENTS} t WHERE t.action = 'add'"),
-        ("dir_user_group", f"{MEMBERSHIPS} t JOIN dir_user_group d ON {pair} WHERE t.action = 'add' AND {ids}",
-         f"{MEMBERSHIPS} t WHERE t.action = 'add'"),
-        ("dir_user_group", f"{MEMBERSHIPS} t JOIN dir_user_group d ON {pair} WHERE {stays}",
+        ("dir_user_group",
+         f"{MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d ON {pair} WHERE {stays} AND (t.action <> 'add' OR {ids})",
          f"{MEMBERSHIPS} t WHERE {stays}"),
-        ("dir_user_group", f"{MEMBERSHIPS} t JOIN dir_user_group d ON {pair} WHERE {goes}", None),
+        ("dir_user_group", f"{MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d ON {pair} WHERE {goes}", None),
         ("directory_sync_user_link",
-         f"{USERS} t JOIN directory_sync_user_link d ON {link} WHERE d.changed_by = '{run_key}'",
+         f"{USERS} t STRAIGHT_JOIN directory_sync_user_link d ON {link} WHERE d.changed_by = %s",
          f"{USERS} t WHERE t.after_pool IS NOT NULL"),
     ]  # fmt: skip
     for about, found, planned in checks:
         expected = _count(database, planned, about=about) if planned else 0
-        if _count(database, found, about=about) != expected:
+        parameters = (sync, run_key) if "%s" in found else ()
+        if _count(database, found, parameters, about=about) != expected:
             raise PermanentError(
                 f"{about} doesn't hold what was written to it; the run was rolled back. Look for a trigger or a "
                 f"constraint of this database's own on {about}."
             )
 
 
-def _count(database: Database, source: str, *, about: str) -> int:
-    return int(database.rows(f"SELECT COUNT(*) FROM {source}", about=about)[0][0])
+def _count(database: Database, source: str, parameters: tuple[str, ...] = (), *, about: str) -> int:
+    return int(database.rows(f"SELECT COUNT(*) FROM {source}", parameters, about=about)[0][0])

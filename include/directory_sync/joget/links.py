@@ -5,15 +5,76 @@ import pyarrow as pa
 
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.tables import Tables
+from include.directory_sync.plan.current import USER_LINKS
 from include.directory_sync.run import Run
 
+LINK = [field for field in USER_LINKS if field.name != "user_key"]
 
-def user_links(database: Database, tables: Tables, schema: pa.Schema) -> pd.DataFrame:
-    """Every live link to a Joget user, in the schema's columns."""
+LINKED = pa.schema(
+    [
+        *LINK,
+        ("is_same", pa.bool_()),
+        ("firstName", pa.string()),
+        ("lastName", pa.string()),
+        ("email", pa.string()),
+        ("active", pa.int64()),
+        ("timeZone", pa.string()),
+        ("locale", pa.string()),
+        ("has_password", pa.bool_()),
+    ]
+)
+"""The sync's live links with their rows of dir_user. is_same: whether there is one, whose id and username are the
+link's user_id, byte for byte."""
+
+
+def linked_users(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
+    """Columns LINKED."""
+    same = " AND ".join(f"CAST(u.{column} AS BINARY) <=> CAST(l.user_id AS BINARY)" for column in ("id", "username"))
     return database.frame(
-        f"SELECT sync, user_pool_id, sub, user_id, state, misses, changed_at, "
-        f"{tables.key(tables.as_directory('user_id'))} FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL",
-        schema=schema,
+        f"SELECT l.sync, l.user_pool_id, l.sub, l.user_id, l.state, l.misses, l.changed_at, {same}, "
+        f"u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, u.password IS NOT NULL "
+        f"FROM directory_sync_user_link l LEFT JOIN dir_user u ON u.id = {tables.as_directory('l.user_id')} "
+        f"WHERE l.user_id_sha256 IS NOT NULL AND l.sync = %s",
+        (run.sync.name,),
+        schema=LINKED,
+        about="directory_sync_user_link",
+    )
+
+
+def other_syncs_links(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
+    """Columns current.USER_LINKS: other syncs' live links to users whom a sent text names."""
+    user_id = tables.as_directory("l.user_id")
+    return database.frame(
+        f"SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.state, l.misses, l.changed_at, "
+        f"{tables.key(user_id)} FROM directory_sync_user_link l JOIN directory_sync_text t ON t.text = {user_id} "
+        f"WHERE l.user_id_sha256 IS NOT NULL AND l.sync <> %s",
+        (run.sync.name,),
+        schema=USER_LINKS,
+        about="directory_sync_user_link",
+    )
+
+
+SUBS = pa.schema([("sub", pa.string()), ("user_id", pa.string())])
+
+
+def subs_of_users(database: Database, run: Run) -> pd.DataFrame:
+    """Columns sub, user_id: who is linked in the sync's pool."""
+    return database.frame(
+        "SELECT sub, user_id FROM directory_sync_user_link "
+        "WHERE user_id_sha256 IS NOT NULL AND sync = %s AND user_pool_id = %s",
+        (run.sync.name, run.sync.user_pool_id),
+        schema=SUBS,
+        about="directory_sync_user_link",
+    )
+
+
+def expected_subs(database: Database, run: Run) -> pd.DataFrame:
+    """Column sub: who is linked in the sync's pool, and not yet missing in as many runs as count."""
+    return database.frame(
+        "SELECT sub FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL AND sync = %s "
+        "AND user_pool_id = %s AND misses < %s",
+        (run.sync.name, run.sync.user_pool_id, run.sync.policies.missing_runs),
+        schema=pa.schema([("sub", pa.string())]),
         about="directory_sync_user_link",
     )
 
@@ -41,9 +102,11 @@ def past_links(database: Database, tables: Tables, run: Run, schema: pa.Schema) 
 
 
 def retired_logins(database: Database, tables: Tables, schema: pa.Schema) -> pd.DataFrame:
-    """Every login that was linked once, in the schema's columns."""
+    """Every login that was linked once and that a sent text names, in the schema's columns."""
+    login = tables.as_directory("r.user_id")
     return database.frame(
-        f"SELECT user_pool_id, sub, {tables.key(tables.as_directory('user_id'))} FROM directory_sync_retired_login",
+        f"SELECT DISTINCT r.user_pool_id, r.sub, {tables.key(login)} FROM directory_sync_retired_login r "
+        f"JOIN directory_sync_text t ON t.text = {login}",
         schema=schema,
         about="directory_sync_retired_login",
     )

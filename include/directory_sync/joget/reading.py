@@ -1,28 +1,30 @@
 """Reading Joget as it is now, in one consistent snapshot, for planning."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.frames import BEYOND_BMP, TEXT, arrow, empty, matches
+from include.directory_sync.frames import BEYOND_BMP, FLAG, TEXT, arrow, empty, look_up, matches, places, taken, yes
 from include.directory_sync.joget import ledger, links, reviews, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.tables import OF_A_USERNAME, Tables
 from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
-from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.current import Current, own_key
 from include.directory_sync.plan.users import EMPLOYMENT_IDS
 from include.directory_sync.run import Run
 
 GROUPS_IN_A_QUERY = 1_000
 
 
+FOUND = pa.schema([field for field in now.USERS if field.name != "is_admin"])
+
 MEMBERS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
 
 LEDGER_FRAMES = {
-    "user_links": now.USER_LINKS,
     "group_links": now.GROUP_LINKS,
     "local_memberships": now.LOCAL_MEMBERSHIPS,
     "past_links": now.PAST_LINKS,
@@ -42,16 +44,24 @@ def read_current(
 ) -> Current:
     """Joget's rows that a plan for `desired` may touch, and those of the ids; and the ledger, which is empty where it
     isn't there yet. `remembered`: links that the ledger lost (current.REMEMBERED).
+
+    Most users' logins are, byte for byte, the ids that they are linked to; only about the other texts the database is
+    asked which are the same key.
     """
-    keys = _keys(database, tables, _texts(run, desired, pd.concat([ids, remembered["joget_id"]])))
+    _make_text_table(database, tables)
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = ledger.exists(database)
+        linked = links.linked_users(database, tables, run) if has_ledger else empty(links.LINKED)
+        keys = _keys(database, tables, _texts(run, desired, pd.concat([ids, remembered["joget_id"]]), linked))
+        found = _found_users(database, tables)
         groups = _groups(database, tables, run, has_ledger=has_ledger)
+        users = _users(linked, found, _admins(database))
         return Current(
-            users=_users(database, tables, run, has_ledger=has_ledger),
+            users=users,
             groups=groups,
-            memberships=_memberships(database, groups["id"].tolist()),
+            memberships=_memberships(database, tables, groups["id"].tolist(), users["id"]),
             **_ledger_frames(database, tables, run, has_ledger=has_ledger),
+            user_links=_user_links(database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger),
             employment_ids=_employment_ids(database, tables),
             keys=keys,
             stores_all_of_unicode=tables.stores_all_of_unicode,
@@ -67,16 +77,27 @@ def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFra
     """Columns sub, group_name: who is in which group now, of this pool's links; none without a ledger."""
     if not ledger.exists(database):
         return empty(MEMBERS)
-    users, groups = (
-        links.user_links(database, tables, now.USER_LINKS),
-        links.group_links(database, tables, now.GROUP_LINKS),
+    users, groups = links.subs_of_users(database, run), links.group_links(database, tables, now.GROUP_LINKS)
+    groups = groups[(groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)]
+    members = _memberships(database, tables, groups["group_id"].tolist(), users["user_id"])
+    subs, names = (
+        places(members[column], known[column]) for column, known in (("user_id", users), ("group_id", groups))
     )
-    users, groups = (
-        frame[(frame["sync"] == run.sync.name) & (frame["user_pool_id"] == run.sync.user_pool_id)]
-        for frame in (users, groups)
+    both = (subs >= 0) & (names >= 0)
+    return pd.DataFrame(
+        {
+            "sub": users["sub"].take(subs[both]).reset_index(drop=True),
+            "group_name": groups["group_name"].take(names[both]).reset_index(drop=True),
+        }
     )
-    members = _memberships(database, groups["group_id"].tolist())
-    return arrow(members.merge(users, on="user_id").merge(groups, on="group_id"), MEMBERS)
+
+
+def read_expected_subs(database: Database, run: Run) -> pa.Array:
+    """The subs of this pool's linked users in whom this run may count a miss; none without a ledger."""
+    if not ledger.exists(database):
+        return pa.array([], pa.string())
+    expected = links.expected_subs(database, run)
+    return pa.array(expected["sub"], pa.string())
 
 
 BELONGINGS = pa.schema(
@@ -106,11 +127,10 @@ def read_belongings(database: Database, user_ids: list[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> dict[str, pd.DataFrame]:
+def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> dict[str, Any]:
     if not has_ledger:
         return {name: empty(schema) for name, schema in LEDGER_FRAMES.items()}
     return {
-        "user_links": links.user_links(database, tables, now.USER_LINKS),
         "group_links": links.group_links(database, tables, now.GROUP_LINKS),
         "local_memberships": links.local_memberships(database, run, now.LOCAL_MEMBERSHIPS),
         "past_links": links.past_links(database, tables, run, now.PAST_LINKS),
@@ -119,27 +139,44 @@ def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: 
     }
 
 
-def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]") -> pd.DataFrame:
-    """Column text: each text whose key a plan compares: logins, possible group ids, logins in settings and form."""
-    parts = [ids, pd.Series([*run.sync.scope.exclude_users, *run.users], dtype=TEXT)]
+def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: pd.DataFrame) -> pd.DataFrame:
+    """Column text: each text whose key a plan compares with others: logins and possible group ids, logins in settings
+    and form, and the users of links that Joget changed.
+
+    Not the logins of users who have been linked to them and active all the time: those are equal by their bytes.
+    """
+    settled = linked[
+        linked["is_same"] & (linked["state"] == "active") & (linked["user_pool_id"] == run.sync.user_pool_id)
+    ]
+    changed = linked[~linked["is_same"] | (linked["state"] != "active")]
+    named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users, *run.users]
+    parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT)]
     for one in desired:
-        usable = one.users["verdict"] != "quarantined"
-        parts.append(one.users.loc[usable & (one.users["username"].str.len() <= LOGIN_LENGTH), "username"])
+        usable = (one.users["verdict"] != "quarantined") & (one.users["username"].str.len() <= LOGIN_LENGTH)
+        users = one.users.loc[usable, ["sub", "username"]]
+        link = places(users["sub"], settled["sub"])
+        is_settled = (link >= 0) & yes(taken(settled["user_id"], link, users.index) == users["username"])
+        parts.append(users.loc[~is_settled, "username"])
         groups = one.groups[one.groups["verdict"] == "mapped"]
         parts += [groups["plain_id"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 
 
-def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFrame:
-    """Send the texts to the database once; it stays there as a temporary table for the joins that follow."""
-    if not tables.stores_all_of_unicode:
-        texts = texts[~matches(texts["text"], BEYOND_BMP)]
-    database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about="a temporary table")
+def _make_text_table(database: Database, tables: Tables) -> None:
+    """A temporary table for texts whose keys are asked for. Before the transaction: DDL commits."""
+    about = "a temporary table"
+    database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=about)
     database.execute(
         f"CREATE TEMPORARY TABLE directory_sync_text (text {tables.text} NOT NULL, KEY (text)) ENGINE=InnoDB",
-        about="a temporary table",
+        about=about,
     )
-    database.insert("INSERT INTO directory_sync_text (text) VALUES (%s)", texts, about="a temporary table")
+
+
+def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFrame:
+    """Send the texts to the database once; they stay there for the joins that follow."""
+    if not tables.stores_all_of_unicode:
+        texts = texts[~matches(texts["text"], BEYOND_BMP)]
+    database.fill("directory_sync_text", texts.sort_values("text"), about="a temporary table")
     return database.frame(
         f"SELECT text, {tables.key('text')} FROM directory_sync_text",
         schema=now.KEYS,
@@ -147,37 +184,75 @@ def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFra
     )
 
 
-def _users(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> pd.DataFrame:
-    """Linked users, and those whose id or username is a desired login."""
+def _found_users(database: Database, tables: Tables) -> pd.DataFrame:
+    """Columns FOUND: users whose id or username is a sent text."""
     columns = (
         "u.id, u.username, u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, u.password IS NOT NULL, "
-        "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = 'ROLE_ADMIN'), "
         "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = 'ROLE_USER'), "
         "EXISTS (SELECT 1 FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s), "
         f"{tables.key('u.id')}, {tables.key('u.username')}"
     )
-    by_id = "FROM directory_sync_text t JOIN dir_user u ON u.id = t.text"
+    by_id = "FROM directory_sync_text t STRAIGHT_JOIN dir_user u ON u.id = t.text"
     by_name = (
-        "FROM dir_user u JOIN directory_sync_text t ON t.text = u.username "
+        "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = u.username "
         "WHERE NOT CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
     )
-    linked = (
-        f"FROM directory_sync_user_link l JOIN dir_user u ON u.id = {tables.as_directory('l.user_id')} "
-        "WHERE l.user_id_sha256 IS NOT NULL AND l.sync = %s"
-    )
-    organization = (tables.organization,)
-    parts = [_read_users(database, f"SELECT {columns} {source}", organization) for source in (by_id, by_name)]
-    if has_ledger:
-        parameters = (*organization, run.sync.name)
-        parts.append(_read_users(database, f"SELECT {columns} {linked}", parameters))
+    parts = [
+        database.frame(f"SELECT {columns} {source}", (tables.organization,), schema=FOUND, about="dir_user")
+        for source in (by_id, by_name)
+    ]
     return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
 
 
+def _admins(database: Database) -> "pd.Series[str]":
+    """Ids of all who hold ROLE_ADMIN, in the bytes of dir_user.id."""
+    return database.frame(
+        "SELECT u.id FROM dir_user_role r STRAIGHT_JOIN dir_user u ON u.id = r.userId WHERE r.roleId = 'ROLE_ADMIN'",
+        schema=pa.schema([("id", pa.string())]),
+        about="dir_user_role",
+    )["id"]
+
+
+def _users(linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]") -> pd.DataFrame:
+    """Columns current.USERS. Of users whom no text names nobody asks for roles and employments: they keep theirs."""
+    settled = linked[linked["is_same"]].rename(columns={"user_id": "id"})
+    settled = settled[~settled["id"].isin(found["id"])]
+    key = own_key(settled["id"])
+    settled = settled.assign(username=settled["id"], id_key=key, username_key=key)
+    users = pd.concat([arrow(found, now.USERS), arrow(settled, now.USERS)], ignore_index=True)
+    return users.assign(is_admin=users["id"].isin(admins).astype(FLAG))
+
+
+def _user_links(
+    database: Database,
+    tables: Tables,
+    run: Run,
+    *,
+    linked: pd.DataFrame,
+    keys: pd.DataFrame,
+    found: pd.DataFrame,
+    has_ledger: bool,
+) -> pd.DataFrame:
+    """Columns current.USER_LINKS."""
+    if not has_ledger:
+        return empty(now.USER_LINKS)
+    asked = pd.concat([found[["id", "id_key"]].set_axis(["text", "key"], axis=1), keys], ignore_index=True)
+    was_asked = linked["user_id"].isin(asked["text"])
+    known = look_up(linked.loc[was_asked, "user_id"], asked, "text", "key")
+    own = linked.assign(user_key=own_key(linked["user_id"]).mask(was_asked, known.reindex(linked.index)))
+    others = links.other_syncs_links(database, tables, run)
+    return pd.concat([arrow(own, now.USER_LINKS), arrow(others, now.USER_LINKS)], ignore_index=True)
+
+
 def _employment_ids(database: Database, tables: Tables) -> pd.DataFrame:
-    """Which of the ids that plan.users.employment_id gives for the sent texts exist already."""
+    """Which of the ids that plan.users.employment_ids gives for the sent texts exist already."""
     parts = []
     for at in range(EMPLOYMENT_IDS):
-        of = "LEFT(SHA2(CONCAT(%s, CHAR(0), CONVERT(t.text USING utf8mb4), CHAR(0), %s), 256), 32)"
+        text = "CONVERT(t.text USING utf8mb4)"
+        of = (
+            f"CONCAT(RPAD(LOWER(HEX(LEFT(CAST({text} AS BINARY), 8))), 16, '0'), "
+            f"LEFT(SHA2(CONCAT(%s, CHAR(0), {text}, CHAR(0), %s), 256), 16))"
+        )
         statement = (
             f"SELECT e.id FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.id = {tables.as_directory(of)}"
         )
@@ -186,10 +261,6 @@ def _employment_ids(database: Database, tables: Tables) -> pd.DataFrame:
         )
         parts.append(found)
     return pd.concat(parts, ignore_index=True)
-
-
-def _read_users(database: Database, statement: str, parameters: tuple[str, ...]) -> pd.DataFrame:
-    return database.frame(statement, parameters, schema=now.USERS, about="dir_user")
 
 
 def _groups(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> pd.DataFrame:
@@ -210,16 +281,35 @@ def _groups(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -
     return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
 
 
-def _memberships(database: Database, group_ids: list[str]) -> pd.DataFrame:
-    """Members of these groups in the parents' bytes: a child row may hold the same key in other letters."""
+def _memberships(database: Database, tables: Tables, group_ids: list[str], user_ids: "pd.Series[str]") -> pd.DataFrame:
+    """Members of these groups in the parents' bytes: a child row may hold the same key in other letters.
+
+    `user_ids` and `group_ids` are known to be parents' bytes; only what isn't among them is asked for.
+    """
     parts = [empty(now.MEMBERSHIPS)]
     for ids in _batches(group_ids):
-        marks = ", ".join(["%s"] * len(ids))
-        statement = (
-            "SELECT u.id, g.id FROM dir_group g JOIN dir_user_group m ON m.groupId = g.id "
-            f"JOIN dir_user u ON u.id = m.userId WHERE g.id IN ({marks})"
-        )
+        statement = f"SELECT userId, groupId FROM dir_user_group WHERE groupId IN ({', '.join(['%s'] * len(ids))})"
         parts.append(database.frame(statement, ids, schema=now.MEMBERSHIPS, about="dir_user_group"))
+    members = pd.concat(parts, ignore_index=True)
+    known = {"user_id": ("dir_user", user_ids), "group_id": ("dir_group", pd.Series(group_ids, dtype=TEXT))}
+    for column, (table, parents) in known.items():
+        odd = members.loc[~members[column].isin(parents), column]
+        if len(odd):
+            stored = _stored_ids(database, tables, table, odd.drop_duplicates().tolist())
+            members.loc[odd.index, column] = look_up(odd, stored, "child", "id")
+    return members.dropna().drop_duplicates(ignore_index=True) if len(members) else members
+
+
+STORED = pa.schema([("child", pa.string()), ("id", pa.string())])
+
+
+def _stored_ids(database: Database, tables: Tables, table: str, children: list[str]) -> pd.DataFrame:
+    """Columns STORED: the ids that foreign keys' values refer to."""
+    parts = [empty(STORED)]
+    for ids in _batches(children):
+        rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS child"] * len(ids))
+        statement = f"SELECT c.child, d.id FROM ({rows}) c STRAIGHT_JOIN {table} d ON d.id = c.child"
+        parts.append(database.frame(statement, ids, schema=STORED, about=table))
     return pd.concat(parts, ignore_index=True)
 
 

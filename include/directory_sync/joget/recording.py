@@ -13,7 +13,7 @@ def _stamp(database: Database, row: RunRow) -> None:
     """A subset run stamps whom it decided on, so that an older reading doesn't change his memberships back."""
     if row.kind == "subset":
         database.execute(
-            f"UPDATE directory_sync_user_link d JOIN {MEMBERSHIPS} t ON d.sub = t.sub SET d.changed_at = %s "
+            f"UPDATE {MEMBERSHIPS} t STRAIGHT_JOIN directory_sync_user_link d ON d.sub = t.sub SET d.changed_at = %s "
             f"WHERE d.sync = %s AND d.user_pool_id = %s AND d.user_id_sha256 IS NOT NULL",
             (row.at, row.run.sync.name, row.run.sync.user_pool_id),
             about="directory_sync_user_link",
@@ -53,13 +53,13 @@ def _link_users(database: Database, row: RunRow) -> None:
     """What is no link any more becomes history before another link may name the same Joget user."""
     sync, table = row.run.sync.name, "directory_sync_user_link"
     database.execute(
-        f"UPDATE {table} d JOIN {USERS} t ON d.user_pool_id = t.before_pool AND d.sub = t.before_sub "
+        f"UPDATE {USERS} t STRAIGHT_JOIN {table} d ON d.user_pool_id = t.before_pool AND d.sub = t.before_sub "
         f"SET d.user_id_sha256 = NULL, d.changed_at = %s, d.changed_by = %s WHERE d.sync = %s AND {MOVED}",
         (row.at, row.key, sync),
         about=table,
     )
     database.execute(
-        f"UPDATE {table} d JOIN {USERS} t ON d.user_pool_id = t.after_pool AND d.sub = t.after_sub "
+        f"UPDATE {USERS} t STRAIGHT_JOIN {table} d ON d.user_pool_id = t.after_pool AND d.sub = t.after_sub "
         f"SET d.user_id = t.link_user_id, d.user_id_sha256 = SHA2(t.link_user_id, 256), d.state = t.after_state, "
         f"d.misses = t.after_misses, d.changed_at = %s, d.changed_by = %s WHERE d.sync = %s",
         (row.at, row.key, sync),
@@ -80,14 +80,14 @@ def _link_groups(database: Database, row: RunRow) -> None:
     sync, table = row.run.sync.name, "directory_sync_group_link"
     same = "d.group_name_sha256 = t.group_name_sha256"
     database.execute(
-        f"UPDATE {table} d JOIN {GROUPS} t ON d.user_pool_id = t.before_pool AND {same} "
+        f"UPDATE {GROUPS} t STRAIGHT_JOIN {table} d ON d.user_pool_id = t.before_pool AND {same} "
         f"SET d.group_id_sha256 = NULL, d.changed_at = %s, d.changed_by = %s "
         f"WHERE d.sync = %s AND NOT t.before_pool <=> t.after_pool",
         (row.at, row.key, sync),
         about=table,
     )
     database.execute(
-        f"UPDATE {table} d JOIN {GROUPS} t ON d.user_pool_id = t.after_pool AND {same} "
+        f"UPDATE {GROUPS} t STRAIGHT_JOIN {table} d ON d.user_pool_id = t.after_pool AND {same} "
         f"SET d.group_id = t.group_id, d.group_id_sha256 = SHA2(t.group_id, 256), d.misses = t.after_misses, "
         f"d.changed_at = %s, d.changed_by = %s WHERE d.sync = %s",
         (row.at, row.key, sync),
@@ -104,32 +104,39 @@ def _link_groups(database: Database, row: RunRow) -> None:
     )
 
 
+def _sha256(expression: str) -> str:
+    """SQL of how the ledger keys ids, in the keys' own collation: only then are their indexes used."""
+    return f"CONVERT(SHA2({expression}, 256) USING ascii) COLLATE ascii_bin"
+
+
 def _local_memberships(database: Database, row: RunRow) -> None:
     table = "directory_sync_local_membership"
     database.execute(
-        f"REPLACE INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, user_id_sha256, "
-        f"group_id_sha256 FROM {MEMBERSHIPS} WHERE action = 'keep_local'",
+        f"REPLACE INTO {table} (sync, user_id_sha256, group_id_sha256) SELECT %s, SHA2(user_id, 256), "
+        f"SHA2(group_id, 256) FROM {MEMBERSHIPS} WHERE action = 'keep_local'",
         (row.run.sync.name,),
         about=table,
     )
+    if not database.rows(f"SELECT 1 FROM {table} LIMIT 1", about=table):
+        return
     database.execute(
-        f"DELETE d FROM {table} d JOIN {MEMBERSHIPS} t ON d.user_id_sha256 = t.user_id_sha256 "
-        f"AND d.group_id_sha256 = t.group_id_sha256 WHERE t.action IN ('claim', 'add')",
+        f"DELETE d FROM {MEMBERSHIPS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {_sha256('t.user_id')} "
+        f"AND d.group_id_sha256 = {_sha256('t.group_id')} WHERE t.action IN ('claim', 'add')",
         about=table,
     )
     database.execute(
-        f"UPDATE {table} d JOIN {USERS} t ON d.user_id_sha256 = t.user_id_sha256 "
+        f"UPDATE {USERS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {_sha256('t.user_id')} "
         f"SET d.user_id_sha256 = SHA2(t.after_id, 256) "
         f"WHERE t.before_id IS NOT NULL AND NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')}",
         about=table,
     )
     database.execute(
-        f"DELETE d FROM {table} d JOIN {USERS} t ON d.user_id_sha256 = t.user_id_sha256 "
+        f"DELETE d FROM {USERS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {_sha256('t.user_id')} "
         f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
         about=table,
     )
     database.execute(
-        f"DELETE d FROM {table} d JOIN {GROUPS} t ON d.group_id_sha256 = t.group_id_sha256 "
+        f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN {table} d ON d.group_id_sha256 = {_sha256('t.group_id')} "
         f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
         about=table,
     )

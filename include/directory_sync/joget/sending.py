@@ -4,7 +4,7 @@ import secrets
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, yes
+from include.directory_sync.frames import TEXT
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import ASCII
 from include.directory_sync.joget.tables import Tables
@@ -23,29 +23,19 @@ SIDES = ("before", "after")
 
 def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bool) -> None:
     """Fill the five tables above; ids are in the directory's collation, keys of the ledger in ASCII."""
-    safe = plan.safe
-
-    def rows(entity: str) -> pd.DataFrame:
-        return safe[safe["entity"] == entity].reset_index(drop=True)
-
-    _send_users(database, tables, rows("user"), random_passwords=random_passwords)
-    _send_groups(database, tables, rows("group"))
+    _send_users(database, tables, plan.safe_part("user"), random_passwords=random_passwords)
+    _send_groups(database, tables, plan.safe_part("group"))
     columns = {"user_id": tables.text, "action": TOKEN}
-    _send(database, ROLES, rows("role"), columns, "user_id")
-    _send(database, EMPLOYMENTS, rows("employment"), {**columns, "employment_id": TOKEN}, "user_id")
+    _send(database, ROLES, plan.safe_part("role"), columns, "user_id")
+    employments = plan.safe_part("employment").sort_values("employment_id")
+    _send(database, EMPLOYMENTS, employments, {**columns, "employment_id": TOKEN}, "employment_id")
     columns = {"user_id": tables.text, "group_id": tables.text, "sub": TOKEN, "action": TOKEN}
-    columns |= {"user_id_sha256": TOKEN, "group_id_sha256": TOKEN}
-    memberships = rows("membership")
-    noted = memberships["action"].isin(["keep_local", "claim", "add"])
-    hashes = {f"{column}_sha256": _sha256(memberships[column].where(noted)) for column in ("user_id", "group_id")}
-    _send(database, MEMBERSHIPS, memberships.assign(**hashes), columns, "user_id, group_id")
+    _send(database, MEMBERSHIPS, plan.safe_part("membership"), columns, "user_id, group_id")
 
 
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
     text = tables.text
-    columns = {"user_id": text, "user_id_sha256": TOKEN, "action": TOKEN, "password": TOKEN, "link_user_id": text}
-    moves = ~yes(users["before_id"] == users["after_id"]) | users["after_link"].isna()
-    users = users.assign(user_id_sha256=_sha256(users["user_id"].where(moves)))
+    columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}
     # Null, or what Joget takes for a hash that no password has.
     passwords = [secrets.token_hex(16) if random_passwords else None for _ in range(len(users))]
     users = users.assign(password=pd.Series(passwords, dtype=TEXT))
@@ -62,9 +52,8 @@ def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, rand
 
 def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> None:
     text = tables.text
-    columns = {"group_id": text, "group_id_sha256": TOKEN, "group_name": text, "group_name_sha256": TOKEN}
+    columns = {"group_id": text, "group_name": text, "group_name_sha256": TOKEN}
     columns |= {"action": TOKEN}
-    groups = groups.assign(group_id_sha256=_sha256(groups["group_id"].where(groups["after_link"].isna())))
     groups = groups.assign(group_name_sha256=[name_sha256(str(name)) for name in groups["group_name"]])
     for side in SIDES:
         columns |= {f"{side}_{column}": text for column in ("id", "name", "organizationId")}
@@ -73,17 +62,9 @@ def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> No
     _send(database, GROUPS, groups, columns, "group_id")
 
 
-def _sha256(ids: "pd.Series[str]") -> "pd.Series[str]":
-    """How the ledger keys ids, null for null; made here, since SQL's own hash has a collation that no key has."""
-    hashes = [None if id_ is None else name_sha256(id_) for id_ in ids.astype(object).where(ids.notna(), None)]
-    return pd.Series(hashes, index=ids.index, dtype=TEXT)
-
-
 def _send(database: Database, table: str, frame: pd.DataFrame, columns: dict[str, str], key: str) -> None:
     definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
     about = "a temporary table"
     database.execute(f"DROP TEMPORARY TABLE IF EXISTS {table}", about=about)
     database.execute(f"CREATE TEMPORARY TABLE {table} ({definition}, PRIMARY KEY ({key})) ENGINE=InnoDB", about=about)
-    marks = ", ".join(["%s"] * len(columns))
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-    database.insert(statement, frame[list(columns)], about=about)
+    database.fill(table, frame[list(columns)], about=about)

@@ -26,6 +26,9 @@ OF_A_USERNAME = (
 )
 """What Joget keeps by username, without a foreign key."""
 
+WITHOUT_INDEX = ("dir_user_password_history", "dir_user_replacement")
+"""Those of them that Joget gives no index on it."""
+
 OF_A_USER = (("dir_user_group", "userId"), ("dir_user_role", "userId"), ("dir_employment", "userId"))
 """The children of dir_user."""
 

@@ -1,6 +1,7 @@
 """Applying a plan's safe rows to Joget and the ledger, in one transaction that checks itself before it commits."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from include.directory_sync.errors import ConflictError, DirectorySyncError, RefusedRowError
@@ -9,8 +10,15 @@ from include.directory_sync.joget.comparing import GROUP_COLUMNS, as_bytes, lock
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
-from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, Tables
-from include.directory_sync.plan.changes import USER_COLUMNS
+from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
+from include.directory_sync.plan.changes import USER_COLUMNS, by_entity
+
+
+def _of_users(table: str, column: str) -> str:
+    """SQL that joins rows `d` to the changes `t` of their users, by whichever side has an index."""
+    if table in WITHOUT_INDEX:
+        return f"{table} d STRAIGHT_JOIN {USERS} t ON t.user_id = d.{column} AND t.before_id IS NOT NULL"
+    return f"{USERS} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id"
 
 
 class _TriedError(Exception):
@@ -25,7 +33,8 @@ def _roll_back() -> None:
 class Apply:
     """One application of one plan.
 
-    `publish` runs after the checks and before COMMIT, so that no change is ever without its published plan.
+    `publish` is done before COMMIT, so that no change is ever without its published plan. It runs beside the writing,
+    in a thread of its own, and must not use the database; `note` is what else the ledger is to remember.
     """
 
     database: Database
@@ -33,6 +42,7 @@ class Apply:
     row: RunRow
     revision: int
     publish: Callable[[], None]
+    note: Callable[[], None] = lambda: None
 
     def run(self) -> None:
         """Write everything or nothing.
@@ -48,7 +58,10 @@ class Apply:
 
     def _run(self) -> None:
         self._send()
-        with self.database.transaction("READ COMMITTED"):
+        # The thread is waited for after a roll-back: no lock is held meanwhile.
+        with ThreadPoolExecutor(1) as beside, self.database.transaction("READ COMMITTED"):
+            hashed = beside.submit(lambda: self.row.plan.sha256)
+            published = beside.submit(self.publish)
             self._take_turn()
             lock_and_compare(self.database)
             self._write_groups()
@@ -58,9 +71,11 @@ class Apply:
             self._delete_groups()
             self._delete_users()
             self._write_employments()
+            hashed.result()
             self._write_ledger()
             self._verify()
-            self.publish()
+            self.note()
+            published.result()
 
     def _refused_sub(self) -> str | None:
         """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
@@ -75,7 +90,7 @@ class Apply:
     def _refuses(self, subs: list[str]) -> bool:
         plan = self.row.plan
         changes = plan.changes[plan.changes["sub"].isna() | plan.changes["sub"].isin(subs)]
-        row = replace(self.row, plan=replace(plan, changes=changes))
+        row = replace(self.row, plan=replace(plan, parts=by_entity(changes)))
         try:
             replace(self, row=row, publish=_roll_back)._run()
         except RefusedRowError:
@@ -109,7 +124,7 @@ class Apply:
         )
         self._write(
             "dir_group",
-            f"UPDATE dir_group d JOIN {GROUPS} t ON d.id = t.after_id SET d.name = t.after_name "
+            f"UPDATE {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.after_id SET d.name = t.after_name "
             f"WHERE t.before_id IS NOT NULL AND NOT {same(GROUP_COLUMNS, 'after')}",
         )
 
@@ -125,7 +140,7 @@ class Apply:
         values = ", ".join(f"d.{column} = t.after_{column}" for column in USER_COLUMNS)
         self._write(
             "dir_user",
-            f"UPDATE dir_user d JOIN {USERS} t ON d.id = t.after_id SET {values} "
+            f"UPDATE {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id SET {values} "
             f"WHERE t.before_id IS NOT NULL AND NOT ({same(USER_COLUMNS, 'after')})",
         )
 
@@ -140,22 +155,20 @@ class Apply:
         copied = ", ".join(f"d.`{column}`" for column in others)
         moved = self.database.execute(
             f"INSERT INTO dir_user (id, username, {columns}) SELECT t.after_id, t.after_id, {copied} "
-            f"FROM {USERS} t JOIN dir_user d ON d.id = t.before_id WHERE {renamed} ORDER BY t.after_id",
+            f"FROM {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id WHERE {renamed} ORDER BY t.after_id",
             about="dir_user",
         )
         if moved:
             for table, column in OF_A_USER + OF_A_USERNAME:
-                self._write(
-                    table,
-                    f"UPDATE {table} d JOIN {USERS} t ON d.{column} = t.before_id SET d.{column} = t.after_id "
-                    f"WHERE {renamed}",
-                )
-            self._write("dir_user", f"DELETE d FROM dir_user d JOIN {USERS} t ON d.id = t.before_id WHERE {renamed}")
+                self._write(table, f"UPDATE {_of_users(table, column)} SET d.{column} = t.after_id WHERE {renamed}")
+            self._write(
+                "dir_user", f"DELETE d FROM {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id WHERE {renamed}"
+            )
 
     def _write_roles(self) -> None:
         self._write(
             "dir_user_role",
-            f"DELETE d FROM dir_user_role d JOIN {ROLES} t ON d.userId = t.user_id "
+            f"DELETE d FROM {ROLES} t STRAIGHT_JOIN dir_user_role d ON d.userId = t.user_id "
             f"WHERE t.action = 'remove' AND d.roleId = %s",
             (self.tables.role_user,),
         )
@@ -169,8 +182,8 @@ class Apply:
     def _write_memberships(self) -> None:
         self._write(
             "dir_user_group",
-            f"DELETE d FROM dir_user_group d JOIN {MEMBERSHIPS} t ON d.userId = t.user_id AND d.groupId = t.group_id "
-            f"WHERE t.action = 'remove'",
+            f"DELETE d FROM {MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d "
+            f"ON d.userId = t.user_id AND d.groupId = t.group_id WHERE t.action = 'remove'",
         )
         self._write(
             "dir_user_group",
@@ -182,7 +195,7 @@ class Apply:
         """A member who came meanwhile is a conflict, by the foreign key."""
         self._write(
             "dir_group",
-            f"DELETE d FROM dir_group d JOIN {GROUPS} t ON d.id = t.before_id WHERE t.after_id IS NULL",
+            f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.before_id WHERE t.after_id IS NULL",
         )
 
     def _delete_users(self) -> None:
@@ -190,25 +203,24 @@ class Apply:
         deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL"
         if not self.database.rows(f"SELECT 1 FROM {USERS} t WHERE {deleted} LIMIT 1", about="a temporary table"):
             return
-        of_theirs = f"JOIN {USERS} t ON e.userId = t.before_id"
+        theirs = f"{USERS} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
         self._write(
             "dir_department",
-            f"UPDATE dir_department d JOIN dir_employment e ON e.id = d.hod {of_theirs} SET d.hod = NULL "
-            f"WHERE {deleted}",
+            f"UPDATE {theirs} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL WHERE {deleted}",
         )
         for side in ("employmentId", "reportToId"):
             self._write(
                 "dir_employment_report_to",
-                f"DELETE d FROM dir_employment_report_to d JOIN dir_employment e ON e.id = d.{side} {of_theirs} "
-                f"WHERE {deleted}",
+                f"DELETE d FROM {theirs} STRAIGHT_JOIN dir_employment_report_to d ON d.{side} = e.id WHERE {deleted}",
             )
         for table, column in (*reversed(OF_A_USER), ("dir_user", "id"), *OF_A_USERNAME):
-            self._write(table, f"DELETE d FROM {table} d JOIN {USERS} t ON d.{column} = t.before_id WHERE {deleted}")
+            self._write(table, f"DELETE d FROM {_of_users(table, column)} WHERE {deleted}")
 
     def _write_employments(self) -> None:
         self._write(
             "dir_employment",
-            f"DELETE d FROM dir_employment d JOIN {EMPLOYMENTS} t ON d.id = t.employment_id WHERE t.action = 'remove'",
+            f"DELETE d FROM {EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id "
+            f"WHERE t.action = 'remove'",
         )
         self._write(
             "dir_employment",
@@ -221,4 +233,4 @@ class Apply:
         recording.record(self.database, self.tables, self.row)
 
     def _verify(self) -> None:
-        verify(self.database, self.row.key)
+        verify(self.database, self.row.run.sync.name, self.row.key)

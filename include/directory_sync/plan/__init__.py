@@ -1,11 +1,14 @@
 """Planning: the desired directory against Joget now, decided without touching either."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
+import pyarrow as pa
 
 from include.directory_sync.errors import PermanentError
-from include.directory_sync.frames import TEXT, arrow, look_up, yes
+from include.directory_sync.frames import TEXT, arrow, from_table, look_up, sort_texts, yes
 from include.directory_sync.mapping import Desired
 from include.directory_sync.plan.changes import (
     ANSWERED,
@@ -13,6 +16,7 @@ from include.directory_sync.plan.changes import (
     DIRECTORY,
     LEDGER_ONLY,
     VALUES,
+    Excess,
     Plan,
     Removals,
     decision_hashes,
@@ -25,7 +29,8 @@ from include.directory_sync.plan.limits import limit_memberships, limit_users
 from include.directory_sync.plan.matching import match_users, pool_was_changed, too_few_found
 from include.directory_sync.plan.memberships import decide_memberships, membership_counts
 from include.directory_sync.plan.missing import decide_missing
-from include.directory_sync.plan.users import decide_users, employment_id
+from include.directory_sync.plan.settled import settle
+from include.directory_sync.plan.users import decide_users, employment_ids
 from include.directory_sync.run import Run
 
 __all__ = ["CHANGES", "DIRECTORY", "Current", "Evidence", "Plan", "Removals", "make_plan", "nothing"]
@@ -45,16 +50,12 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
             f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync for everybody once, "
             f"so that users are matched with it; nothing was written."
         )
-    matched = match_users(run, desired.users, current)
-    wrong_pool = too_few_found(run, matched, current)
+    settled = settle(run, desired.users, current, evidence)
+    current = settled.current
+    users, excesses, wrong_pool = _decide_everybody(run, settled.desired, current, evidence)
     if wrong_pool:
         evidence = replace(evidence, complete=False)
-    listed = decide_users(run, matched, current, evidence)
-    users = pd.concat([listed, decide_missing(run, matched, current, evidence)], ignore_index=True)
-    users["hold"] = _answered(_entity_rows("user", users), current).reindex(users.index).fillna(users["hold"])
-    if wrong_pool:
-        _hold_all(users)
-    users["hold"], excesses = limit_users(run, users, current)
+    users = settled.with_all(users)
     groups = decide_groups(run, desired.groups, current, evidence, users)
     memberships = decide_memberships(desired.memberships, current, evidence, users, groups)
     rows = memberships.changes
@@ -65,18 +66,44 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     if wrong_pool:
         _hold_all(rows)
         _hold_all(groups)
-    parts = [
-        _entity_rows("user", users),
-        _seen_rows("user", users, evidence),
-        _entity_rows("group", groups),
-        _seen_rows("group", groups, evidence),
-        _role_rows(users),
-        _employment_rows(run, users, current),
-        _with_their_groups(rows, groups),
+    rows = _with_their_groups(rows, groups)
+    counts = membership_counts(rows, read=memberships.read, unchanged=memberships.unchanged)
+    directory = _directory(users, groups)
+    makers: list[Callable[[], pd.DataFrame]] = [
+        partial(_entity_rows, "user", users),
+        partial(_seen_rows, "user", users, evidence),
+        partial(_role_rows, users),
+        partial(_employment_rows, run, users, current),
+        partial(_entity_rows, "group", groups),
+        partial(_seen_rows, "group", groups, evidence),
+        partial(rows.assign, entity="membership"),
     ]
-    changes = in_order(parts)
-    counts = membership_counts(changes, read=memberships.read, unchanged=memberships.unchanged)
-    return Plan(changes, _directory(users, groups), counts, {**excesses, **more})
+    del users, rows, memberships  # a frame goes as soon as its changes are made: a million users fill memory
+    changes = in_order(makers.pop()() for _ in range(len(makers)))
+    return Plan(changes, directory, counts, {**excesses, **more})
+
+
+DECIDED = ["sub", "user_id", "listed", "linked", "active", "joget_active", "changed_at", "outcome", "action", "reason"]
+DECIDED += ["hold", "now_has_role_user", "now_has_employment"]
+"""What the plan needs to know of a user, besides his values before and after, once everything about him is decided."""
+
+
+def _decide_everybody(
+    run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence
+) -> tuple[pd.DataFrame, dict[str, Excess], bool]:
+    """Users with DECIDED and their values, what exceeds which limit, and whether the pool looks like the wrong one."""
+    matched = match_users(run, desired, current)
+    wrong_pool = too_few_found(run, matched, current)
+    if wrong_pool:
+        evidence = replace(evidence, complete=False)
+    listed = decide_users(run, matched, current, evidence)
+    users = pd.concat([listed, decide_missing(run, matched, current, evidence)], ignore_index=True)
+    users["hold"] = _answered(_entity_rows("user", users), current).reindex(users.index).fillna(users["hold"])
+    if wrong_pool:
+        _hold_all(users)
+    users["hold"], excesses = limit_users(run, users, current)
+    values = [f"{side}_{column}" for side in ("before", "after") for column in VALUES]
+    return users[[*DECIDED, *(column for column in values if column in users)]], excesses, wrong_pool
 
 
 def _hold_all(decided: pd.DataFrame) -> None:
@@ -134,8 +161,7 @@ def _role_rows(users: pd.DataFrame) -> pd.DataFrame:
 def _employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
     rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_employment"])]
     rows = rows.assign(user_id=rows["after_id"])[["sub", "user_id", "hold"]]
-    taken = set(current.employment_ids["id"])
-    ids = [employment_id(run.sync.organization, user_id, taken) for user_id in rows["user_id"]]
+    ids = employment_ids(run.sync.organization, rows["user_id"], set(current.employment_ids["id"]))
     reason = "every synchronised user is employed in the organization"
     return rows.assign(entity="employment", action="add", employment_id=ids, reason=reason)
 
@@ -165,5 +191,5 @@ def _directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     others = groups[["group_name", "listed", "outcome", "reason"]].assign(
         entity="group", joget_id=groups["group_id"].where(known), outcome=groups["outcome"].mask(held, "held")
     )
-    directory = pd.concat([arrow(listed, DIRECTORY), arrow(others, DIRECTORY)])
-    return arrow(directory.sort_values(["entity", "sub", "group_name"], ignore_index=True), DIRECTORY)
+    parts = [pa.Table.from_pandas(arrow(part, DIRECTORY), preserve_index=False) for part in (listed, others)]
+    return arrow(from_table(sort_texts(pa.concat_tables(parts), ["entity", "sub", "group_name"])), DIRECTORY)

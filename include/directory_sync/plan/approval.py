@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from include.directory_sync.plan.changes import Plan, row_hashes
+from include.directory_sync.plan.changes import Plan, by_entity, row_hashes
 from include.directory_sync.plan.memberships import membership_counts
 
 
@@ -33,7 +33,7 @@ def approved_part(plan: Plan, approved: set[str]) -> Plan:
     seen = is_user & (changes["action"] == "seen") & changes["user_id"].isin(changes.loc[is_user & released, "user_id"])
     changes = changes.assign(hold=changes["hold"].mask(released))[~seen]
     counts = membership_counts(changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"])
-    return replace(plan, changes=changes, directory=_told(plan, changes), memberships=counts)
+    return replace(plan, parts=by_entity(changes), directory=_told(plan, changes), memberships=counts)
 
 
 def _told(plan: Plan, changes: pd.DataFrame) -> pd.DataFrame:

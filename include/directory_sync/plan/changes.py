@@ -1,14 +1,16 @@
 """The plan's rows: every change with its values before and after, safe or held."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from include.directory_sync.frames import TEXT, arrow, empty
+from include.directory_sync.frames import TEXT, arrow, empty, from_table, sort_texts
 
 USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale")
 """dir_user's source-owned columns."""
@@ -120,8 +122,8 @@ class Removals:
 class Plan:
     """What a run would do, as a value: dry run stops after it, the report counts it, loading applies its safe rows."""
 
-    changes: pd.DataFrame
-    """Columns CHANGES, in the order of writing."""
+    parts: dict[str, pd.DataFrame]
+    """Changes by entity, each in the order of writing and with those of the columns CHANGES that the entity has."""
     directory: pd.DataFrame
     """Columns DIRECTORY."""
     memberships: dict[str, int]
@@ -130,15 +132,32 @@ class Plan:
     """By cause."""
     settings_change: SettingsChange | None = None
 
-    @property
-    def safe(self) -> pd.DataFrame:
-        """The rows to apply."""
-        return self.changes[self.changes["hold"].isna()]
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """All of it as one frame: columns CHANGES, in the order of writing. Large where much changes."""
+        return self._joined(self.part)
 
     @property
+    def safe(self) -> pd.DataFrame:
+        """The rows to apply, as `changes`."""
+        return self._joined(self.safe_part)
+
+    @cached_property
     def held(self) -> pd.DataFrame:
-        """The rows that wait for a person."""
-        return self.changes[self.changes["hold"].notna()]
+        """The rows that wait for a person, as `changes`."""
+        return self._joined(lambda entity: self.part(entity)[self.part(entity)["hold"].notna()])
+
+    def part(self, entity: str) -> pd.DataFrame:
+        """The changes of an entity, in its own columns."""
+        return self.parts.get(entity, empty(CHANGES))
+
+    def safe_part(self, entity: str) -> pd.DataFrame:
+        """The changes of an entity that are to be applied."""
+        rows = self.part(entity)
+        return rows[rows["hold"].isna()] if rows["hold"].notna().any() else rows
+
+    def _joined(self, part: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat([arrow(part(entity), CHANGES) for entity in ENTITIES], ignore_index=True)
 
     @property
     def to_review(self) -> pd.DataFrame:
@@ -148,7 +167,8 @@ class Plan:
         they will look different when that is through.
         """
         held = self.held
-        users = self.changes[(self.changes["entity"] == "user") & (self.changes["action"] != "seen")]
+        users = self.part("user")
+        users = users[users["action"] != "seen"]
         leaving = users["action"].isin(["deactivate", "delete"])
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
@@ -162,22 +182,28 @@ class Plan:
     @property
     def touches_joget(self) -> bool:
         """Whether the safe rows write more than misses and the like into the ledger."""
-        return bool((~self.safe["action"].isin(LEDGER_ONLY)).any())
+        return any((~self.safe_part(entity)["action"].isin(LEDGER_ONLY)).any() for entity in ENTITIES)
 
     @property
     def removals(self) -> Removals:
         """What the safe rows take away from users who stay, and the users whom they deactivate or delete."""
-        safe = self.safe
-        users = safe[(safe["entity"] == "user") & safe["action"].isin(["deactivate", "delete"])]
-        gone = safe[(safe["entity"] == "membership") & (safe["action"] == "remove") & ~safe["sub"].isin(users["sub"])]
+        users, gone = self.safe_part("user"), self.safe_part("membership")
+        users = users[users["action"].isin(["deactivate", "delete"])]
+        gone = gone[(gone["action"] == "remove") & ~gone["sub"].isin(users["sub"])]
         by_group = {name_sha256(str(name)): int(rows) for name, rows in gone.groupby("group_name").size().items()}
         removed = (users["before_state"] == "active") | (users["action"] == "delete")
         return Removals(int(removed.sum()), len(gone), by_group)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of every row: two plans with the same hash do the same."""
-        return _sha256(self.changes)
+        digest = hashlib.sha256()
+        for entity in ENTITIES:
+            rows = self.part(entity)
+            if len(rows):
+                columns = [name for name in CHANGES.names if name in rows.columns and rows[name].notna().any()]
+                _hash_rows(digest, rows[columns])
+        return digest.hexdigest()
 
     @property
     def held_sha256(self) -> str | None:
@@ -198,7 +224,13 @@ def settings_change(settings: tuple[str, ...], plan: Plan, without: Plan) -> Set
 
 def nothing() -> Plan:
     """The plan of a run that reads and changes nothing, since a newer one was applied."""
-    return Plan(empty(CHANGES), empty(DIRECTORY), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
+    return Plan({}, empty(DIRECTORY), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
+
+
+def by_entity(changes: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """One frame of changes, in the order of writing, as a plan's `parts`."""
+    parts = {entity: changes[changes["entity"] == entity].reset_index(drop=True) for entity in ENTITIES}
+    return {entity: rows for entity, rows in parts.items() if len(rows)}
 
 
 def held_hash(held: pd.DataFrame) -> str | None:
@@ -243,15 +275,52 @@ def _hashes(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
 
 
 def _sha256(frame: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    _hash_rows(digest, frame)
+    return digest.hexdigest()
+
+
+def _hash_rows(digest: "hashlib._Hash", frame: pd.DataFrame) -> None:
     schema = pa.schema([field for field in CHANGES if field.name in frame.columns])
-    sink = pa.BufferOutputStream()
-    pa.csv.write_csv(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), sink)
-    return hashlib.sha256(sink.getvalue()).hexdigest()
+    header = True
+    for start in range(0, max(len(frame), 1), ROWS_AT_ONCE):
+        part = pa.Table.from_pandas(frame.iloc[start : start + ROWS_AT_ONCE], schema=schema, preserve_index=False)
+        sink = pa.BufferOutputStream()
+        pa.csv.write_csv(part, sink, pa.csv.WriteOptions(include_header=header))
+        digest.update(sink.getvalue())
+        header = False
 
 
-def in_order(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Rows of changes in the order of writing, whatever order they came in."""
-    changes = arrow(pd.concat([arrow(part, CHANGES) for part in parts], ignore_index=True), CHANGES)
-    rank = changes["entity"].map({entity: at for at, entity in enumerate(ENTITIES)})
-    keys = ["rank", "action", "user_id", "group_id", "sub", "group_name"]
-    return changes.assign(rank=rank).sort_values(keys, ignore_index=True).drop(columns="rank")
+ROWS_AT_ONCE = 50_000
+
+KEYS = ("action", "user_id", "group_id", "sub", "group_name")
+"""What orders the rows of an entity."""
+
+
+def in_order(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Frames of changes, whatever order they came in, as a plan's `parts`."""
+    tables: dict[str, list[pa.Table]] = {entity: [] for entity in ENTITIES}
+    for frame in frames:
+        of_entity = frame["entity"].unique() if len(frame) else ()
+        for entity in of_entity:
+            tables[entity].append(_table(frame if len(of_entity) == 1 else frame[frame["entity"] == entity]))
+    parts = {}
+    for entity in ENTITIES:
+        found = tables.pop(entity)
+        if found:
+            table = pa.concat_tables(found, promote_options="default")
+            parts[entity] = from_table(sort_texts(table, KEYS))
+    return parts
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    """A frame's columns among CHANGES, with those that order and hold its rows."""
+    names = {*frame.columns, "hold", *KEYS}
+    own = pa.schema([field for field in CHANGES if field.name in names])
+    nulls = {name: pa.nulls(len(frame), CHANGES.field(name).type) for name in own.names if name not in frame.columns}
+    columns = [nulls[name] if name in nulls else _arrow_column(frame[name], own.field(name).type) for name in own.names]
+    return pa.table(columns, schema=own)
+
+
+def _arrow_column(values: "pd.Series[Any]", kind: pa.DataType) -> pa.Array:
+    return pa.array(values, from_pandas=True).cast(kind)

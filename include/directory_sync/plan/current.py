@@ -27,7 +27,8 @@ USERS = pa.schema(
         ("username_key", pa.string()),
     ]
 )
-"""Rows of dir_user that are linked, or have the id or username of a desired user."""
+"""Rows of dir_user that are linked, or have the id or username of a desired user. has_role_user and has_employment are
+null for whom nobody asks: active users who are linked to their own login."""
 
 USER_LINKS = pa.schema(
     [
@@ -41,8 +42,8 @@ USER_LINKS = pa.schema(
         ("user_key", pa.string()),
     ]
 )
-"""Every live link of the ledger; state is `active`, or `deactivated` where we did that; changed_at (UTC) is the time
-of the snapshot that the link was last changed from."""
+"""The sync's live links, and those of other syncs to users whom a desired login names; state is `active`, or
+`deactivated` where we did that; changed_at (UTC) is the time of the snapshot that the link was last changed from."""
 
 PAST_LINKS = pa.schema(
     [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("user_key", pa.string())]
@@ -50,7 +51,7 @@ PAST_LINKS = pa.schema(
 """Links of this pool that are history: the Joget user is another sub's now, or nobody's."""
 
 RETIRED = pa.schema([("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())])
-"""Logins that were linked once and aren't any more, with whose they were."""
+"""Logins that were linked once and aren't any more, with whose they were: those that a desired login names."""
 
 GROUPS = pa.schema(
     [("id", pa.string()), ("name", pa.string()), ("organizationId", pa.string()), ("id_key", pa.string())]
@@ -91,6 +92,20 @@ KEYS = pa.schema([("text", pa.string()), ("key", pa.string())])
 An empty text, or one of characters that its collation ignores, has no key (null)."""
 
 
+OWN = "="
+"""What no key of the database's begins with: those are hashes."""
+
+
+def own_key(ids: "pd.Series[str]") -> "pd.Series[str]":
+    """A key for ids of Joget's that are the same to it as no text asked about: nothing but themselves."""
+    return OWN + ids
+
+
+def is_own_key(keys: "pd.Series[str]") -> "pd.Series[bool]":
+    """Whether keys are such: their users' ids are no other text's key."""
+    return keys.str.startswith(OWN)
+
+
 @dataclass(frozen=True)
 class Current:
     """One consistent reading of Joget and the ledger, for one sync."""
@@ -117,6 +132,8 @@ class Current:
     removals: Removals
     """What this sync's runs took away during the last 24 hours, without what a person approved."""
     remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
+    settled: int = 0
+    """Users of this pool whom nothing concerns, left out of users and user_links (plan.settled)."""
 
     def is_newer_than(self, snapshot_at: datetime) -> bool:
         """Whether a newer full snapshot was applied already: nothing older may come over it."""

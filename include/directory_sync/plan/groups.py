@@ -97,17 +97,17 @@ def _decide_new(run: Run, groups: pd.DataFrame, current: Current, users: pd.Data
     if run.sync.policies.existing_group == "careful":
         elsewhere = groups["now_organizationId"].fillna("") != run.sync.organization
         decisions.decide(found & elsewhere, "quarantined", "Joget has a group of this id in another organization")
-        with_locals = _groups_with_locals(current, users)
+        with_locals = _groups_with_locals(current, users, groups.loc[found & ~groups["linked"], "now_id"])
         reason = "Joget has a group of this id with members whom this sync doesn't know"
         decisions.decide(found & groups["now_id"].isin(with_locals), "quarantined", reason)
     decisions.decide(found, "adopted", "already in Joget")
     decisions.decide(~found, "created", "new in the pool")
 
 
-def _groups_with_locals(current: Current, users: pd.DataFrame) -> "pd.Series[str]":
+def _groups_with_locals(current: Current, users: pd.DataFrame, among: "pd.Series[str]") -> "pd.Series[str]":
     safely_adopted = (users["outcome"] == "adopted") & users["hold"].isna()
     known = users.loc[users["linked"] | safely_adopted, "user_id"]
-    members = current.memberships
+    members = current.memberships[current.memberships["group_id"].isin(among)]
     return members.loc[~members["user_id"].isin(known), "group_id"].drop_duplicates()
 
 
@@ -157,6 +157,8 @@ def keep_peopled(
     """No group is deleted that has a member whose membership this plan doesn't remove: a local one, or one of ours who
     takes no part. Takes and gives the groups as decided.
     """
+    if not yes(groups["action"] == "delete").any():
+        return groups
     removed = memberships.loc[memberships["action"] == "remove", ["user_id", "group_id"]]
     renamed = users[yes(users["action"] == "rename")]
     newer = look_up(current.memberships["user_id"], renamed, "user_id", "after_id")

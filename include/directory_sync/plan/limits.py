@@ -26,7 +26,7 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     """
     limits = run.sync.limits
     links = users_of_sync(run, current)
-    active = int((links["state"] == "active").sum())
+    active = int((links["state"] == "active").sum()) + current.settled
     recent = current.removals.users
     action = users["action"].where(users["hold"].isna())
     was_active = yes(users["before_state"] == "active")
@@ -37,7 +37,7 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     excesses = {}
     if excess := _percent(limits, limits.removed_users_percent, int(removed.sum()), active, recent):
         excesses["removed_users_percent"] = excess
-    if excess := _percent(limits, limits.changed_users_percent, int(changed.sum()), len(links)):
+    if excess := _percent(limits, limits.changed_users_percent, int(changed.sum()), len(links) + current.settled):
         excesses["changed_users_percent"] = excess
     if limits.created_users is not None and created.sum() > max(limits.created_users, limits.floor):
         excesses["created_users"] = Excess(limits.created_users, int(created.sum()))

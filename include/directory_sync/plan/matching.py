@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, look_up, no_text, yes
+from include.directory_sync.frames import TEXT, look_up, no_text, places, rows_at, yes
 from include.directory_sync.plan.current import Current
 from include.directory_sync.run import Run
 
@@ -25,9 +25,12 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     pool = run.sync.user_pool_id
     links = users_of_sync(run, current)
     here = links[links["user_pool_id"] == pool]
-    users = desired.merge(here[["sub", *LINK]], on="sub", how="left")
+    own = places(desired["sub"], here["sub"])
+    users = desired.reset_index(drop=True).join(rows_at(here[LINK], own, pd.RangeIndex(len(desired))))
     users["after_link"] = pool + "/" + users["sub"]
-    users["key"] = look_up(users["username"], current.keys, "text", "key")
+    settled = yes(users["username"] == users["user_id"])
+    users["key"] = users["user_key"].where(settled)
+    users.loc[~settled, "key"] = look_up(users.loc[~settled, "username"], current.keys, "text", "key")
     users["way"] = no_text(users.index).mask(users["before_link"].notna(), "own")
     elsewhere = links[links["user_pool_id"] != pool]
     _take(users, _by_history(users, current, elsewhere), elsewhere, "history")
@@ -40,7 +43,12 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     found = _found(current.users)
     users["matches"] = look_up(users["key"], found, "key", "count").fillna(0)
     users["user_id"] = users["user_id"].fillna(look_up(users["key"], found, "key", "id"))
-    return users.merge(current.users.add_prefix("now_"), left_on="user_id", right_on="now_id", how="left")
+    return with_rows(users, current.users)
+
+
+def with_rows(users: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Users (column user_id) with now_*: the row of current.USERS or current.GROUPS of exactly that id."""
+    return users.join(rows_at(rows, places(users["user_id"], rows["id"]), users.index).add_prefix("now_"))
 
 
 def users_of_sync(run: Run, current: Current) -> pd.DataFrame:
@@ -52,15 +60,17 @@ def users_of_sync(run: Run, current: Current) -> pd.DataFrame:
 def pool_was_changed(run: Run, current: Current) -> bool:
     """Whether the sync has links of another pool, and none of this one yet."""
     pools = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
-    return bool(len(pools)) and run.sync.user_pool_id not in set(pools)
+    return not current.settled and bool(len(pools)) and not bool((pools == run.sync.user_pool_id).any())
 
 
 def too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:
     """Whether a changed pool has fewer than half of the active linked logins: it may be the wrong pool."""
+    if not pool_was_changed(run, current):
+        return False
     links = users_of_sync(run, current)
     active = links[links["state"] == "active"]
     found = active["before_link"].isin(users["before_link"]).sum()
-    return pool_was_changed(run, current) and bool(found < HALF * len(active))
+    return bool(found < HALF * len(active))
 
 
 def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from include.directory_sync.frames import TEXT, no_text, yes
 from include.directory_sync.plan.changes import LEDGER_ONLY, USER_COLUMNS
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.decisions import Decisions
-from include.directory_sync.plan.matching import users_of_sync
+from include.directory_sync.plan.matching import users_of_sync, with_rows
 from include.directory_sync.plan.users import excluded, newer_than
 from include.directory_sync.run import Run
 
@@ -24,7 +24,7 @@ def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: 
     heir = yes(matched["way"] == "heir")
     present = matched.loc[~heir, "before_link"].dropna()
     users = links[~links["before_link"].isin(present)].reset_index(drop=True)
-    users = users.merge(current.users.add_prefix("now_"), left_on="user_id", right_on="now_id", how="left")
+    users = with_rows(users, current.users)
     users = users.assign(key=no_text(users.index), listed=False, linked=True)
     runs = run.sync.policies.missing_runs
     users["after_misses"] = evidence.misses(users, runs, subset=bool(run.users))

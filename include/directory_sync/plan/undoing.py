@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, arrow, look_up, yes
+from include.directory_sync.frames import TEXT, arrow, empty, look_up, yes
 from include.directory_sync.plan.approval import OUTCOMES
 from include.directory_sync.plan.changes import (
     CHANGES,
@@ -18,7 +18,7 @@ from include.directory_sync.plan.changes import (
 from include.directory_sync.plan.current import Current
 from include.directory_sync.plan.matching import among
 from include.directory_sync.plan.memberships import membership_counts
-from include.directory_sync.plan.users import employment_id
+from include.directory_sync.plan.users import employment_ids
 
 INVERSE = {
     "create": "delete",
@@ -60,7 +60,8 @@ def undo_plan(organization: str, done: pd.DataFrame, current: Current, belonging
     rows = pd.concat(
         [inverse, _of_made_again(organization, inverse, set(current.employment_ids["id"]))], ignore_index=True
     )
-    changes = in_order([rows])
+    parts = in_order([rows])
+    changes = Plan(parts, empty(DIRECTORY), {}).changes
     users = changes[changes["entity"].isin(["user", "group"])]
     outcome = users["action"].map(OUTCOMES).astype(TEXT).fillna("unchanged").mask(users["hold"].notna(), "held")
     directory = arrow(
@@ -73,7 +74,7 @@ def undo_plan(organization: str, done: pd.DataFrame, current: Current, belonging
         ),
         DIRECTORY,
     )
-    plan = Plan(changes, directory, membership_counts(changes, read=0, unchanged=0))
+    plan = Plan(parts, directory, membership_counts(changes, read=0, unchanged=0))
     applied = inverse["hold"].isna() & ~inverse["action"].isin(LEDGER_ONLY)
     return Undoing(plan, done.loc[applied.to_numpy()])
 
@@ -175,5 +176,5 @@ def _of_made_again(organization: str, inverse: pd.DataFrame, taken: set[str]) ->
         return rows[~rows["user_id"].isin(inverse.loc[inverse["entity"] == entity, "user_id"])].assign(entity=entity)
 
     employments = without("employment")
-    ids = [employment_id(organization, str(user_id), taken) for user_id in employments["user_id"]]
+    ids = employment_ids(organization, employments["user_id"], taken)
     return pd.concat([without("role"), employments.assign(employment_id=ids)])

@@ -1,7 +1,7 @@
 """What happens to each listed user (rules 1 to 4, 6 to 8, 11 to 13 of the design)."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
@@ -57,12 +57,26 @@ EMPLOYMENT_IDS = 3
 """How many ids an employment may choose from: a row that moved to another user or organization keeps its id."""
 
 
-def employment_id(organization: str, user_id: str, taken: Collection[str] = ()) -> str:
+def employment_ids(organization: str, user_ids: Iterable[str], taken: Collection[str] = ()) -> list[str]:
     """32 hex characters, always the same for one user and organization, so that a repeated plan is the same plan;
     the next one where an id is taken.
+
+    The first half are the user id's first bytes: in the users' order, more or less, rows are written twice as fast.
     """
-    ids = [hashlib.sha256(f"{organization}\0{user_id}\0{at}".encode()).hexdigest()[:32] for at in range(EMPLOYMENT_IDS)]
-    return next((id_ for id_ in ids if id_ not in taken), ids[0])
+    before = f"{organization}\0".encode()
+
+    def id_of(user_id: str, at: int) -> str:
+        text = user_id.encode()
+        return text[:8].hex().ljust(16, "0") + hashlib.sha256(b"%b%b\0%d" % (before, text, at)).hexdigest()[:16]
+
+    ids = [id_of(user_id, 0) for user_id in user_ids]
+    if not taken:
+        return ids
+    others = range(1, EMPLOYMENT_IDS)
+    return [
+        next((other for at in others if (other := id_of(user_id, at)) not in taken), id_) if id_ in taken else id_
+        for id_, user_id in zip(ids, user_ids, strict=True)
+    ]
 
 
 def excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":

@@ -1,0 +1,122 @@
+"""Sending frames to the database and reading them back, by each way that a server allows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from include.directory_sync.errors import ConflictError, PermanentError, RefusedRowError
+from include.directory_sync.frames import from_rows
+from include.directory_sync.joget.database import Database, _is_private, session
+from tests.conftest import JogetDatabase
+
+SCHEMA = pa.schema([("id", pa.string()), ("name", pa.string()), ("active", pa.int64())])
+ODD = [
+    "plain",
+    "",
+    None,
+    "NULL",
+    "\\N",
+    "\\",
+    "a\tb",
+    "a\nb",
+    "a\r\nb",
+    "'\"`;--",
+    "%s",
+    "é ß ﬁ 名",
+    "🎉",
+    "\x00\x1a",
+    '["x"]',
+]
+
+
+@pytest.fixture(params=["files", "refused", "not wanted"])
+def database(
+    joget: JogetDatabase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A server that takes files from clients, or refuses them as MySQL 8 does by default; or we aren't to send any."""
+    joget.execute(f"SET GLOBAL local_infile = {int(request.param != 'refused')}")
+    if request.param == "not wanted":
+        uri = f"{joget.server.uri(joget.name)}?local_infile=false"
+        monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", uri)
+    with session("joget_mysql") as opened:
+        assert opened._takes_files == (request.param == "files")
+        text = "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci"
+        opened.execute(
+            f"CREATE TEMPORARY TABLE sent (id {text}, name {text}, active INT, PRIMARY KEY (id))", about="sent"
+        )
+        yield opened
+    joget.execute("SET GLOBAL local_infile = 1")
+
+
+@pytest.mark.parametrize(
+    ("host", "extras", "private"),
+    [
+        ("127.0.0.1", {}, True),
+        ("joget-db", {}, False),
+        ("joget-db", {"ssl": {"ca": "/ca.pem"}}, True),
+        ("joget-db", {"ssl_mode": "VERIFY_IDENTITY"}, True),
+        ("joget-db", {"ssl_mode": "DISABLED"}, False),
+        ("joget-db", {"ssl_mode": "PREFERRED"}, False),
+        (None, {"unix_socket": "/run/mysqld.sock"}, True),
+    ],
+)
+def test_rows_go_as_files_only_where_nobody_stands_between(
+    host: str | None, extras: dict[str, Any], private: bool
+) -> None:
+    assert _is_private(host, extras) == private
+
+
+def frame(names: list[str | None]) -> pd.DataFrame:
+    rows = [{"id": f"{at:06}", "name": name, "active": None if at % 3 else at} for at, name in enumerate(names)]
+    return from_rows(rows, SCHEMA)
+
+
+def read(database: Database) -> pd.DataFrame:
+    return database.frame("SELECT id, name, active FROM sent ORDER BY id", schema=SCHEMA, about="sent")
+
+
+def test_every_value_arrives_and_comes_back_as_it_was(database: Database) -> None:
+    sent = frame(ODD)
+    database.fill("sent", sent, about="sent")
+    assert read(database).equals(sent)
+
+
+def test_more_rows_than_go_at_once_all_arrive(database: Database) -> None:
+    sent = frame([f"name {number}" for number in range(45_001)])
+    database.fill("sent", sent, about="sent")
+    assert read(database).equals(sent)
+
+
+def test_nothing_is_sent_for_no_rows(database: Database) -> None:
+    database.fill("sent", frame([]), about="sent")
+    assert read(database).empty
+
+
+def test_a_value_that_does_not_fit_is_refused_and_never_cut(database: Database) -> None:
+    for name in ("x" * 256, "x" * 2000):
+        with pytest.raises(RefusedRowError):
+            database.fill("sent", frame(["fits", name]), about="sent")
+        database.execute("DELETE FROM sent", about="sent")
+
+
+def test_a_key_that_comes_twice_is_a_conflict_and_never_left_out(database: Database) -> None:
+    rows = frame(["one", "two"]).assign(id="same")
+    with pytest.raises(ConflictError):
+        database.fill("sent", rows, about="sent")
+
+
+def test_a_table_that_is_not_there_is_an_error_and_nobody_waits(database: Database) -> None:
+    for _ in range(20):
+        with pytest.raises(PermanentError):
+            database.fill("no_such_table", frame(["one"]), about="no_such_table")
+
+
+def test_the_connection_is_usable_after_a_refusal(database: Database) -> None:
+    with pytest.raises(RefusedRowError):
+        database.fill("sent", frame(["x" * 256]), about="sent")
+    database.execute("DELETE FROM sent", about="sent")
+    database.fill("sent", frame(["fits"]), about="sent")
+    assert read(database)["name"].tolist() == ["fits"]
