@@ -1,6 +1,6 @@
 # Every target says what it does: `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format lock clean
+.PHONY: help setup demo up test bench lint format lock clean
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8080
@@ -20,6 +20,9 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 
 test: setup lint  ## Lint, types and every test
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+bench: setup  ## How fast it is, beside raw SQL and what people would use instead (MILLION=1: a million users too)
+	@$(BIN)/python -m bench $(if $(MILLION),--million)
 
 lint:  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -1,0 +1,32 @@
+"""One task of the sync in a process of its own: `python -m bench.task TASK RUN_ID URL…` says what it took."""
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable
+
+from bench.memory import peak_mib
+from include.directory_sync import extraction, steps
+from include.directory_sync.run import Attempt
+from include.directory_sync.snapshot import Manifest
+
+TASKS: dict[str, Callable[..., Manifest]] = {
+    "extract_users": lambda attempt: extraction.extract_users(attempt, "default", {}, {}),
+    "extract_groups": extraction.extract_groups,
+    "transform": steps.transform,
+    "load": steps.load,
+}
+
+
+def main() -> None:
+    """Run it; the last line of output is JSON: seconds (without imports), peak_mib, url."""
+    task, run_id, *urls = sys.argv[1:]
+    attempt = Attempt(name=f"{task}.1.{uuid.uuid4().hex[:12]}", run_id=run_id)
+    began = time.perf_counter()
+    manifest = TASKS[task](attempt, *urls)
+    print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak_mib(), "url": manifest.url}))
+
+
+if __name__ == "__main__":
+    main()
