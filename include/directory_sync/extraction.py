@@ -22,7 +22,10 @@ from include.directory_sync.snapshot import Manifest
 log = logging.getLogger(__name__)
 
 SNAPSHOTS = "snapshots"
-"""Signposts to complete listings, `<time>.users` and `<time>.groups`, for a backfill's other dates."""
+"""Signposts to complete listings, `<time>.users` and `<time>.groups`, for a backfill's other dates.
+
+`<time>.backfill.users` was listed by a backfill's run.
+"""
 
 WHOLE = "whole"
 """Signposts, by time, that listings in parts lacked members of groups."""
@@ -54,13 +57,15 @@ def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any
             if run.replay_run_id:
                 return _reuse(folder, _listed_by(run, run.replay_run_id).inputs["extract_users"])
             if attempt.backfill_since is None:
-                return _list_users(run, folder, pool, database)
+                return _list_users(run, folder, pool, database, "users")
             with ledger.reading_turn(database, run):
                 known = _users_since(run, attempt)
-                return _reuse(folder, known) if known else _list_users(run, folder, pool, database)
+                return _reuse(folder, known) if known else _list_users(run, folder, pool, database, "backfill.users")
 
 
-def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool, database: Database) -> Manifest:
+def _list_users(
+    run: Run, folder: staging.Folder, pool: cognito.UserPool, database: Database, signpost: str
+) -> Manifest:
     snapshot_at = datetime.now(UTC)
     estimated = pool.estimated_users()
     with folder.rows("users.parquet", snapshot.users_schema(run.attributes)) as users:
@@ -76,7 +81,7 @@ def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool, databa
     counts = {"users": len(subs), "estimated_users": estimated or 0, "in_parts": int(listing.in_parts), **_calls(pool)}
     manifest = folder.seal(snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts)
     if manifest.complete:
-        staging.note(run, SNAPSHOTS, f"{staging.moment(snapshot_at)}.users", manifest.url)
+        staging.note(run, SNAPSHOTS, f"{staging.moment(snapshot_at)}.{signpost}", manifest.url)
     return manifest
 
 
@@ -202,10 +207,18 @@ def _listed_by(run: Run, run_id: str) -> Manifest:
 
 
 def _users_since(run: Run, attempt: Attempt) -> str | None:
-    """The listing that a backfill's date uses: its own, or the newest complete one since the backfill began."""
+    """The listing that a backfill's date uses: its own, or the newest complete one since the backfill began.
+
+    Only a backfill's own listing may be older than its last run: the pool may have changed after anybody else's.
+    """
     own = [manifest for manifest in staging.sealed(run, attempt.run_id, "extract_groups") if manifest.complete]
-    since = staging.moment((attempt.backfill_since or datetime.now(UTC)) - SLACK)
-    listed = [name for name in staging.noted(run, SNAPSHOTS) if name.endswith(".users") and name >= since]
+    began = attempt.backfill_since or datetime.now(UTC)
+    since = {".users": staging.moment(began), ".backfill.users": staging.moment(began - SLACK)}
+    listed = [
+        name
+        for name in staging.noted(run, SNAPSHOTS)
+        if name.endswith(".users") and name >= since[name[name.index(".") :]]
+    ]
     if own:
         found = own[-1].inputs["extract_users"]
     elif listed:

@@ -125,6 +125,13 @@ def test_a_backfill_uses_a_scheduled_runs_listing_taken_since_it_began(company: 
     assert company.cognito.calls["ListUsers"] == 1
 
 
+def test_a_backfill_uses_nobody_elses_listing_from_just_before_it_began(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.pool.users = [user(ANA), user(BOB)]
+    assert counts(backfill(company, [1], datetime.now(UTC))[0]) == {"read": 2, "created": 1, "unchanged": 1}
+
+
 def test_a_backfill_trusts_no_incomplete_listing(company: Company) -> None:
     company.pool.users = people(100)
     company.faults.cut_users_after = 50
