@@ -84,19 +84,37 @@ def is_among(numbers: "np.ndarray[Any, Any]", others: "np.ndarray[Any, Any]") ->
 
 
 def sort_texts(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """A table in the order of text columns, nulls last."""
-    ranks = [_ranks(table.column(name)) for name in reversed(keys)]
-    return table.take(pa.array(np.lexsort(ranks)))
+    """A table in the order of text columns, nulls last; the same table where it is in order already."""
+    numbers, size = np.zeros(len(table), dtype="int64"), 1
+    for name in keys:
+        ranks, texts = _ranks(table.column(name))
+        if size * texts > MOST_NUMBERS:
+            numbers, size = np.unique(numbers, return_inverse=True)[1].astype("int64"), len(table)
+        numbers, size = numbers * texts + ranks, size * texts
+        if pc.count_distinct(numbers).as_py() == len(table):
+            break  # further keys can't part what is apart already
+    if (numbers[:-1] <= numbers[1:]).all():
+        return table
+    return table.take(pa.array(np.argsort(numbers, kind="stable")))
 
 
-def _ranks(column: pa.ChunkedArray) -> "np.ndarray[Any, Any]":
-    """For each text its place among the sorted distinct ones: numbers are sorted faster by far."""
+MOST_NUMBERS = 2**62
+
+
+def _ranks(column: pa.ChunkedArray) -> "tuple[np.ndarray[Any, Any], int]":
+    """For each text its place among the sorted distinct ones, and how many places there are, the last for null:
+    numbers are sorted faster than texts by far.
+    """
     coded = pa.chunked_array(column.chunks, column.type).combine_chunks().dictionary_encode()
-    order = pc.sort_indices(coded.dictionary).to_numpy()
-    ranks = np.empty(len(order) + 1, dtype="int64")
-    ranks[order] = np.arange(len(order))
-    ranks[-1] = len(order)
-    return cast("np.ndarray[Any, Any]", ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+    texts = len(coded.dictionary)
+    ranks = np.arange(texts + 1)
+    if not _is_in_order(coded.dictionary):
+        ranks[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(texts)
+    return cast("np.ndarray[Any, Any]", ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]), texts + 1
+
+
+def _is_in_order(texts: pa.Array) -> bool:
+    return bool(pc.all(pc.less_equal(texts[:-1], texts[1:])).as_py())
 
 
 def matches(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]":

@@ -131,15 +131,15 @@ def transform(
 
 def _memberships(listed: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """Between listed users and groups, each once, in order."""
-    each = np.unique(pair_numbers(listed, ("sub", "group_name"), users["sub"], groups["group_name"]))
+    each = np.sort(pd.unique(pair_numbers(listed, ("sub", "group_name"), users["sub"], groups["group_name"])))
     of_user, of_group = np.divmod(each[each >= 0], max(len(groups), 1))
     known = {"sub": taken(users["sub"], of_user), "group_name": taken(groups["group_name"], of_group)}
     return arrow(pd.DataFrame(known), MEMBERSHIPS)
 
 
 def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFrame:
-    raw = _once_each(snapshot)
-    login = _login(raw, mapping.username)
+    raw = _in_order_of_logins(_once_each(snapshot), mapping.username)
+    login = raw["login"]
     users = pd.DataFrame({"sub": raw["sub"], "username": login})
     for column, setting in MAPPED.items():
         users[column] = _column(raw, column, getattr(mapping, setting), login)
@@ -156,13 +156,18 @@ def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFra
 
 
 def _once_each(snapshot: pd.DataFrame) -> pd.DataFrame:
-    """Each sub's newest row, in the order of subs; whoever has no sub comes last, as often as he is listed."""
-    first = snapshot
-    if snapshot["sub"].dropna().duplicated().any():
-        known = snapshot[snapshot["sub"].notna()].sort_values("modified_at", kind="stable", na_position="first")
-        known = known.drop_duplicates("sub", keep="last")
-        first = pd.concat([known, snapshot[snapshot["sub"].isna()]], ignore_index=True)
-    return from_table(sort_texts(pa.Table.from_pandas(first, preserve_index=False), ["sub"]))
+    """Each sub's newest row; whoever has no sub, as often as he is listed."""
+    if not snapshot["sub"].dropna().duplicated().any():
+        return snapshot
+    known = snapshot[snapshot["sub"].notna()].sort_values("modified_at", kind="stable", na_position="first")
+    known = known.drop_duplicates("sub", keep="last")
+    return pd.concat([known, snapshot[snapshot["sub"].isna()]], ignore_index=True)
+
+
+def _in_order_of_logins(users: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """With a column login, in the order in which Joget's rows are written: what follows needs no sorting."""
+    table = pa.Table.from_pandas(users.assign(login=_login(users, rule)), preserve_index=False)
+    return from_table(sort_texts(table, ["login", "sub", "cognito_username"]))
 
 
 def _login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":

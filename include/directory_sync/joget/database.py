@@ -73,10 +73,14 @@ class Database:
             return int(cursor.execute(statement, parameters or None))
 
     def fill(self, table: str, frame: pd.DataFrame, *, about: str) -> None:
-        """Put a frame's rows into a table's columns of the same names, by the fastest way that the server allows."""
+        """Put a frame's rows into an empty table's columns of the same names, as fast as the server allows.
+
+        Columns without any value stay NULL unsent.
+        """
         if frame.empty:
             return
         rows = pa.Table.from_pandas(frame, preserve_index=False)
+        rows = rows.select([name for name in rows.column_names if rows[name].null_count < len(rows)])
         with self._errors(about), _without_collection():
             if self._takes_files:
                 try:
@@ -101,8 +105,15 @@ class Database:
         return self._sends_files and bool(self.rows("SELECT @@local_infile", about="the server's settings")[0][0])
 
     def _load(self, table: str, rows: pa.Table) -> None:
-        """LOAD DATA LOCAL from a pipe, so that nobody's name is ever on a worker's disk."""
-        columns = ", ".join(rows.column_names)
+        """LOAD DATA LOCAL from a pipe, so that nobody's name is ever on a worker's disk.
+
+        What all rows share is sent once.
+        """
+        shared = {name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])}
+        rows = rows.drop_columns(list(shared))
+        statement = f"INTO TABLE {table} CHARACTER SET utf8mb4 ({', '.join(rows.column_names)})"
+        if shared:
+            statement += " SET " + ", ".join(f"{name} = %s" for name in shared)
         with (
             tempfile.TemporaryDirectory(prefix="directory-sync-") as folder,
             ThreadPoolExecutor(1) as beside,
@@ -112,9 +123,7 @@ class Database:
             os.mkfifo(pipe, 0o600)
             written = beside.submit(_write_rows, pipe, rows)
             try:
-                loaded = cursor.execute(
-                    f"LOAD DATA LOCAL INFILE '{pipe}' INTO TABLE {table} CHARACTER SET utf8mb4 ({columns})"
-                )
+                loaded = cursor.execute(f"LOAD DATA LOCAL INFILE '{pipe}' {statement}", list(shared.values()) or None)
             finally:
                 while not written.done():  # nobody reads any more: whoever still waits for a reader is let go
                     os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
@@ -287,6 +296,11 @@ def _without_collection() -> Iterator[None]:
 def _column(values: tuple[bytes | None, ...], kind: pa.DataType) -> pa.Array:
     texts = pa.array(values, pa.binary()).cast(pa.string())
     return texts.cast(pa.int64()).cast(kind) if kind == pa.bool_() else texts.cast(kind)
+
+
+def _is_shared(column: pa.ChunkedArray) -> bool:
+    """Whether all rows have one value, without looking further than where two differ at the ends."""
+    return bool(column[0] == column[-1] and column.null_count == 0 and pc.all(pc.equal(column, column[0])).as_py())
 
 
 def _write_rows(pipe: Path, rows: pa.Table) -> None:

@@ -297,7 +297,7 @@ def _memberships(database: Database, tables: Tables, group_ids: list[str], user_
         if len(odd):
             stored = _stored_ids(database, tables, table, odd.drop_duplicates().tolist())
             members.loc[odd.index, column] = look_up(odd, stored, "child", "id")
-    return members.dropna().drop_duplicates(ignore_index=True) if len(members) else members
+    return members.dropna(ignore_index=True)
 
 
 STORED = pa.schema([("child", pa.string()), ("id", pa.string())])

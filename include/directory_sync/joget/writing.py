@@ -120,7 +120,7 @@ class Apply:
         self._write(
             "dir_group",
             f"INSERT INTO dir_group (id, name, description, organizationId) SELECT after_id, after_name, '', "
-            f"after_organizationId FROM {GROUPS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY after_id",
+            f"after_organizationId FROM {GROUPS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY group_id",
         )
         self._write(
             "dir_group",
@@ -134,7 +134,7 @@ class Apply:
         self._write(
             "dir_user",
             f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, password, {after} "
-            f"FROM {USERS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY after_id",
+            f"FROM {USERS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY user_id",
         )
         self._rename_users()
         values = ", ".join(f"d.{column} = t.after_{column}" for column in USER_COLUMNS)

@@ -192,4 +192,5 @@ def _directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
         entity="group", joget_id=groups["group_id"].where(known), outcome=groups["outcome"].mask(held, "held")
     )
     parts = [pa.Table.from_pandas(arrow(part, DIRECTORY), preserve_index=False) for part in (listed, others)]
-    return arrow(from_table(sort_texts(pa.concat_tables(parts), ["entity", "sub", "group_name"])), DIRECTORY)
+    rows = sort_texts(pa.concat_tables(parts), ["entity", "joget_id", "sub", "group_name"])
+    return arrow(from_table(rows), DIRECTORY)
