@@ -18,6 +18,7 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 	@bin/setup --quiet
 	@$(BIN)/python -m demo up --port $(PORT)
 
+test: export TESTS := 1
 test: setup lint  ## Lint, types and every test
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 

@@ -43,14 +43,19 @@ def environment(home: Path, *, settings: Path, joget_uri: str, endpoint: str) ->
 
 
 @contextmanager
-def standalone(variables: dict[str, str], port: int, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """All of Airflow's processes, its UI and API on the port of the loopback interface, no login; raises StartError."""
+def standalone(
+    variables: dict[str, str], port: int, log: Path, *, roles: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """All of Airflow's processes, its UI and API on the port of the loopback interface; raises StartError.
+
+    No login, unless `roles` names users of Airflow's simple auth manager; the password of each is his name.
+    """
     ports = {
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        **_logins(Path(variables["AIRFLOW_HOME"]), roles),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
     }
@@ -58,17 +63,40 @@ def standalone(variables: dict[str, str], port: int, log: Path) -> Iterator["sub
         "Airflow",
         [sys.executable, "-m", "airflow", "standalone"],
         log=log,
-        ready=lambda: _serves_dag(port),
+        ready=lambda: _serves_dag(port, next(iter(roles)) if roles else None),
         seconds=300,
         environment=variables | ports,
     ) as process:
         yield process
 
 
-def _serves_dag(port: int) -> bool:
+def _logins(home: Path, roles: dict[str, str] | None) -> dict[str, str]:
+    if roles is None:
+        return {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True"}
+    passwords = home / "passwords.json"
+    passwords.write_text(json.dumps({name: name for name in roles}), encoding="utf-8")
+    return {
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in roles.items()),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+    }
+
+
+def token(port: int, user: str) -> str:
+    """A token for the API, for a user whose password is his name; raises URLError."""
+    body = json.dumps({"username": user, "password": user}).encode()
+    url = f"http://127.0.0.1:{port}/auth/token"
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - ours
+        return str(json.load(answer)["access_token"])
+
+
+def _serves_dag(port: int, user: str | None) -> bool:
     """Whether the API answers for the DAG, which is when somebody can trigger it."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/dags/{DAG_ID}", timeout=5) as answer:
+        headers = {"Authorization": f"Bearer {token(port, user)}"} if user else {}
+        url = f"http://127.0.0.1:{port}/api/v2/dags/{DAG_ID}"
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - ours
             return json.load(answer).get("is_paused") is False
     except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -51,8 +51,13 @@ def without_values(doing: str) -> Iterator[None]:
     except DirectorySyncError:
         raise
     except Exception as error:
-        places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         raise TransientError(
-            f"{doing} failed unexpectedly: {type(error).__qualname__} at {' > '.join(places)}. Its message is left out "
+            f"{doing} failed unexpectedly: {described(error)}. Its message is left out "
             f"since it may quote personal values. If retries fail as well, report these places."
         ) from None
+
+
+def described(error: BaseException) -> str:
+    """An error's type and where it was raised, without its message."""
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return f"{type(error).__qualname__} at {' > '.join(places)}"

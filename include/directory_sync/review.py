@@ -21,26 +21,12 @@ from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
 from include.directory_sync.snapshot import Manifest
 from include.directory_sync.steps import loading_session, propose
+from include.directory_sync.wording import MEANINGS
 
 log = logging.getLogger(__name__)
 
 SUBS_SHOWN = 20
 """Subs or group names that the question lists for each cause; Airflow keeps its text for ever."""
-
-MEANINGS = {
-    "removed_users_percent": "users would be deactivated or deleted",
-    "changed_users_percent": "users would be changed",
-    "created_users": "users would be created or adopted",
-    "max_users": "users would be created beyond the seats",
-    "removed_memberships_percent": "memberships would be removed",
-    "emptied_group_percent": "memberships would be removed from groups that lose most members",
-    "renamed_user": "users' logins changed in the pool",
-    "retired_login": "users have a login that was another person's once",
-    "new_sub": "new persons have the login of somebody who left",
-    "role_admin": "users who hold ROLE_ADMIN would be changed",
-    "pool_change": "the settings name another pool, which has fewer than half of the linked logins",
-}
-"""What a cause means, for the page's text."""
 
 
 @dataclass(frozen=True)

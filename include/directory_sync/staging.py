@@ -240,6 +240,25 @@ def read_column(folder_url: str, name: str, column: str) -> pa.Array:
         return pq.read_table(file, columns=[column]).column(column).combine_chunks()
 
 
+@contextmanager
+def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
+    """A staged Parquet file, of which only what is asked for is read, so that its hash isn't held against the manifest.
+
+    Raises PermanentError where it is gone or damaged.
+    """
+    url = f"{manifest.url}/{name}"
+    with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
+        try:
+            found = pq.ParquetFile(file)
+            if name not in manifest.files or found.metadata.num_rows != manifest.files[name].rows:
+                raise _damaged(manifest.url, name)
+            yield found
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the store's; Arrow says of a broken page that it is an input error, without a number
+            raise _damaged(manifest.url, name) from None
+
+
 def read_parquet(content: bytes) -> pd.DataFrame:
     """A Parquet file's bytes as a frame in Arrow types."""
     return from_table(pq.read_table(pa.BufferReader(content)))

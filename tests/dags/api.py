@@ -6,7 +6,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from demo.airflow import token
 
 PATIENCE = 180
 """Seconds that a test waits for Airflow, on a machine that others use too."""
@@ -17,6 +20,14 @@ class Api:
     """Airflow's API on a port of the loopback interface."""
 
     port: int
+    user: str | None = None
+    """Whose token to use, where Airflow asks for one."""
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """What tells Airflow who asks."""
+        signed = {"Authorization": f"Bearer {token(self.port, self.user)}"} if self.user else {}
+        return {"Content-Type": "application/json", **signed}
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Ask for a path below /api/v2; raises HTTPError."""
@@ -24,7 +35,7 @@ class Api:
             f"http://127.0.0.1:{self.port}/api/v2/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers=self.headers,
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             content = answer.read()

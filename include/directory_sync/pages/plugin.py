@@ -1,0 +1,52 @@
+"""What Airflow's plugin registers. Imported in each of Airflow's processes, so nothing here is heavy."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf
+
+PREFIX = "/directory-sync"
+"""Where the pages lie below Airflow's address."""
+
+Messages = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Answers = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class PagesWhenAsked:
+    """An ASGI application that is imported at its first request: only the API server is ever asked."""
+
+    def __init__(self) -> None:
+        self._pages: Any = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Messages, send: Answers) -> None:
+        """Answer a request. Where the pages can't be imported nobody sees anything, and the server's log says why."""
+        if self._pages is None:
+            from include.directory_sync.pages.app import make_app
+
+            self._pages = make_app()
+        await self._pages(scope, receive, send)
+
+
+def apps() -> list[dict[str, Any]]:
+    """For `fastapi_apps`."""
+    return [{"app": PagesWhenAsked(), "url_prefix": PREFIX, "name": "Directory Sync"}]
+
+
+def views() -> list[dict[str, Any]]:
+    """For `external_views`: one that Airflow finds invalid would hide all."""
+    base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+    return [
+        {
+            "name": "Directory changes",
+            "href": f"{base}{PREFIX}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "directory-changes",
+        },
+        {
+            "name": "Directory",
+            "href": f"{base}{PREFIX}/dags/{{DAG_ID}}",
+            "destination": "dag",
+            "url_route": "directory",
+        },
+    ]

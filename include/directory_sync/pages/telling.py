@@ -1,0 +1,126 @@
+"""A run in words and figures, from its report and manifests. Names nobody."""
+
+from dataclasses import dataclass
+
+from include.directory_sync.pages.airflow_runs import AirflowRun, Place
+from include.directory_sync.pages.published import Published
+from include.directory_sync.report import Hold, Report
+from include.directory_sync.wording import MEANINGS, counted, what_to_do
+
+QUIET = ("read", "unchanged", "frozen", "missing", "quarantined", "held")
+"""Counts of what a run didn't change."""
+
+STAGES = ("extract_users", "extract_groups", "transform", "load", "load_held", "undo")
+
+
+def headline(report: Report) -> str:
+    """What a run did, or what it would do, in a line."""
+    if report.outcome == "superseded":
+        return "Superseded: a newer snapshot was applied before this one, so nothing of it was changed."
+    done = _done(report)
+    holds = [f"{hold.rows:,} held: {_cause(hold)}" for hold in report.holds]
+    said = "; ".join([", ".join(done), *holds]) if done else "; ".join(holds)
+    if not said:
+        return "Nothing to do: Joget is as the pool wants it."
+    return f"It would be: {said}" if report.dry_run else said
+
+
+def _done(report: Report) -> list[str]:
+    done = []
+    for counts, one in ((report.users, "user"), (report.groups, "group"), (report.memberships, "membership")):
+        for what, count in counts.items():
+            if count and what not in QUIET:
+                done.append(f"{counted(count, one)} {what}")
+    return done
+
+
+def _cause(hold: Hold) -> str:
+    meaning = MEANINGS.get(hold.cause, hold.cause.replace("_", " "))
+    if hold.limit is None or hold.figure is None:
+        return meaning
+    unit = " %" if hold.cause.endswith("_percent") else ""
+    return f"{hold.figure:g}{unit or ' of'} {'of ' if unit else ''}{meaning}, limit {hold.limit:g}{unit}"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A count, beside what it is a part of."""
+
+    name: str
+    count: int
+    whole: int
+    kind: str = ""
+    """warn for what a person should look at."""
+
+
+def tiles(report: Report) -> dict[str, list[Tile]]:
+    """The counts that are shown as pictures, by users, groups and memberships."""
+    shown = {}
+    for name, counts in (("Users", report.users), ("Groups", report.groups), ("Memberships", report.memberships)):
+        whole = max(counts["read"], *counts.values(), 1)
+        kept = {what: count for what, count in counts.items() if count or what in ("read", "held")}
+        shown[name] = [
+            Tile(what, count, whole, "warn" if what in ("held", "quarantined") and count else "")
+            for what, count in kept.items()
+        ]
+    return shown
+
+
+@dataclass(frozen=True)
+class HeldCause:
+    """What waits for a person for one cause."""
+
+    cause: str
+    rows: int
+    meaning: str
+    to_do: str
+
+
+def held_causes(report: Report) -> list[HeldCause]:
+    """All of a run's, the largest first."""
+    holds = sorted(report.holds, key=lambda hold: -hold.rows)
+    return [HeldCause(hold.cause, hold.rows, _cause(hold), what_to_do(hold.cause)) for hold in holds]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a task took; floor: the least that Cognito's quota allows for its calls, both in seconds."""
+
+    task: str
+    seconds: float
+    calls: int | None
+    throttled: int
+    floor: float | None
+
+
+def stages(published: Published) -> list[Stage]:
+    """The stages of a run, in order."""
+    rate = published.run.sync.requests_per_second if published.run else None
+    found = []
+    for task in STAGES:
+        if task not in published.report.timings:
+            continue
+        manifest = published.manifests.get(task)
+        calls = manifest.counts.get("calls") if manifest else None
+        throttled = manifest.counts.get("throttled_calls", 0) if manifest else 0
+        floor = calls / rate if rate and calls is not None else None
+        found.append(Stage(task, published.report.timings[task], calls, throttled, floor))
+    return found
+
+
+def unfinished(place: Place, run: AirflowRun) -> str:
+    """Why a run has no report, in a sentence."""
+    task = place.reporting_task
+    state = run.tasks.get(task, "not there")
+    if run.tasks.get("review_held") == "awaiting_input":
+        return "This review waits for a person's answer. What was asked for is on Airflow's own page, below."
+    if run.state in ("queued", "running"):
+        busy = [name for name, state in run.tasks.items() if state in ("running", "up_for_retry", "queued")]
+        return f"This run is under way{f' ({busy[0]})' if busy else ''}: its changes are shown when {task} is through."
+    if state == "skipped":
+        return "Nobody answered this review in time, so nothing of it was applied. The next run asks again."
+    failed = next((name for name, state in run.tasks.items() if state == "failed"), task)
+    return (
+        f"This run ended without a report: {failed} failed, and nothing was written to Joget. Its log in Airflow "
+        f"says why; a retry or the next run takes everything up."
+    )

@@ -1,0 +1,429 @@
+"""What the pages tell, over real runs of the sync; who may see what in a real Airflow is test_rights' matter."""
+
+import csv
+import html
+import io
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi.testclient import TestClient
+
+from include.directory_sync.pages import airflow_runs, app, published, rights, telling
+from include.directory_sync.pages.airflow_runs import AirflowRun
+from tests.company import Company, people
+from tests.conftest import JogetDatabase
+from tests.stand_in import sub_of, user
+
+SYNC = "cognito_to_joget"
+ANA, BOB = "ana@example.org", "bob@example.org"
+
+
+class Pages:
+    """A reader of the pages; `values`: whether he may answer the sync's reviews."""
+
+    def __init__(self, company: Company, client: TestClient) -> None:
+        self.company, self.client, self.values = company, client, True
+        self.runs: list[AirflowRun] = []
+
+    def run(self, dag_id: str = SYNC, task: str = "load", **parameters: Any) -> str:
+        """One run of the sync that Airflow knows of; gives its id."""
+        self.company.run(**parameters)
+        return self.note(dag_id, task)
+
+    def note(self, dag_id: str = SYNC, task: str = "load", **others: Any) -> str:
+        """Let Airflow know of the company's last run."""
+        assert self.company.last
+        run_id = f"manual__{len(self.runs)}"
+        references = {task: {"manifest": self.company.last.url}}
+        found = {"state": "success", "run_type": "manual", "started_by": "olga", "references": references} | others
+        self.runs.insert(0, AirflowRun(dag_id=dag_id, run_id=run_id, at=datetime.now(UTC), **found))
+        return run_id
+
+    def find_run(self, dag_id: str, run_id: str) -> AirflowRun | None:
+        return next((run for run in self.runs if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
+
+    def newest_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
+        return [run for run in self.runs if run.dag_id in dag_ids][:limit]
+
+    def changes(self, run_id: str, dag_id: str = SYNC, **asked: str) -> str:
+        """The text of a run's page."""
+        path = f"/dags/{dag_id}/runs/{run_id}"
+        return words(self.client.post(path, data=asked) if asked else self.client.get(path))
+
+    def csv(self, run_id: str, **asked: str) -> list[dict[str, str]]:
+        answer = self.client.post(f"/dags/{SYNC}/runs/{run_id}/changes.csv", data=asked)
+        assert answer.status_code == 200
+        return list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"))))
+
+    def directory(self, **asked: str) -> str:
+        """The text of the DAG's page."""
+        path = f"/dags/{SYNC}"
+        return words(self.client.post(path, data=asked) if asked else self.client.get(path))
+
+
+def words(answer: Any) -> str:
+    """A page's visible text, on one line."""
+    assert answer.status_code in (200, 503), (answer.status_code, answer.text)
+    text = re.sub(r"<script.*?</script>|<[^>]+>", " ", answer.text, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(text))
+
+
+@pytest.fixture
+def pages(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
+    made = app.make_app()
+    for allowed in (rights.SIGNED_IN.dependency, rights.MAY_READ_RUNS.dependency, get_user):
+        made.dependency_overrides[allowed] = lambda: None
+    with TestClient(made, raise_server_exceptions=False) as client:
+        found = Pages(company, client)
+        monkeypatch.setattr(app, "find_run", found.find_run)
+        monkeypatch.setattr(app, "newest_runs", found.newest_runs)
+        monkeypatch.setattr(app, "may_see_values", lambda *_: found.values)
+        monkeypatch.setattr(app, "may_read_runs", lambda *_: True)
+        published._published.cache_clear()
+        yield found
+
+
+@pytest.fixture
+def held(pages: Pages) -> str:
+    """A run that holds twelve of forty, with what two others do."""
+    pages.company.pool.users = people(40)
+    pages.company.pool.members = {"Sales": pages.company.pool.users[:20]}
+    pages.run()
+    pages.company.pool.users = pages.company.pool.users[12:]
+    pages.company.pool.members = {"Sales": pages.company.pool.users[:8]}
+    pages.run()
+    pages.company.pool.users.append(user("newcomer@example.org"))
+    return pages.run()
+
+
+# A run
+
+
+def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: str) -> None:
+    text = pages.changes(held)
+    assert "1 user created" in text
+    assert "held: 30 % of users would be deactivated or deleted, limit 5 %" in text
+    assert "proven complete" in text
+    assert "Look at the rows. If they are meant, approve them in the review" in text
+
+
+def test_each_change_is_shown_with_its_values_before_and_after(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA, given_name="Ana", family_name="Almeida")]
+    pages.run()
+    pages.company.pool.users = [user(ANA, given_name="Ana", family_name="Azevedo")]
+    text = pages.changes(pages.run())
+    assert "last name before Almeida → after Azevedo" in text
+    assert "changed in the pool" in text
+    assert "first name before" not in text
+
+
+def test_changes_are_searched_filtered_sorted_and_paged(pages: Pages) -> None:
+    pages.company.pool.users = people(70)
+    run_id = pages.run()
+    text = pages.changes(run_id)
+    assert "210 changes, page 1 of 5" in text
+    assert "3 of 210 changes" in pages.changes(run_id, text="PERSON042@")
+    assert "70 of 210 changes, page 1 of 2" in pages.changes(run_id, entity="employment")
+    assert "140 of 210 changes" in pages.changes(run_id, action="add")
+    assert "0 of 210 changes" in pages.changes(run_id, held="true")
+    assert "No change fits" in pages.changes(run_id, text="nobody")
+    last = pages.changes(run_id, entity="user", page="99")
+    assert "page 2 of 2" in last
+    assert "person069@example.org" in last
+    assert "person069@example.org" in pages.changes(run_id, entity="user", sort_by="who:descending")
+    assert "person069@example.org" not in pages.changes(run_id, entity="user", sort_by="who")
+
+
+def test_what_is_downloaded_is_what_was_asked_for(pages: Pages) -> None:
+    pages.company.pool.users = people(70)
+    run_id = pages.run()
+    rows = pages.csv(run_id, entity="user", text="person00", page="3")
+    assert [row["who"] for row in rows] == [f"person{number:03}@example.org" for number in range(10)]
+    assert rows[0]["email after"] == "person000@example.org"
+    assert rows[0]["email before"] == "—"
+
+
+def test_whoever_may_not_answer_reviews_sees_subs_and_reasons_and_nothing_of_people(pages: Pages, held: str) -> None:
+    pages.values = False
+    pages.run()
+    for text in (
+        pages.changes(held),
+        pages.changes(held, sort_by="who"),
+        pages.changes(held, text="example.org"),
+        pages.directory(),
+        pages.directory(who="newcomer@example.org"),
+        pages.directory(who=str(sub_of(pages.company.pool.users[-1]))),
+        str(pages.csv(held)),
+    ):
+        assert not re.search(r"@example\.org(?!\")|Sales|Person", text.replace("newcomer@example.org", "", 1))
+    assert str(sub_of(pages.company.pool.users[-1])) in pages.changes(held)
+    assert "0 of" in pages.changes(held, text="example.org")
+    assert "Only who may answer this sync's reviews can search by login" in pages.directory(who=ANA)
+    explained = pages.directory(who=str(sub_of(pages.company.pool.users[-1])))
+    assert "status CONFIRMED" in explained
+    assert "values aren't shown to you" in explained
+
+
+def test_a_dry_run_says_so_loudly(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    text = pages.changes(pages.run(dry_run=True))
+    assert "Dry run: nothing was written to Joget (asked for)" in text
+    assert "It would be: 1 user created" in text
+
+
+def test_a_snapshot_that_was_not_proven_complete_says_why(pages: Pages) -> None:
+    pages.company.pool.users = people(100)
+    pages.company.faults.cut_users_after = 50
+    text = pages.changes(pages.run())
+    assert "The snapshot was not proven complete" in text
+    assert "50" in text
+
+
+def test_the_timings_are_held_against_the_quota(pages: Pages) -> None:
+    pages.company.pool.users = people(130)
+    pages.company.configure(requests_per_second=4.0)
+    text = pages.changes(pages.run())
+    assert re.search(r"extract_users \d+\.\d 4 1\.0", text), text[-400:]
+
+
+def test_a_dag_that_is_no_syncs_gets_a_plain_sentence(pages: Pages) -> None:
+    assert "This DAG is no directory sync's" in pages.changes("manual__0", dag_id="sales_report")
+
+
+@pytest.mark.parametrize(
+    ("state", "tasks", "said"),
+    [
+        ("running", {"extract_users": "running"}, "This run is under way (extract_users)"),
+        ("failed", {"transform": "failed"}, "transform failed, and nothing was written to Joget"),
+    ],
+)
+def test_a_run_without_a_report_says_why(pages: Pages, state: str, tasks: dict[str, str], said: str) -> None:
+    pages.company.run()
+    run_id = pages.note(state=state, tasks=tasks, references={})
+    assert said in pages.changes(run_id)
+
+
+def test_an_unknown_run_is_said_to_be_unknown(pages: Pages) -> None:
+    assert "Airflow has no such run" in pages.changes("manual__99")
+
+
+# The sync
+
+
+def test_the_dags_page_tells_the_last_runs_and_the_last_complete_snapshot(pages: Pages, held: str) -> None:
+    text = pages.directory()
+    assert "Last complete snapshot" in text
+    assert "29 users and 1 groups" in text or "29 users" in text
+    assert "30 % of users would be deactivated" in text
+    assert "No review waits" in text
+
+
+def test_quarantine_tells_for_how_long_and_what_to_do(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
+    pages.run()
+    pages.run()
+    text = pages.directory()
+    assert "the login is longer than 100 characters" in text
+    assert "Shorten it in Cognito" in text
+    since = re.search(r"In quarantine Entity.*? (before )?(\d{4}-\d\d-\d\d \d\d:\d\d) the login", text)
+    assert since
+    assert not since[1], "it wasn't there in the oldest run"
+
+
+def test_a_review_that_waits_is_linked_to_airflows_page(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    waits: dict[str, Any] = {"state": "running", "tasks": {"review_held": "awaiting_input"}, "references": {}}
+    run_id = pages.note(f"{SYNC}_review", **waits)
+    answer = pages.client.get(f"/dags/{SYNC}")
+    assert f'href="../../dags/{SYNC}_review/runs/{run_id}/tasks/review_held/required_actions"' in answer.text
+    assert "waits for a person's answer" in pages.changes(run_id, dag_id=f"{SYNC}_review")
+
+
+# A user
+
+
+def test_why_ana_cannot_see_the_app_is_answered(pages: Pages) -> None:
+    ana = user(ANA, given_name="Ana")
+    pages.company.configure(scope={"exclude_groups": ["Secret*"]})
+    pages.company.pool.users = [ana, user(BOB)]
+    pages.company.pool.members = {"Sales": [ana], "Secret plans": [ana]}
+    pages.run()
+    pages.company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
+    pages.run()
+    for who in (ANA, "ANA@example.org", str(sub_of(ana))):
+        text = pages.directory(who=who)
+        assert "status CONFIRMED, enabled" in text
+        assert "In scope : yes" in text
+        assert "first name given_name Ana" in text
+        assert f"to Joget user {ANA} , since" in text
+        assert re.search(r"Sales Sales add on .* \(started by olga\)", text)
+        assert "who is in the groups that aren't in scope, such as Secret plans" in text
+        assert "an administrator deactivated him in Joget" in text
+        assert "user create" in text
+
+
+def test_who_removed_him_is_answered(pages: Pages) -> None:
+    bob = user(BOB)
+    pages.company.pool.users = [user(ANA), bob]
+    pages.run()
+    pages.company.pool.users = [user(ANA)]
+    for _ in range(2):
+        pages.run()
+    text = pages.directory(who=BOB)
+    assert "not in the snapshot of" in text
+    assert "user deactivate" in text
+    assert "started by olga" in text
+    assert "state deactivated" in text
+
+
+def test_somebody_deleted_is_found_in_what_the_runs_did(pages: Pages) -> None:
+    pages.company.configure(policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1})
+    pages.company.pool.users = [user(ANA), user(BOB)]
+    pages.run()
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    pages.run()
+    assert "user delete" in pages.directory(who=BOB)
+
+
+def test_what_holds_a_user_back_is_told_with_what_to_do(pages: Pages, held: str) -> None:
+    text = pages.directory(who="person003@example.org")
+    assert "What holds him back now held (removed_users_percent)" in text
+
+
+def test_an_unknown_user_is_a_sentence(pages: Pages) -> None:
+    pages.run()
+    for who in ("nobody@example.org", "'; DROP TABLE", "<script>alert(1)</script>", "%", "\u202e\U0001f600"):
+        assert "Nobody with exactly that login, email or sub" in pages.directory(who=who)
+
+
+def test_before_the_first_run_the_page_says_so(pages: Pages) -> None:
+    assert "There is no run yet" in pages.directory()
+    assert "Run it once" in pages.directory(who=ANA)
+
+
+# What goes wrong
+
+
+def test_names_that_are_html_or_formulas_stay_texts(pages: Pages) -> None:
+    bad = "<script>alert(1)</script>"
+    pages.company.pool.users = [user(ANA, given_name=bad, family_name="=HYPERLINK(1)"), user("+bob@example.org")]
+    run_id = pages.run()
+    for answer in (
+        pages.client.get(f"/dags/{SYNC}/runs/{run_id}"),
+        pages.client.post(f"/dags/{SYNC}", data={"who": ANA}),
+    ):
+        assert bad not in answer.text
+        assert html.escape(bad) in answer.text
+    users = [row for row in pages.csv(run_id) if row["entity"] == "user"]
+    assert {row["last name after"] for row in users} >= {"'=HYPERLINK(1)"}
+    assert {row["who"] for row in users} == {ANA, "'+bob@example.org"}
+
+
+def test_a_run_whose_files_were_cleaned_up_is_a_sentence_and_the_others_are_shown(pages: Pages) -> None:
+    first = pages.run()
+    second = pages.run()
+    folder = Path(str(pages.runs[1].folder("load")).removeprefix("file://"))
+    for path in folder.iterdir():
+        path.unlink()
+    text = pages.changes(first)
+    assert "was cleaned up" in text
+    assert "Nothing to do" in pages.changes(second)
+    assert "was cleaned up" in pages.directory()
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "report.json", "manifest.json"])
+def test_a_damaged_file_is_a_sentence(pages: Pages, name: str) -> None:
+    pages.company.pool.users = people(20)
+    run_id = pages.run()
+    path = Path(str(pages.runs[0].folder("load")).removeprefix("file://")) / name
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", content[:100] + b"\0" * 300 + content[400:]):
+        path.write_bytes(damaged)
+        published._published.cache_clear()
+        text = pages.changes(run_id)
+        assert "damaged" in text or "isn't what its manifest says" in text, text
+
+
+def test_a_reference_that_leads_elsewhere_is_not_followed(pages: Pages, tmp_path: Path) -> None:
+    pages.run()
+    for url in (f"file://{tmp_path}/other", f"{pages.company.settings['staging_url']}/default/../../secret"):
+        run_id = pages.note(references={"load": {"manifest": url}})
+        assert "lie outside of the sync's staging_url" in pages.changes(run_id)
+
+
+def test_a_missing_connection_is_said_before_any_path_is_made(pages: Pages) -> None:
+    pages.company.configure(staging_url="s3://gone_aws@bucket/prefix")
+    pages.company.last = None
+    run_id = f"manual__{len(pages.runs)}"
+    reference = {"load": {"manifest": "s3://gone_aws@bucket/prefix/default/pool/run/load.1.a"}}
+    pages.runs.append(AirflowRun(SYNC, run_id, "success", "manual", datetime.now(UTC), None, references=reference))
+    assert "Connection 'gone_aws' (setting staging_url) doesn't exist" in pages.changes(run_id)
+
+
+def test_an_error_that_nobody_thought_of_shows_and_logs_no_value(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = pages.run()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("secret@example.org")
+
+    monkeypatch.setattr(telling, "headline", fail)
+    answer = pages.client.get(f"/dags/{SYNC}/runs/{run_id}")
+    assert answer.status_code == 500
+    assert "Traceback" not in answer.text
+    assert "secret@example.org" not in answer.text + caplog.text
+    assert "ValueError at " in caplog.text
+
+
+def test_pages_are_kept_by_nobody_and_load_nothing_from_elsewhere(pages: Pages) -> None:
+    run_id = pages.run()
+    for path in (f"/dags/{SYNC}", f"/dags/{SYNC}/runs/{run_id}"):
+        answer = pages.client.get(path)
+        assert answer.headers["cache-control"] == "no-store"
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        links = re.findall(r'(?:src|href|action)="([^"]*)"', answer.text)
+        assert not [link for link in links if "//" in link]
+    for name in app.ASSETS:
+        assert pages.client.get(f"/static/{name}").status_code == 200
+    assert pages.client.get("/static/app.py").status_code == 404
+
+
+def test_the_plan_of_a_large_run_is_read_a_page_at_a_time(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    from include.directory_sync import staging
+
+    monkeypatch.setattr(staging, "ROWS_IN_A_PART", 10)
+    pages.company.pool.users = people(60)
+    run_id = pages.run()
+    read: list[tuple[int, int]] = []
+    import pyarrow.parquet as pq
+
+    original = pq.ParquetFile.read_row_group
+
+    def spying(self: Any, group: int, columns: list[str] | None = None, **others: Any) -> Any:
+        read.append((group, len(columns or self.schema_arrow.names)))
+        return original(self, group, columns=columns, **others)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spying)
+    pages.changes(run_id)
+    wide = {group for group, columns in read if columns > 10}
+    assert len(wide) <= 6, "fifty rows lie in five row groups, or six"
+    assert len({group for group, _ in read}) == 18
+
+
+def test_airflow_runs_are_told_by_their_dags(company: Company, joget: JogetDatabase) -> None:
+    assert joget.name
+    company.configure(name="staff")
+    place = airflow_runs.place_of("cognito_to_joget_staff_review")
+    assert place
+    assert (place.sync.name, place.kind, place.reporting_task) == ("staff", "review", "load_held")
+    assert airflow_runs.place_of("cognito_to_joget") is None
