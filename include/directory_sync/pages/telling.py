@@ -10,6 +10,9 @@ from include.directory_sync.wording import MEANINGS, counted, what_to_do
 QUIET = ("read", "unchanged", "frozen", "missing", "quarantined", "held")
 """Counts of what a run didn't change."""
 
+ALWAYS = ("read", "created", "updated", "deactivated", "added", "removed", "held", "quarantined")
+"""Counts that are shown where they are nought as well."""
+
 STAGES = ("extract_users", "extract_groups", "transform", "load", "load_held", "undo")
 
 
@@ -58,7 +61,7 @@ def tiles(report: Report) -> dict[str, list[Tile]]:
     shown = {}
     for name, counts in (("Users", report.users), ("Groups", report.groups), ("Memberships", report.memberships)):
         whole = max(counts["read"], *counts.values(), 1)
-        kept = {what: count for what, count in counts.items() if count or what in ("read", "held")}
+        kept = {what: count for what, count in counts.items() if count or what in ALWAYS}
         shown[name] = [
             Tile(what, count, whole, "warn" if what in ("held", "quarantined") and count else "")
             for what, count in kept.items()

@@ -1,0 +1,264 @@
+"""The pages as people meet them: Chromium, a running Airflow with its scheduler, and its roles."""
+
+import re
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+
+from demo import airflow
+from demo.processes import free_port
+from tests.company import Company, people
+from tests.conftest import JogetDatabase, new_company
+from tests.dags.api import PATIENCE, Api, quoted, wait
+from tests.stand_in import user
+
+SYNC, REVIEW = "cognito_to_joget", "cognito_to_joget_review"
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+ROLES = {"olga": "admin", "omar": "op", "vera": "viewer"}
+ANA = "ana.almeida@example.org"
+
+
+@dataclass
+class Office:
+    """A company of 300 whose sync runs in an Airflow of its own, with people of several roles."""
+
+    company: Company
+    port: int
+    variables: dict[str, str]
+
+    def api(self, who: str = "olga") -> Api:
+        return Api(self.port, who)
+
+    def get(self, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
+        """A page below the plugin's address; status and text."""
+        headers = {"Authorization": f"Bearer {airflow.token(self.port, who)}"} if who else {}
+        data = b"" if method == "POST" else None
+        url = f"http://127.0.0.1:{self.port}/directory-sync/{path}"
+        request = urllib.request.Request(url, headers=headers, method=method, data=data)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def office(new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    folder, port = tmp_path_factory.mktemp("pages"), free_port()
+    joget = new_joget("utf8mb4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", joget.server.uri(joget.name))
+        with new_company(joget, folder, patch) as company:
+            company.configure(schedule=None, requests_per_second=2000.0, scope={"exclude_groups": ["Secret*"]})
+            ana = user(ANA, given_name="Ana", family_name="Almeida")
+            company.pool.users = [ana, *people(299)]
+            company.pool.members = {"Sales": [ana, *company.pool.users[100:120]], "Secret plans": [ana]}
+            home = folder / "airflow"
+            home.mkdir()
+            variables = airflow.environment(
+                home,
+                settings=company.settings_path,
+                joget_uri=joget.server.uri(joget.name),
+                endpoint=company.cognito.endpoint,
+            ) | {"AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1"}
+            with airflow.standalone(variables, port, folder / "airflow.log", roles=ROLES):
+                yield Office(company, port, variables)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    found = shutil.which("chromium")
+    assert found, "Chromium isn't installed; TESTS=1 make setup does that"
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def look(office: Office, chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open Airflow in a browser of one's own, signed in; fails at any request that leaves the machine."""
+    contexts = []
+    elsewhere: list[str] = []
+
+    def noticed(request: Any) -> None:
+        parts = urllib.parse.urlsplit(request.url)
+        if parts.scheme in ("http", "https") and parts.hostname != "127.0.0.1":
+            elsewhere.append(request.url)
+
+    def open_as(who: str, **context: Any) -> Page:
+        opened = chromium.new_context(base_url=f"http://127.0.0.1:{office.port}", **context)
+        contexts.append(opened)
+        opened.set_default_timeout(PATIENCE * 1000)
+        page = opened.new_page()
+        page.goto("/")
+        page.get_by_label("Username").fill(who)
+        page.get_by_label("Password").fill(who)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).not_to_have_url(re.compile("login"))
+        page.on("request", noticed)
+        return page
+
+    yield open_as
+    for opened in contexts:
+        opened.close()
+    assert elsewhere == []
+
+
+def frame(page: Page) -> FrameLocator:
+    """The tab's page."""
+    return page.frame_locator("iframe")
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep a picture as build output."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def open_run(page: Page, dag_id: str, run_id: str) -> FrameLocator:
+    page.goto(f"/dags/{dag_id}/runs/{quoted(run_id)}")
+    page.get_by_role("link", name="Directory changes").click()
+    return frame(page)
+
+
+def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: Callable[..., Page]) -> None:
+    page = look("olga", viewport={"width": 1280, "height": 900})
+    page.goto(f"/dags/{SYNC}")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
+    runs = wait(lambda: office.api().runs(SYNC), "the run")
+    (run_id,) = runs
+    assert office.api().finished(SYNC, run_id) == "success"
+    tab = open_run(page, SYNC, run_id)
+    expect(tab.get_by_role("heading", level=1)).to_contain_text("300 users created")
+    expect(tab.get_by_text("The snapshot was proven complete")).to_be_visible()
+    shot(page, "run")
+    tab.get_by_label("Search").fill("ALMEIDA")
+    tab.get_by_role("button", name="Show").click()
+    expect(tab.get_by_role("status")).to_contain_text("4 of 922 changes")
+    expect(tab.get_by_text(ANA).first).to_be_visible()
+    assert "ALMEIDA" not in page.frames[1].url
+    tab.get_by_label("Search").fill("")
+    tab.get_by_label("Entity").select_option("membership")
+    tab.get_by_role("button", name="Show").click()
+    expect(tab.get_by_role("status")).to_contain_text("21 of 922 changes")
+    tab.get_by_role("button", name="Who").click()
+    expect(tab.get_by_role("columnheader", name="Who")).to_have_attribute("aria-sort", "ascending")
+    with page.expect_download() as download:
+        tab.get_by_role("button", name="Download CSV").click()
+    assert download.value.path().read_text(encoding="utf-8-sig").count("\n") == 22
+
+
+def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark_and_when_narrow(
+    office: Office, look: Callable[..., Page]
+) -> None:
+    office.company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
+    office.api().run(SYNC)
+    for scheme, width in (("light", 1280), ("dark", 700)):
+        page = look("olga", viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.goto(f"/dags/{SYNC}/plugin/directory")
+        tab = frame(page)
+        expect(tab.locator("html")).to_have_attribute("data-theme", scheme)
+        tab.get_by_label("Login, email or sub").fill(ANA.upper())
+        page.keyboard.press("Enter")
+        expect(tab.get_by_text("an administrator deactivated him in Joget")).to_be_visible()
+        expect(tab.get_by_role("article", name="Explanation")).to_contain_text("to Joget user " + ANA)
+        assert ANA not in page.frames[1].url.lower()
+        shot(page, f"explained-{scheme}")
+        expect(tab.locator("canvas").first).to_have_attribute("aria-label", re.compile("300 users"))
+        wide, inner = (
+            page.frames[1].evaluate(f"document.documentElement.{side}") for side in ("scrollWidth", "clientWidth")
+        )
+        assert wide <= inner, "nothing is cut off or scrolls sideways but the tables"
+        tab.get_by_role("heading", name="The last runs").scroll_into_view_if_needed()
+        shot(page, f"directory-{scheme}")
+
+
+def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
+    office: Office, look: Callable[..., Page]
+) -> None:
+    everybody = office.company.pool.users
+    office.company.pool.users = everybody[:-40]
+    office.api().run(SYNC)
+    office.company.pool.members["Sales"] = office.company.pool.members["Sales"][:-1]
+    run_id = office.api().run(SYNC)
+    (review,) = wait(lambda: office.api().runs(REVIEW), "the review")
+    office.api().asked(REVIEW, review, "review_held")
+    page = look("olga", viewport={"width": 1280, "height": 900})
+    tab = open_run(page, SYNC, run_id)
+    expect(tab.get_by_role("heading", level=1)).to_contain_text("of users would be deactivated or deleted, limit 5 %")
+    tab.get_by_label("held only").check()
+    tab.get_by_role("button", name="Show").click()
+    expect(tab.locator("tr.waits").first).to_be_visible()
+    shot(page, "held")
+    page.goto(f"/dags/{SYNC}/plugin/directory")
+    frame(page).get_by_role("link", name="answer it on Airflow's page").click()
+    expect(page).to_have_url(re.compile(f"/dags/{REVIEW}/runs/.*required_actions"))
+    page.get_by_role("button", name="Approve").click()
+    assert office.api().finished(REVIEW, review) == "success"
+    tab = open_run(page, REVIEW, review)
+    expect(tab.get_by_text("Approved by olga")).to_be_visible()
+    expect(tab.get_by_role("heading", level=1)).to_contain_text("40 users deactivated")
+    assert len(office.company.active()) == 259
+
+
+def routes(office: Office) -> list[tuple[str, str]]:
+    run_id = quoted(next(iter(office.api().runs(SYNC))))
+    run = f"dags/{SYNC}/runs/{run_id}"
+    found = [("GET", run), ("POST", run), ("POST", f"{run}/changes.csv"), ("GET", f"dags/{SYNC}")]
+    found += [("POST", f"dags/{SYNC}"), ("GET", "static/pages.js"), ("GET", "static/chart.umd.min.js")]
+    return [*found, ("GET", "docs"), ("GET", "openapi.json"), ("GET", "anything/else"), ("POST", "anything")]
+
+
+def test_anonymous_is_refused_on_every_route(office: Office) -> None:
+    for method, path in routes(office):
+        status, text = office.get(path, None, method)
+        assert status == 401, path
+        assert text == "Sign in to Airflow first."
+
+
+def test_a_viewer_sees_counts_subs_and_reasons_and_an_operator_all(office: Office) -> None:
+    for method, path in routes(office)[:5]:
+        status, text = office.get(path, "vera", method)
+        assert status == 200
+        assert "example.org" not in text
+        assert "Almeida" not in text
+        assert office.get(path, "omar", method)[0] == 200
+    assert ANA in office.get(routes(office)[2][1], "omar", "POST")[1]
+
+
+def test_approvers_of_the_settings_alone_see_values(office: Office) -> None:
+    path = routes(office)[2][1]
+    office.company.configure(approval={"approvers": ["olga"]})
+    assert ANA not in office.get(path, "omar", "POST")[1]
+    assert ANA in office.get(path, "olga", "POST")[1]
+    office.company.configure(approval={"approvers": []})
+
+
+def test_one_server_shows_each_new_run_at_once(office: Office) -> None:
+    for number in range(2):
+        office.company.pool.users.append(user(f"later{number}@example.org"))
+        run_id = office.api().run(SYNC)
+        status, text = office.get(f"dags/{SYNC}/runs/{quoted(run_id)}", "olga")
+        assert status == 200
+        assert "1 user created" in text
+        assert quoted(run_id) in office.get(f"dags/{SYNC}", "olga")[1]
+
+
+def test_no_log_of_airflows_names_anybody(office: Office) -> None:
+    home = Path(office.variables["AIRFLOW_HOME"])
+    logs = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in (home / "logs").rglob("*.log"))
+    server = (home.parent / "airflow.log").read_text(encoding="utf-8", errors="replace")
+    assert "/directory-sync/" in server
+    assert "almeida" not in (logs + server).lower()
+    assert "Traceback" not in server
