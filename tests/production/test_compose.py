@@ -117,7 +117,7 @@ def test_the_services_are_those_of_the_official_file() -> None:
     assert {"postgres", "redis"} <= set(COMPOSE["services"])
 
 
-def test_all_services_share_the_secrets_the_settings_and_the_connections() -> None:
+def test_all_services_share_the_secrets_the_settings_and_the_stagings_connection() -> None:
     names = [
         "AIRFLOW__API_AUTH__JWT_SECRET",
         "AIRFLOW__CORE__FERNET_KEY",
@@ -125,12 +125,16 @@ def test_all_services_share_the_secrets_the_settings_and_the_connections() -> No
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
         "DIRECTORY_SYNC_CONFIG",
         "AIRFLOW_CONN_COGNITO_AWS",
-        "AIRFLOW_CONN_JOGET_MYSQL",
         "PYTHONPATH",
     ]
     first, *others = ({name: environment(service, SECRETS)[name] for name in names} for service in AIRFLOW_SERVICES)
     assert all(other == first for other in others)
     assert first["AIRFLOW__API_AUTH__JWT_SECRET"] == SECRETS["AIRFLOW_JWT_SECRET"]
+
+
+def test_the_worker_alone_has_jogets_password() -> None:
+    holders = [name for name in AIRFLOW_SERVICES if "AIRFLOW_CONN_JOGET_MYSQL" in environment(name, SECRETS)]
+    assert holders == ["airflow-worker"]
 
 
 @pytest.mark.parametrize("missing", sorted(SECRETS))
