@@ -89,9 +89,9 @@ def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | Non
         body = (
             f"Run `{review.asked_by}` of sync `{sync.name}` holds **{len(asked)} changes** of Joget's organization "
             f"`{sync.organization}` for a person:\n\n" + "\n".join(lines) + f"\n\nEach change with its values before "
-            f"and after: `plan.parquet` in `{review.plan_url}` (rows with a `hold`).\n\n**Approve** applies those that "
-            f"are still the same then; **Reject** leaves them, and nobody is asked again until a change differs. "
-            f"Meanwhile runs go on with what is safe.\n\nheld_sha256: `{review.held_sha256}`"
+            f"and after is on that run's tab *Directory changes*, and in `plan.parquet` of `{review.plan_url}` (rows with "
+            f"a `hold`).\n\n**Approve** applies those that are still the same then; **Reject** leaves them, and nobody "
+            f"is asked again until a change differs. Meanwhile runs go on with what is safe.\n\nheld_sha256: `{review.held_sha256}`"
         )
         return Question(subject=f"{len(asked)} changes of Joget's users and groups wait for you", body=body)
 

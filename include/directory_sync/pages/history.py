@@ -59,10 +59,8 @@ def series(history: list[PastRun], sync: Sync) -> dict[str, Any]:
     ]
     return {
         "labels": [f"{at:%d %b %H:%M}" for at, _ in rows],
-        "people": {
-            "users": [report.users["read"] for _, report in rows],
-            "groups": [report.groups["read"] for _, report in rows],
-        },
+        "users": {"users": [report.users["read"] for _, report in rows]},
+        "groups": {"groups": [report.groups["read"] for _, report in rows]},
         "changes": {what: [report.users[what] for _, report in rows] for what in CHANGED}
         | {f"memberships {what}": [report.memberships[what] for _, report in rows] for what in ("added", "removed")},
         "holds": {

@@ -38,7 +38,7 @@ function openInAirflow(airflow) {
 }
 
 const COLOURS = ["#2f6fdb", "#d9822b", "#2e9e6b", "#b3408f", "#7a5fd0", "#c0392b", "#3aa6b9", "#8a8d29", "#5f6b7a", "#e0678b"];
-const LINES = new Set(["people"]);
+const LINES = new Set(["users", "groups"]);
 
 function drawCharts() {
   const source = document.getElementById("series");
@@ -62,17 +62,15 @@ function drawCharts() {
           data,
           borderColor: COLOURS[at % COLOURS.length],
           backgroundColor: COLOURS[at % COLOURS.length],
-          yAxisID: line && at ? "second" : "y",
         })),
       },
       options: {
         maintainAspectRatio: false,
         interaction: { mode: "index", intersect: false },
-        plugins: { legend: { position: "bottom", labels: { boxWidth: 12 } } },
+        plugins: { legend: { display: !line, position: "bottom", labels: { boxWidth: 12 } } },
         scales: {
           x: { stacked: !line, ticks: { maxTicksLimit: 8, maxRotation: 0 } },
-          y: { stacked: !line, beginAtZero: true, ticks: { precision: 0 }, title: { display: line, text: shown[0]?.[0] } },
-          ...(line && { second: { position: "right", beginAtZero: true, ticks: { precision: 0 }, grid: { drawOnChartArea: false }, title: { display: true, text: shown[1]?.[0] } } }),
+          y: { stacked: !line, beginAtZero: true, ticks: { precision: 0 } },
         },
       },
     });
