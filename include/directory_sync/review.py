@@ -86,12 +86,17 @@ def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | Non
         asked = plan.to_review
         total = int((plan.directory["joget_id"].notna() & (plan.directory["entity"] == "user")).sum())
         lines = [_line(hold.cause, hold.limit, hold.figure, asked, total) for hold in holds_of(plan, asked)]
-        body = (
-            f"Run `{review.asked_by}` of sync `{sync.name}` holds **{len(asked)} changes** of Joget's organization "
-            f"`{sync.organization}` for a person:\n\n" + "\n".join(lines) + f"\n\nEach change with its values before "
-            f"and after is on that run's tab *Directory changes*, and in `plan.parquet` of `{review.plan_url}` (rows with "
-            f"a `hold`).\n\n**Approve** applies those that are still the same then; **Reject** leaves them, and nobody "
-            f"is asked again until a change differs. Meanwhile runs go on with what is safe.\n\nheld_sha256: `{review.held_sha256}`"
+        body = "\n\n".join(
+            (
+                f"Run `{review.asked_by}` of sync `{sync.name}` holds **{len(asked)} changes** of Joget's organization "
+                f"`{sync.organization}` for a person:",
+                "\n".join(lines),
+                f"Each change with its values before and after is on that run's tab *Directory changes*, and in "
+                f"`plan.parquet` of `{review.plan_url}` (rows with a `hold`).",
+                "**Approve** applies those that are still the same then; **Reject** leaves them, and nobody is asked "
+                "again until a change differs. Meanwhile runs go on with what is safe.",
+                f"held_sha256: `{review.held_sha256}`",
+            )
         )
         return Question(subject=f"{len(asked)} changes of Joget's users and groups wait for you", body=body)
 
