@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Frame, FrameLocator, Page, expect, sync_playwright
 
 from demo import airflow
 from demo.processes import free_port
@@ -22,6 +23,7 @@ from tests.stand_in import user
 
 SYNC, REVIEW = "cognito_to_joget", "cognito_to_joget_review"
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+WIDE = {"width": 1280, "height": 900}
 ROLES = {"olga": "admin", "omar": "op", "vera": "viewer"}
 ANA = "ana.almeida@example.org"
 
@@ -125,6 +127,12 @@ def shot(page: Page, name: str) -> None:
     page.screenshot(path=SHOTS / f"{name}.png")
 
 
+def barriers(shown: Frame) -> list[str]:
+    """What axe finds that keeps people with other eyes or hands out."""
+    found = Axe().run(shown).response["violations"]
+    return [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+
 def open_run(page: Page, dag_id: str, run_id: str) -> FrameLocator:
     page.goto(f"/dags/{dag_id}/runs/{quoted(run_id)}")
     page.get_by_role("link", name="Directory changes").click()
@@ -132,7 +140,7 @@ def open_run(page: Page, dag_id: str, run_id: str) -> FrameLocator:
 
 
 def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: Callable[..., Page]) -> None:
-    page = look("olga", viewport={"width": 1280, "height": 900})
+    page = look("olga", viewport=WIDE)
     page.goto(f"/dags/{SYNC}")
     page.get_by_role("button", name="Trigger").first.click()
     page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
@@ -142,7 +150,7 @@ def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: C
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("300 users created")
     expect(tab.get_by_text("The snapshot was proven complete")).to_be_visible()
-    shot(page, "run")
+    assert barriers(page.frames[1]) == []
     tab.get_by_label("Search").fill("ALMEIDA")
     tab.get_by_role("button", name="Show").click()
     expect(tab.get_by_role("status")).to_contain_text("4 of 922 changes")
@@ -152,36 +160,46 @@ def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: C
     tab.get_by_label("Entity").select_option("membership")
     tab.get_by_role("button", name="Show").click()
     expect(tab.get_by_role("status")).to_contain_text("21 of 922 changes")
-    tab.get_by_role("button", name="Who").click()
+    tab.get_by_role("button", name="Who").press("Enter")
     expect(tab.get_by_role("columnheader", name="Who")).to_have_attribute("aria-sort", "ascending")
     with page.expect_download() as download:
         tab.get_by_role("button", name="Download CSV").click()
     assert download.value.path().read_text(encoding="utf-8-sig").count("\n") == 22
 
 
-def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark_and_when_narrow(
-    office: Office, look: Callable[..., Page]
-) -> None:
+def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(office: Office, look: Callable[..., Page]) -> None:
     office.company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
     office.api().run(SYNC)
-    for scheme, width in (("light", 1280), ("dark", 700)):
-        page = look("olga", viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.goto(f"/dags/{SYNC}/plugin/directory")
-        tab = frame(page)
+    page = look("olga", viewport=WIDE, color_scheme="light")
+    page.goto(f"/dags/{SYNC}/plugin/directory")
+    tab = frame(page)
+    tab.get_by_label("Login, email or sub").fill(ANA.upper())
+    page.keyboard.press("Enter")
+    expect(tab.get_by_text("an administrator deactivated him in Joget")).to_be_visible()
+    expect(tab.get_by_role("article", name="Explanation")).to_contain_text("to Joget user " + ANA)
+    assert ANA not in page.frames[1].url.lower()
+    expect(tab.locator("canvas").first).to_have_attribute("aria-label", re.compile("300 users"))
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
         expect(tab.locator("html")).to_have_attribute("data-theme", scheme)
-        tab.get_by_label("Login, email or sub").fill(ANA.upper())
-        page.keyboard.press("Enter")
-        expect(tab.get_by_text("an administrator deactivated him in Joget")).to_be_visible()
-        expect(tab.get_by_role("article", name="Explanation")).to_contain_text("to Joget user " + ANA)
-        assert ANA not in page.frames[1].url.lower()
+        assert barriers(page.frames[1]) == []
+        tab.get_by_role("heading", name="Explain a user").scroll_into_view_if_needed()
         shot(page, f"explained-{scheme}")
-        expect(tab.locator("canvas").first).to_have_attribute("aria-label", re.compile("300 users"))
-        wide, inner = (
-            page.frames[1].evaluate(f"document.documentElement.{side}") for side in ("scrollWidth", "clientWidth")
-        )
-        assert wide <= inner, "nothing is cut off or scrolls sideways but the tables"
         tab.get_by_role("heading", name="The last runs").scroll_into_view_if_needed()
         shot(page, f"directory-{scheme}")
+
+
+def test_at_700_pixels_nothing_is_cut_off(office: Office, look: Callable[..., Page]) -> None:
+    """Airflow's own pages of a DAG don't get narrower than 1,280 pixels, so ours is met without them."""
+    run_id = next(iter(office.api().runs(SYNC)))
+    page = look("olga", viewport={"width": 700, "height": 900}, color_scheme="dark")
+    for name, path in (("directory", f"dags/{SYNC}"), ("run", f"dags/{SYNC}/runs/{quoted(run_id)}")):
+        page.goto(f"/directory-sync/{path}")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        wide, inner = (page.evaluate(f"document.documentElement.{side}") for side in ("scrollWidth", "clientWidth"))
+        assert wide <= inner, "only tables scroll sideways, within themselves"
+        assert barriers(page.main_frame) == []
+        shot(page, f"{name}-narrow")
 
 
 def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
@@ -194,9 +212,10 @@ def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
     run_id = office.api().run(SYNC)
     (review,) = wait(lambda: office.api().runs(REVIEW), "the review")
     office.api().asked(REVIEW, review, "review_held")
-    page = look("olga", viewport={"width": 1280, "height": 900})
+    page = look("olga", viewport=WIDE)
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("of users would be deactivated or deleted, limit 5 %")
+    shot(page, "run")
     tab.get_by_label("held only").check()
     tab.get_by_role("button", name="Show").click()
     expect(tab.locator("tr.waits").first).to_be_visible()
