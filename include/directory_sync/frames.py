@@ -15,6 +15,8 @@ TEXT = pd.ArrowDtype(pa.string())
 
 NUMBER = pd.ArrowDtype(pa.int64())
 FLAG = pd.ArrowDtype(pa.bool_())
+TIME = pd.ArrowDtype(pa.timestamp("us"))
+"""Without a zone, in UTC, as MySQL's DATETIME(6)."""
 
 BEYOND_BMP = r"[^\x{0000}-\x{FFFF}]"
 """Characters that utf8mb3 doesn't hold."""
@@ -33,7 +35,12 @@ def empty(schema: pa.Schema) -> pd.DataFrame:
 
 def arrow(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     """A frame in a schema's columns and types; columns that it lacks are null."""
-    return from_table(pa.Table.from_pandas(frame.reindex(columns=schema.names), schema=schema, preserve_index=False))
+    known = pa.schema([field for field in schema if field.name in frame.columns])
+    found = pa.Table.from_pandas(frame[known.names], schema=known, preserve_index=False)
+    columns = [
+        found.column(field.name) if field.name in known.names else pa.nulls(len(frame), field.type) for field in schema
+    ]
+    return from_table(pa.table(columns, schema=schema))
 
 
 def from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:

@@ -97,6 +97,7 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
             "state": draw(st.sampled_from(["active", "deactivated"])),
             "misses": draw(st.integers(0, 2)),
             "changed_at": draw(st.sampled_from([BEFORE, BEFORE, BEFORE, NOW, AFTER])).replace(tzinfo=None),
+            "linked_at": BEFORE.replace(tzinfo=None),
             "user_key": user_key,
         }
         for is_here, (user_key, (sub, user_id)) in zip(here, by_key.items(), strict=True)

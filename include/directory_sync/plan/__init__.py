@@ -84,7 +84,7 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
 
 
 DECIDED = ["sub", "user_id", "listed", "linked", "active", "joget_active", "changed_at", "outcome", "action", "reason"]
-DECIDED += ["hold", "now_has_role_user", "now_has_employment"]
+DECIDED += ["linked_at", "hold", "now_has_role_user", "now_has_employment"]
 """What the plan needs to know of a user, besides his values before and after, once everything about him is decided."""
 
 
@@ -183,6 +183,7 @@ def _directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
             "listed": users["listed"],
             "outcome": users["outcome"].mask(held, "held"),
             "state": state.where(known & ~held, users["before_state"]),
+            "linked_at": users["linked_at"],
             "reason": users["reason"].mask(answered.notna(), users["reason"] + " (" + answered + ")"),
         }
     )

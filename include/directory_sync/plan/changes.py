@@ -79,11 +79,13 @@ DIRECTORY = pa.schema(
         ("listed", pa.bool_()),
         ("outcome", pa.string()),
         ("state", pa.string()),
+        ("linked_at", pa.timestamp("us")),
         ("reason", pa.string()),
     ]
 )
 """directory.parquet: a row for each listed or linked user and group: what this run did with it, in what state it is
-(`active`, `deactivated`, `deactivated in Joget`, null where unlinked) and why. Whoever isn't listed is `missing`, or
+(`active`, `deactivated`, `deactivated in Joget`, null where unlinked), by which snapshot (UTC) a user was linked before
+this run, and why. Whoever isn't listed is `missing`, or
 `unlisted` where this run can't tell."""
 
 MEMBERSHIP_COUNTS = ("read", "added", "removed", "unchanged", "held")

@@ -39,11 +39,12 @@ USER_LINKS = pa.schema(
         ("state", pa.string()),
         ("misses", pa.int64()),
         ("changed_at", pa.timestamp("us")),
+        ("linked_at", pa.timestamp("us")),
         ("user_key", pa.string()),
     ]
 )
 """The sync's live links, and those of other syncs to users whom a desired login names; state is `active`, or
-`deactivated` where we did that; changed_at (UTC) is the time of the snapshot that the link was last changed from."""
+`deactivated` where we did that; changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of the one it came by."""
 
 PAST_LINKS = pa.schema(
     [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("user_key", pa.string())]

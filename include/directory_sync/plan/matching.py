@@ -8,7 +8,7 @@ from include.directory_sync.frames import TEXT, look_up, no_text, places, rows_a
 from include.directory_sync.plan.current import Current
 from include.directory_sync.run import Run
 
-LINK = ["user_id", "user_key", "state", "misses", "changed_at", "before_link"]
+LINK = ["user_id", "user_key", "state", "misses", "changed_at", "linked_at", "before_link"]
 
 HALF = 0.5
 """Of the active linked logins, what a changed pool must have at least to be taken for the same people."""
@@ -17,8 +17,8 @@ HALF = 0.5
 def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFrame:
     """A row for each desired user (mapping.USERS, in the same order) with what is known of him:
 
-    key (of the login), before_link and its user_id, user_key, state, misses, changed_at; after_link; `way`, how the
-    link was found: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt` (lost from the ledger),
+    key (of the login), before_link and its user_id, user_key, state, misses, changed_at, linked_at; after_link; `way`,
+    how the link was found: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt` (lost from the ledger),
     `heir` (a new sub with the login of somebody who isn't listed); null without a link. Without one, user_id is that
     of Joget's row with the same key, and `matches` says how many have it. now_*: that row (current.USERS).
     """

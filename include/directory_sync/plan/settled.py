@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from include.directory_sync.frames import NUMBER, TEXT, places, rows_at, taken, yes
+from include.directory_sync.frames import NUMBER, TEXT, TIME, places, rows_at, taken, yes
 from include.directory_sync.mapping import MAPPED
 from include.directory_sync.plan.current import Current, Evidence, is_own_key
 from include.directory_sync.plan.users import newer_than
@@ -30,13 +30,14 @@ class Settled:
         if self.users.empty:
             return decided
         users = pd.concat([decided, self.users], ignore_index=True)
-        for columns, kind in ((TEXTS, TEXT), (NUMBERS, NUMBER), (FLAGS, bool)):
+        for columns, kind in ((TEXTS, TEXT), (NUMBERS, NUMBER), (TIMES, TIME), (FLAGS, bool)):
             users[columns] = users[columns].astype(kind)
         return users
 
 
 TEXTS = ["sub", "user_id", "before_id", "after_id", "before_link", "before_state", "outcome"]
 NUMBERS = ["before_active", "before_misses"]
+TIMES = ["linked_at"]
 FLAGS = ["active", "listed", "linked", "joget_active"]
 
 
@@ -75,6 +76,7 @@ def settle(run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence
             "before_state": "active",
             "before_active": 1,
             "before_misses": 0,
+            "linked_at": taken(links["linked_at"], of_link[same], found.index),
             "outcome": "unchanged",
             "active": True,
             "listed": True,
