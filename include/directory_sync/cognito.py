@@ -13,7 +13,6 @@ from botocore.exceptions import (
     ClientError,
     CredentialRetrievalError,
     HTTPClientError,
-    PaginationError,
 )
 from botocore.exceptions import (
     ConnectionError as UnreachableError,
@@ -35,9 +34,12 @@ LIST_GROUPS_PER_SECOND = 5
 AT_ONCE = 16
 """Lists under way at once: at 30 requests a second, answers of up to half a second still use the whole rate."""
 
+ATTEMPTS = 6
+"""Of one call, by botocore, with growing delays."""
+
 THROTTLING = frozenset({"TooManyRequestsException", "ThrottlingException"})
 
-TRANSIENT_CODES = THROTTLING | frozenset(
+TRANSIENT_CODES = frozenset(
     {
         "LimitExceededException",
         "InternalErrorException",
@@ -55,6 +57,10 @@ class StoppedError(Exception):
 
 class _InvalidParameterError(Exception):
     """A bad filter, or a bad or expired token: Cognito doesn't say which."""
+
+
+class _ThrottledError(TransientError):
+    """Also the retries within the call were throttled: the same page is asked for again, at the limiter's pace."""
 
 
 class GroupGoneError(Exception):
@@ -134,33 +140,45 @@ class UserPool:
         yield from self._pages("ListUsersInGroup", "Users", "memberships", GroupName=group_name)
 
     def _pages(self, operation: str, key: str, counted: str, **parameters: str) -> Iterator[list[dict[str, Any]]]:
-        method = {"ListUsers": "list_users", "ListGroups": "list_groups"}.get(operation, "list_users_in_group")
-        pages = self._client.get_paginator(method).paginate(
-            UserPoolId=self._pool, PaginationConfig={"PageSize": PAGE}, **parameters
-        )
-        pages = iter(pages)
+        """Not by botocore's paginator: that can't go on from a page that was throttled."""
+        named = "PaginationToken" if operation == "ListUsers" else "NextToken"
+        token: str | None = None
         tokens = set[int]()
+        while True:
+            page = self._page(operation, parameters | ({named: token} if token else {}))
+            token = page.get(named)
+            if hash(token) in tokens:
+                raise TransientError(
+                    f"Cognito repeated a token in {operation}, so the listing can't be trusted. Retrying from its "
+                    f"start."
+                )
+            found: list[dict[str, Any]] = page.get(key) or []
+            self.progress.add(counted, len(found))
+            yield found
+            if not token:
+                return
+            tokens.add(hash(token))
+
+    def _page(self, operation: str, parameters: dict[str, str]) -> dict[str, Any]:
+        """One page, however long it is throttled: a limiter that has slowed down asks until the task's own time-out."""
+        method = {"ListUsers": self._client.list_users, "ListGroups": self._client.list_groups}
         while True:
             if self._stop.is_set():
                 raise StoppedError
             try:
                 with self._errors(operation):
-                    page = next(pages, None)
+                    answer: dict[str, Any] = method.get(operation, self._client.list_users_in_group)(
+                        UserPoolId=self._pool, Limit=PAGE, **parameters
+                    )
+                    return answer
+            except _ThrottledError:
+                log.info("%s is still throttled; asking for the same page again", operation)
             except _InvalidParameterError:
-                if tokens:
+                if "PaginationToken" in parameters or "NextToken" in parameters:
                     raise TokenDiedError from None
                 if "Filter" in parameters:
                     raise FilterRefusedError from None
                 raise PermanentError(f"Cognito refused the parameters of {operation}; report this.") from None
-            if page is None:
-                return
-            token = page.get("PaginationToken") or page.get("NextToken")
-            if token and hash(token) in tokens:  # botocore notices only the last one again
-                raise _repeated(operation)
-            tokens.add(hash(token))
-            found: list[dict[str, Any]] = page.get(key) or []
-            self.progress.add(counted, len(found))
-            yield found
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
@@ -170,8 +188,6 @@ class UserPool:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        except PaginationError:
-            raise _repeated(operation) from None
         except CredentialRetrievalError:
             raise PermanentError(
                 "AWS gave no credentials for the Connection in aws_conn_id. Check its keys or role."
@@ -196,8 +212,9 @@ class UserPool:
                 f"User pool {self._pool} doesn't exist in region {region}. A pool's id begins with its region; "
                 f"correct user_pool_id or region in the settings."
             )
-        if code in TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
-            return TransientError(f"Cognito answered {code} to {operation}, also to the retries within the call.")
+        if code in THROTTLING | TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
+            kind = _ThrottledError if code in THROTTLING else TransientError
+            return kind(f"Cognito answered {code} to {operation}, also to the retries within the call.")
         if code == "InvalidParameterException":
             return _InvalidParameterError()
         return PermanentError(
@@ -206,17 +223,11 @@ class UserPool:
         )
 
 
-def _repeated(operation: str) -> TransientError:
-    return TransientError(
-        f"Cognito repeated a token in {operation}, so the listing can't be trusted. Retrying from its start."
-    )
-
-
 def connect(sync: Sync, doing: str) -> UserPool:
     """The sync's pool, through its AWS Connection; raises PermanentError where the Connection is missing."""
     connections.require(sync.aws_conn_id, "aws", "aws_conn_id")
     hook = AwsBaseHook(aws_conn_id=sync.aws_conn_id, client_type="cognito-idp", region_name=sync.region)
     # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as HTTP 400.
-    config = Config(retries={"mode": "standard", "total_max_attempts": 6}, max_pool_connections=AT_ONCE)
+    config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, max_pool_connections=AT_ONCE)
     client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
     return UserPool(client, sync.user_pool_id, sync.requests_per_second, Progress(doing))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from include.directory_sync import cognito, proof, snapshot, staging
 from include.directory_sync.errors import PermanentError, without_values
@@ -27,11 +28,11 @@ SNAPSHOTS = "snapshots"
 `<time>.backfill.users` was listed by a backfill's run.
 """
 
-WHOLE = "whole"
-"""Signposts, by time, that listings in parts lacked members of groups."""
+ONE_CHAIN = "one_chain"
+"""Signposts, by time, that a listing in parts couldn't be trusted."""
 
-WHOLE_FOR = timedelta(days=7)
-"""How long the pool is then listed in one chain."""
+ONE_CHAIN_FOR = timedelta(days=7)
+"""How long the pool is then listed in one chain of pages: both ways in each run would cost twice the calls."""
 
 SLACK = timedelta(seconds=60)
 """Airflow makes a backfill's runs one after the other: the first may list the pool before the last is made."""
@@ -56,25 +57,24 @@ def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any
             folder.json("run.json", run.model_dump(mode="json"))
             if run.replay_run_id:
                 return _reuse(folder, _listed_by(run, run.replay_run_id).inputs["extract_users"])
-            if attempt.backfill_since is None:
-                return _list_users(run, folder, pool, database, "users")
-            with ledger.reading_turn(database, run):
-                known = _users_since(run, attempt)
-                return _reuse(folder, known) if known else _list_users(run, folder, pool, database, "backfill.users")
+            if attempt.backfill_since is not None:
+                with ledger.reading_turn(database, run):
+                    known = _users_since(run, attempt)
+                    return _reuse(folder, known) if known else _list_users(run, folder, pool, "backfill.users")
+        return _list_users(run, folder, pool, "users")
 
 
-def _list_users(
-    run: Run, folder: staging.Folder, pool: cognito.UserPool, database: Database, signpost: str
-) -> Manifest:
+def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool, signpost: str) -> Manifest:
     snapshot_at = datetime.now(UTC)
     estimated = pool.estimated_users()
     with folder.rows("users.parquet", snapshot.users_schema(run.attributes)) as users:
         listing = UserListing(
             pool, lambda page: users.write([snapshot.user_row(user, run.attributes) for user in page])
         )
-        may_part = not _parts_lacked_somebody(run)
-        listing.list_all(run.sync.proof, estimated, lambda: read_expected_subs(database, run), may_part=may_part)
+        listing.list_all(run.sync.proof, estimated, lambda: _expected_subs(run), lambda: not _parts_failed(run))
     pool.progress.say()
+    if listing.parts_failed:
+        _list_in_one_chain(run, folder)
     subs = listing.subs
     doubts = proof.doubts_about_users(run.sync.proof, subs, estimated)
     _warn(doubts)
@@ -150,8 +150,8 @@ def _seal_groups(run: Run, folder: staging.Folder, pool: cognito.UserPool, users
     doubts = proof.doubts_about_members(run.sync.proof, members, subs)
     _warn(doubts)
     if doubts and staging.source(users).counts.get("in_parts"):
-        log.warning("the parts may lack them: for %d days the pool is listed in one chain of pages", WHOLE_FOR.days)
-        staging.note(run, WHOLE, staging.moment(datetime.now(UTC)), folder.url)
+        log.warning("the parts may lack them")
+        _list_in_one_chain(run, folder)
     counts = {"groups": groups, "memberships": len(members), **_calls(pool)}
     manifest = folder.seal(
         snapshot_at=users.snapshot_at,
@@ -178,10 +178,21 @@ def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> l
     return sorted(known.loc[(here >= 0) & ~is_among(here, listed), "group_name"].unique())
 
 
-def _parts_lacked_somebody(run: Run) -> bool:
-    """Whether members of groups showed, not long ago, that a listing in parts wasn't whole."""
-    since = staging.moment(datetime.now(UTC) - WHOLE_FOR)
-    return any(name >= since for name in staging.noted(run, WHOLE))
+def _expected_subs(run: Run) -> pa.Array:
+    """Asked on a connection of its own: the listing before it takes minutes, and idle connections are dropped."""
+    with session(run.sync.joget_conn_id) as database:
+        return read_expected_subs(database, run)
+
+
+def _parts_failed(run: Run) -> bool:
+    """Whether a listing in parts couldn't be trusted, not long ago."""
+    since = staging.moment(datetime.now(UTC) - ONE_CHAIN_FOR)
+    return any(name >= since for name in staging.noted(run, ONE_CHAIN))
+
+
+def _list_in_one_chain(run: Run, folder: staging.Folder) -> None:
+    log.warning("for %d days the pool is listed in one chain of pages", ONE_CHAIN_FOR.days)
+    staging.note(run, ONE_CHAIN, staging.moment(datetime.now(UTC)), folder.url)
 
 
 def _calls(pool: cognito.UserPool) -> dict[str, int]:

@@ -30,9 +30,6 @@ TOKENS_LIVE = 3_000
 BEGINNINGS = 4
 """How often one list is begun before the task gives up and is retried later."""
 
-ASKED_FOR = 60
-"""Absent users who are asked for one by one, at most: of more, a sample."""
-
 PARTS_FIT = 1.0
 """Percent of the estimate that the parts' sum may be off, where `proof.count_tolerance_percent` allows more: one chain
 may be believed further than a filter."""
@@ -49,7 +46,7 @@ class PartsError(Exception):
 
 
 class UserListing:
-    """One listing of all users. `write` takes each page; `subs` is what the listing rests on."""
+    """One listing of all users. `write` takes each page, from several threads; `subs` is what the listing rests on."""
 
     def __init__(self, pool: UserPool, write: Callable[[Users], None]) -> None:
         self._pool = pool
@@ -57,6 +54,8 @@ class UserListing:
         self._chains: list[pa.Array] = []
         self.in_parts = False
         """Whether the parts are what the listing rests on."""
+        self.parts_failed = False
+        """Whether the pool was listed in parts and they couldn't be trusted."""
 
     @property
     def subs(self) -> pa.ChunkedArray:
@@ -67,23 +66,27 @@ class UserListing:
         return pa.chunked_array(self._chains, pa.string())
 
     def list_all(
-        self, proof: Proof, estimated: int | None, known: Callable[[], pa.Array], *, may_part: bool = True
+        self,
+        proof: Proof,
+        estimated: int | None,
+        expected: Callable[[], pa.Array],
+        may_part: Callable[[], bool] = lambda: True,
     ) -> None:
-        """List everybody, in parts where that may be, is worth it, and they add up.
+        """List everybody, in parts where that is worth it, may be, and they add up.
 
-        `estimated` is DescribeUserPool's; `known` gives the subs of those whose absence would count.
+        `estimated` is DescribeUserPool's; `expected` gives the subs of those whose absence would count.
         """
-        if may_part and estimated is not None and estimated >= IN_PARTS_FROM:
+        if estimated is not None and estimated >= IN_PARTS_FROM and may_part():
             try:
                 self._list_parts(parts_at_once(estimated, self._pool.requests_per_second))
-                self._require_sum(proof, estimated, known())
+                self._require_sum(proof, estimated, expected())
             except cognito.FilterRefusedError:
                 log.warning("listing everybody in one chain of pages, since the pool doesn't take a filter by sub")
             except PartsError as why:
                 log.warning("listing everybody in one chain of pages, since %s", why)
             else:
                 return
-        self.in_parts = False
+            self.in_parts, self.parts_failed = False, True
         self._chains = [self._chain(None)]
 
     def _list_parts(self, at_once: int) -> None:
@@ -91,15 +94,16 @@ class UserListing:
         self._chains = side_by_side(self._pool, self._chain, PARTS, at_once)
         self.in_parts = True
 
-    def _require_sum(self, proof: Proof, estimated: int, known: pa.Array) -> None:
+    def _require_sum(self, proof: Proof, estimated: int, expected: pa.Array) -> None:
         closely = proof.model_copy(update={"count_tolerance_percent": min(PARTS_FIT, proof.count_tolerance_percent)})
         if not fits_estimate(closely, len(self.subs), estimated):
             raise PartsError(f"the parts have {len(self.subs)} users, and Cognito estimates {estimated}")
-        absent = known.filter(pc.invert(pc.is_in(known, value_set=self.subs)))
-        asked = absent.to_pylist()[:: len(absent) // ASKED_FOR + 1]
-        if asked:
-            log.info("asking for %d of %d users whom Joget knows and no part has", len(asked), len(absent))
-        if any(self._is_listed(sub) for sub in asked):
+        absent = expected.filter(pc.invert(pc.is_in(expected, value_set=self.subs))).to_pylist()
+        if len(absent) > estimated / PAGE:
+            raise PartsError(f"of {len(absent)} users whom Joget knows and no part has, one list costs fewer calls")
+        if absent:
+            log.info("asking for %d users whom Joget knows and no part has", len(absent))
+        if any(side_by_side(self._pool, self._is_listed, absent)):
             raise PartsError("the parts lack users who are in the pool")
 
     def _is_listed(self, sub: str) -> bool:

@@ -18,10 +18,16 @@ ANSWERED_TOGETHER = 0.5
 """Seconds in which several throttled calls count as one: they were under way together."""
 
 QUICK, NEAR, SLOW = 0.1, 0.97, 0.01
-"""Recovery: so much of the setting a second up to so much of the rate that was throttled, then so much a second."""
+"""Recovery: so much a second of the rate that was throttled, up to so much of it, then growing by so much a second. Of
+that rate and not of the setting: where others leave a tenth of the quota, few calls more are throttled than where
+they leave half.
+"""
 
-LEAST = 0.05
-"""Of the setting, what is always asked for."""
+LEAST = 0.2
+"""Calls a second that are always asked for."""
+
+LONG = 3_600.0
+"""Seconds after which any rate has recovered."""
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -63,11 +69,11 @@ class Limiter:
     def _rate_now(self) -> float:
         since = self._clock() - self._cut_at
         near = max(NEAR * self._throttled_at, self._cut_to)
-        quick = self._cut_to + QUICK * self._setting * since
-        if quick < near:
-            return quick
-        slowly = since - (near - self._cut_to) / (QUICK * self._setting)
-        return min(near + SLOW * self._setting * slowly, self._setting)
+        a_second = QUICK * self._throttled_at
+        slowly = since - (near - self._cut_to) / a_second
+        if slowly < 0:
+            return self._cut_to + a_second * since
+        return min(near * float((1 + SLOW) ** min(slowly, LONG)), self._setting)
 
     def throttled(self) -> bool:
         """Slow down, since a call was throttled; false where it was under way when that was done already."""
@@ -75,7 +81,7 @@ class Limiter:
             now, rate = self._clock(), self._rate_now()
             if now - self._cut_at < ANSWERED_TOGETHER:
                 return False
-            self._throttled_at, self._cut_to, self._cut_at = rate, max(CUT * rate, LEAST * self._setting), now
+            self._throttled_at, self._cut_to, self._cut_at = rate, max(CUT * rate, LEAST), now
             return True
 
 

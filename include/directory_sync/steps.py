@@ -144,7 +144,7 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
 
     def forget(database: Database, plan: Plan) -> None:
         """An answer counts as long as its change is asked for; only a full, complete plan shows that it isn't."""
-        if not run.users and not reasons:
+        if not run.users and not reasons and reviews.has_decisions(database, run.sync.name):
             quiet = plan.directory["outcome"].isin(["frozen", "quarantined", "unlisted"])
             reviews.forget_decisions(
                 database,

@@ -192,7 +192,12 @@ def test_a_run_with_nothing_to_do_writes_no_directory_row(company: Company) -> N
 def test_the_ledger_means_the_same_after_joget_converted_its_schema(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "部": [ana]}
+    company.joget.add_user(ANA)
+    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')")
+    company.joget.execute("INSERT INTO dir_user_group (userId, groupId) VALUES (%s, 'local')", (ANA,))
+    company.pool.members["local"] = []
     company.run()
+    assert company.joget.column("SELECT COUNT(*) FROM directory_sync_local_membership") == [1]
     for table in company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'"):
         company.joget.execute(f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
     assert company.run()["outcome"] == "nothing_to_do"

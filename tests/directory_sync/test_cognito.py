@@ -56,6 +56,20 @@ def test_a_call_is_tried_six_times_and_no_more(aws_connection: Callable[[str], N
         assert served.calls["ListUsers"] == 6
 
 
+def test_a_page_that_is_throttled_for_long_is_asked_for_again_and_nothing_before_it(
+    aws_connection: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cognito, "ATTEMPTS", 1)
+    faults = Faults()
+    with stand_in(Pool(PEOPLE), faults) as served:
+        pages = connect(aws_connection, served.endpoint).users()
+        found = next(pages)
+        faults.throttled_calls = served.calls.total() + 20
+        found += flat(pages)
+        assert [sub_of(one) for one in found] == [sub_of(person) for person in PEOPLE]
+        assert served.calls["ListUsers"] == 23
+
+
 def test_the_limiter_spaces_calls_of_all_threads_evenly() -> None:
     now, waits, lock = [0.0], [], threading.Lock()
 

@@ -56,7 +56,8 @@ def database(
     [
         ("127.0.0.1", {}, True),
         ("joget-db", {}, False),
-        ("joget-db", {"ssl": {"ca": "/ca.pem"}}, True),
+        ("joget-db", {"ssl": {"ca": "/ca.pem"}}, False),
+        ("joget-db", {"ssl_mode": "REQUIRED"}, False),
         ("joget-db", {"ssl_mode": "VERIFY_IDENTITY"}, True),
         ("joget-db", {"ssl_mode": "DISABLED"}, False),
         ("joget-db", {"ssl_mode": "PREFERRED"}, False),
@@ -100,6 +101,12 @@ def test_a_value_that_does_not_fit_is_refused_and_never_cut(database: Database) 
         with pytest.raises(RefusedRowError):
             database.fill("sent", frame(["fits", name]), about="sent")
         database.execute("DELETE FROM sent", about="sent")
+
+
+def test_a_value_is_not_cut_by_a_server_that_keeps_no_warnings(database: Database) -> None:
+    database.execute("SET SESSION max_error_count = 0", about="the session")
+    with pytest.raises(RefusedRowError):
+        database.fill("sent", frame(["x" * 300]), about="sent")
 
 
 def test_a_key_that_comes_twice_is_a_conflict_and_never_left_out(database: Database) -> None:

@@ -1,5 +1,6 @@
 """Listing a large pool in parts: they add up to the whole, or one chain of pages is the listing."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,65 @@ def test_who_is_really_gone_is_asked_for_by_name_and_is_missing(company: Company
     assert len(company.cognito.filters) == 16, "who is missing for long isn't asked for in every run"
 
 
-def test_of_many_who_are_gone_a_sample_is_asked_for(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "ASKED_FOR", 3)
+def without(company: Company, gone: list[Any]) -> None:
+    company.pool.users = [one for one in PEOPLE if one not in gone]
+    company.pool.members = {
+        name: [member for member in members if member not in gone] for name, members in company.pool.members.items()
+    }
+
+
+def test_of_many_who_are_gone_each_one_is_asked_for(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE", 10)
     company.run()
     company.cognito.filters.clear()
-    company.pool.users = PEOPLE[10:]
-    company.pool.members = {}
-    report = company.run()
-    assert counts(report)["missing"] == 10
+    without(company, PEOPLE[:20])
+    assert counts(company.run())["missing"] == 20
     assert not asked_in_one_chain(company)
-    assert len(company.cognito.filters) in range(16 + 1, 16 + 4)
+    assert len(company.cognito.filters) == 16 + 20
+
+
+def test_one_user_whom_the_parts_lack_is_found_among_many_who_are_gone(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 10)
+    company.run()
+    without(company, PEOPLE[:20])
+    company.faults.parts_lack = {"a": 1}
+    assert counts(company.run())["missing"] == 20
+    assert asked_in_one_chain(company)
+
+
+def test_of_more_than_a_list_has_pages_nobody_is_asked_for_and_one_chain_is_the_listing(company: Company) -> None:
+    company.run()
+    company.cognito.filters.clear()
+    without(company, PEOPLE[:6])
+    assert counts(company.run())["missing"] == 6
+    assert set(company.cognito.filters) - {""} == {PART.format(digit) for digit in "0123456789abcdef"}
+    assert asked_in_one_chain(company)
+
+
+def test_after_parts_that_failed_the_next_runs_list_in_one_chain_alone(company: Company) -> None:
+    company.faults.estimate = "306"
+    for expected in (16 + 1, 1):
+        company.cognito.filters.clear()
+        company.run()
+        assert len(company.cognito.filters) == expected
+
+
+def test_a_listing_outlives_the_connections_to_joget(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    company.run()
+    listed = listing.UserListing._list_parts
+
+    def cut_off(self: Any, at_once: int) -> None:
+        listed(self, at_once)
+        for number in company.joget.column(
+            "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+        ):
+            company.joget.execute(f"KILL {number}")
+
+    monkeypatch.setattr(listing.UserListing, "_list_parts", cut_off)
+    assert_whole(company.run())
+    assert_whole(company.load(company.prepare_backfill("backfill__2026-11-01", datetime.now(UTC))))
 
 
 def test_where_one_user_cannot_be_asked_for_one_chain_is_the_listing(company: Company) -> None:
@@ -203,18 +253,21 @@ def test_a_throttled_limiter_slows_down_and_recovers(clock: Clock) -> None:
     assert limiter.per_second == 30
 
 
-def test_where_others_use_half_of_the_quota_the_rest_is_used_and_hardly_a_call_is_throttled(clock: Clock) -> None:
+@pytest.mark.parametrize(("left", "most_throttled"), [(15, 0.03), (6, 0.06), (3, 0.1), (1, 0.4)])
+def test_whatever_others_leave_of_the_quota_is_used_and_few_calls_are_throttled(
+    clock: Clock, left: float, most_throttled: float
+) -> None:
     limiter, served, throttled = Limiter(30, clock, clock.sleep), 0, 0
-    bucket = Bucket(15, clock)
-    while clock.now < 1120:
+    bucket = Bucket(left, clock)
+    while clock.now < 1000 + 600:
         limiter.take()
         if bucket.take():
             served += 1
         else:
             throttled += 1
             limiter.throttled()
-    assert served > 0.85 * 120 * 15
-    assert throttled < 0.05 * served
+    assert served > 0.7 * 600 * left
+    assert throttled < most_throttled * (served + throttled)
 
 
 def test_a_pool_whose_quota_others_use_is_still_listed_whole(

@@ -561,3 +561,12 @@ def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(company: 
     assert company.run()["users"]["created"] == 1
     assert company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,)) == [second]
     assert re.fullmatch("[0-9a-f]{32}", second)
+
+
+def test_an_employment_id_is_chosen_by_the_stored_id_of_somebody_adopted(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.joget.add_user("Ana@Example.org")
+    (first,) = employment_ids("ORG-001", ["Ana@Example.org"])
+    company.joget.execute("INSERT INTO dir_employment (id, userId) VALUES (%s, 'cat')", (first,))
+    assert company.run()["users"]["adopted"] == 1
+    assert company.joget.column("SELECT COUNT(*) FROM dir_employment WHERE userId = 'Ana@Example.org'") == [1]

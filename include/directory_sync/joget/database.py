@@ -52,9 +52,12 @@ NOT_JOGET = {1049, 1054, 1146}
 SORT_BUFFER = 64 * 1024 * 1024
 """Bytes, of the session's sort_buffer_size."""
 
+IDLE_FOR = 8 * 60 * 60
+"""Seconds, of the session's wait_timeout: nothing is asked while a plan is made, or another task's turn waited for."""
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-ENCRYPTED = ("REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
-"""Values of ssl_mode without which a server may be anybody, or be read by anybody."""
+VERIFIED = ("VERIFY_CA", "VERIFY_IDENTITY")
+"""Values of ssl_mode that ask who the server is. REQUIRED encrypts, and believes whoever stands in between."""
 
 
 class Database:
@@ -130,8 +133,8 @@ class Database:
                     wait([written], timeout=0.01)
             written.result()
             # LOCAL turns errors into warnings: values are cut, and rows are left out.
-            warnings = self._connection.show_warnings() if self._connection.warning_count() else ()
-            if warnings or loaded != len(rows):
+            if self._connection.warning_count() or loaded != len(rows):
+                warnings = self._connection.show_warnings()  # none where the server's max_error_count is 0
                 raise MySQLdb.DataError(warnings[0][1] if warnings else 0, "rows were refused")
 
     def rows(self, statement: str, parameters: Sequence[Any] = (), *, about: str) -> list[tuple[Any, ...]]:
@@ -233,15 +236,16 @@ def connect(conn_id: str) -> Database:
         database = Database(opened, conn_id, target, sends_files=sends_files)
         # A million rows are put into key order before they are written: by default in hundreds of passes over 2 MB.
         settings = f"sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = {SORT_BUFFER}"
+        settings += f", wait_timeout = {IDLE_FOR}"
         database.execute(f"SET SESSION {settings}", about="the session")
         return database
     raise ours from None
 
 
 def _is_private(host: str | None, extras: Mapping[str, Any]) -> bool:
-    """Whether nobody can stand between us and the server. ssl_mode has values that ask for no encryption."""
-    encrypted = extras.get("ssl") or str(extras.get("ssl_mode", "")).upper() in ENCRYPTED
-    return host in LOOPBACK or bool(extras.get("unix_socket") or encrypted)
+    """Whether nobody can stand between us and the server, or be the server."""
+    verified = str(extras.get("ssl_mode", "")).upper() in VERIFIED
+    return host in LOOPBACK or bool(extras.get("unix_socket")) or verified
 
 
 @contextmanager

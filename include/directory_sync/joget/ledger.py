@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -164,7 +164,8 @@ def _turn(database: Database, name: str, patience: float, holder: Callable[[], s
     try:
         yield
     finally:
-        database.rows("SELECT RELEASE_LOCK(%s)", (name,), about="the lock")
+        with suppress(TransientError):  # a connection that was lost holds nothing any more
+            database.rows("SELECT RELEASE_LOCK(%s)", (name,), about="the lock")
 
 
 def now(database: Database) -> datetime:

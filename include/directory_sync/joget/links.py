@@ -46,7 +46,8 @@ def other_syncs_links(database: Database, tables: Tables, run: Run) -> pd.DataFr
     user_id = tables.as_directory("l.user_id")
     return database.frame(
         f"SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.state, l.misses, l.changed_at, "
-        f"l.linked_at, {tables.key(user_id)} FROM directory_sync_user_link l JOIN directory_sync_text t ON t.text = {user_id} "
+        f"l.linked_at, {tables.key(user_id)} FROM directory_sync_user_link l "
+        f"JOIN directory_sync_text t ON t.text = {user_id} "
         f"WHERE l.user_id_sha256 IS NOT NULL AND l.sync <> %s",
         (run.sync.name,),
         schema=USER_LINKS,

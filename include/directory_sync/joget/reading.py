@@ -14,7 +14,7 @@ from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current, own_key
-from include.directory_sync.plan.users import EMPLOYMENT_IDS
+from include.directory_sync.plan.users import EMPLOYMENT_IDS, employment_id
 from include.directory_sync.run import Run
 
 GROUPS_IN_A_QUERY = 1_000
@@ -62,7 +62,7 @@ def read_current(
             memberships=_memberships(database, tables, groups["id"].tolist(), users["id"]),
             **_ledger_frames(database, tables, run, has_ledger=has_ledger),
             user_links=_user_links(database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger),
-            employment_ids=_employment_ids(database, tables),
+            employment_ids=_employment_ids(database, tables, found.loc[~found["id"].isin(keys["text"]), "id"]),
             keys=keys,
             stores_all_of_unicode=tables.stores_all_of_unicode,
             revision=ledger.revision(database) if has_ledger else 0,
@@ -244,8 +244,10 @@ def _user_links(
     return pd.concat([arrow(own, now.USER_LINKS), arrow(others, now.USER_LINKS)], ignore_index=True)
 
 
-def _employment_ids(database: Database, tables: Tables) -> pd.DataFrame:
-    """Which of the ids that plan.users.employment_ids gives for the sent texts exist already."""
+def _employment_ids(database: Database, tables: Tables, user_ids: "pd.Series[str]") -> pd.DataFrame:
+    """Which of the ids that plan.users.employment_ids chooses from exist already: of the sent texts, and of these
+    users, whom the texts name though their stored ids have other bytes.
+    """
     parts = []
     for at in range(EMPLOYMENT_IDS):
         text = "CONVERT(t.text USING utf8mb4)"
@@ -260,6 +262,10 @@ def _employment_ids(database: Database, tables: Tables) -> pd.DataFrame:
             statement, (tables.organization, str(at)), schema=now.EMPLOYMENT_IDS, about="dir_employment"
         )
         parts.append(found)
+    ids = [employment_id(tables.organization, user_id, at) for user_id in user_ids for at in range(EMPLOYMENT_IDS)]
+    for batch in _batches(ids):
+        statement = f"SELECT id FROM dir_employment WHERE id IN ({', '.join(['%s'] * len(batch))})"
+        parts.append(database.frame(statement, batch, schema=now.EMPLOYMENT_IDS, about="dir_employment"))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -105,8 +105,10 @@ def _link_groups(database: Database, row: RunRow) -> None:
 
 
 def _sha256(expression: str) -> str:
-    """SQL of how the ledger keys ids, in the keys' own collation: only then are their indexes used."""
-    return f"CONVERT(SHA2({expression}, 256) USING ascii) COLLATE ascii_bin"
+    """SQL of how the ledger keys ids: in ASCII, so that their indexes are used, and in no collation of its own, since
+    Joget gives all tables of its schema another one when it starts.
+    """
+    return f"CONVERT(SHA2({expression}, 256) USING ascii)"
 
 
 def _local_memberships(database: Database, row: RunRow) -> None:

@@ -120,6 +120,12 @@ def remember_decisions(database: Database, sync: str, changes: pd.DataFrame, ver
     )
 
 
+def has_decisions(database: Database, sync: str) -> bool:
+    """Whether a person rejected or took back anything that is still asked for."""
+    statement = "SELECT 1 FROM directory_sync_decision WHERE sync = %s LIMIT 1"
+    return bool(database.rows(statement, (sync,), about="directory_sync_decision"))
+
+
 def forget_decisions(database: Database, sync: str, *, asked: set[str], undecided: set[str], before: datetime) -> None:
     """Forget decisions on changes that nobody asks for any more: made before a snapshot (UTC), not among the hashes
     that its plan asks for, nor about a sub that it didn't decide on. Within a transaction.

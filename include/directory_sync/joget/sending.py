@@ -4,7 +4,7 @@ import secrets
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT
+from include.directory_sync.frames import TEXT, no_text
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import ASCII
 from include.directory_sync.joget.tables import Tables
@@ -36,9 +36,10 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
     text = tables.text
     columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}
-    # Null, or what Joget takes for a hash that no password has.
-    passwords = [secrets.token_hex(16) if random_passwords else None for _ in range(len(users))]
-    users = users.assign(password=pd.Series(passwords, dtype=TEXT))
+    users = users.assign(password=no_text(users.index))
+    if random_passwords:  # what Joget takes for a hash that no password has
+        passwords = [secrets.token_hex(16) for _ in range(len(users))]
+        users["password"] = pd.Series(passwords, index=users.index, dtype=TEXT)
     for side in SIDES:
         columns |= {f"{side}_id": text, f"{side}_state": TOKEN, f"{side}_misses": "INT"}
         columns |= {f"{side}_{column}": "INT" if column == "active" else text for column in USER_COLUMNS}

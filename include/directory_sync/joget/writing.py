@@ -11,7 +11,7 @@ from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
-from include.directory_sync.plan.changes import USER_COLUMNS, by_entity
+from include.directory_sync.plan.changes import ENTITIES, USER_COLUMNS
 
 
 def _of_users(table: str, column: str) -> str:
@@ -79,7 +79,8 @@ class Apply:
 
     def _refused_sub(self) -> str | None:
         """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
-        subs = sorted(set(self.row.plan.safe["sub"].dropna()))
+        peopled = [entity for entity in ENTITIES if entity != "group"]
+        subs = sorted({sub for entity in peopled for sub in self.row.plan.safe_part(entity)["sub"].dropna()})
         if self._refuses([]):
             return None  # a group's row, which every trial has
         while len(subs) > 1:
@@ -89,8 +90,12 @@ class Apply:
 
     def _refuses(self, subs: list[str]) -> bool:
         plan = self.row.plan
-        changes = plan.changes[plan.changes["sub"].isna() | plan.changes["sub"].isin(subs)]
-        row = replace(self.row, plan=replace(plan, parts=by_entity(changes)))
+        mine = {
+            entity: rows if entity == "group" else rows[rows["sub"].isna() | rows["sub"].isin(subs)]
+            for entity, rows in plan.parts.items()
+        }
+        parts = {entity: rows for entity, rows in mine.items() if len(rows)}
+        row = replace(self.row, plan=replace(plan, parts=parts))
         try:
             replace(self, row=row, publish=_roll_back)._run()
         except RefusedRowError:

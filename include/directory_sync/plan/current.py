@@ -44,7 +44,8 @@ USER_LINKS = pa.schema(
     ]
 )
 """The sync's live links, and those of other syncs to users whom a desired login names; state is `active`, or
-`deactivated` where we did that; changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of the one it came by."""
+`deactivated` where we did that;
+changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of its first one."""
 
 PAST_LINKS = pa.schema(
     [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("user_key", pa.string())]

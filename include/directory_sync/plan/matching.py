@@ -18,9 +18,9 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     """A row for each desired user (mapping.USERS, in the same order) with what is known of him:
 
     key (of the login), before_link and its user_id, user_key, state, misses, changed_at, linked_at; after_link; `way`,
-    how the link was found: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt` (lost from the ledger),
-    `heir` (a new sub with the login of somebody who isn't listed); null without a link. Without one, user_id is that
-    of Joget's row with the same key, and `matches` says how many have it. now_*: that row (current.USERS).
+    how the link was found: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt` (lost from the
+    ledger), `heir` (a new sub with the login of somebody who isn't listed); null without a link. Without one, user_id
+    is that of Joget's row with the same key, and `matches` says how many have it. now_*: that row (current.USERS).
     """
     pool = run.sync.user_pool_id
     links = users_of_sync(run, current)

@@ -58,25 +58,24 @@ EMPLOYMENT_IDS = 3
 
 
 def employment_ids(organization: str, user_ids: Iterable[str], taken: Collection[str] = ()) -> list[str]:
-    """32 hex characters, always the same for one user and organization, so that a repeated plan is the same plan;
-    the next one where an id is taken.
+    """The ids of these users' new employments: the first of each one's that isn't taken."""
+    return [
+        next(
+            (one for at in range(EMPLOYMENT_IDS) if (one := employment_id(organization, user_id, at)) not in taken), ""
+        )
+        or employment_id(organization, user_id, 0)
+        for user_id in user_ids
+    ]
+
+
+def employment_id(organization: str, user_id: str, at: int) -> str:
+    """32 hex characters, always the same for one user and organization, so that a repeated plan is the same plan.
 
     The first half are the user id's first bytes: in the users' order, more or less, rows are written twice as fast.
     """
-    before = f"{organization}\0".encode()
-
-    def id_of(user_id: str, at: int) -> str:
-        text = user_id.encode()
-        return text[:8].hex().ljust(16, "0") + hashlib.sha256(b"%b%b\0%d" % (before, text, at)).hexdigest()[:16]
-
-    ids = [id_of(user_id, 0) for user_id in user_ids]
-    if not taken:
-        return ids
-    others = range(1, EMPLOYMENT_IDS)
-    return [
-        next((other for at in others if (other := id_of(user_id, at)) not in taken), id_) if id_ in taken else id_
-        for id_, user_id in zip(ids, user_ids, strict=True)
-    ]
+    text = user_id.encode()
+    of = hashlib.sha256(b"%b\0%b\0%d" % (organization.encode(), text, at)).hexdigest()
+    return text[:8].hex().ljust(16, "0") + of[:16]
 
 
 def excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
