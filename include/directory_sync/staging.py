@@ -33,6 +33,9 @@ logging.getLogger("botocore").setLevel(logging.INFO)
 ROWS_IN_A_PART = 50_000
 """Rows that a writer keeps in memory before they go to the store as one row group."""
 
+READ_AHEAD = 256 * 1024
+"""Bytes that are fetched beyond those asked for, of a file that is read in parts; by default 50 MiB from S3."""
+
 CONNECTION_TYPES = {"s3": "aws", "gs": "google_cloud_platform", "abfs": "wasb"}
 
 
@@ -247,7 +250,7 @@ def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
     Raises PermanentError where it is gone or damaged.
     """
     url = f"{manifest.url}/{name}"
-    with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
+    with _store_errors(url), ObjectStoragePath(url).open("rb", block_size=READ_AHEAD) as file:
         try:
             found = pq.ParquetFile(file)
             if name not in manifest.files or found.metadata.num_rows != manifest.files[name].rows:

@@ -12,6 +12,10 @@ MEANINGS = {
     "new_sub": "new persons have the login of somebody who left",
     "role_admin": "users who hold ROLE_ADMIN would be changed",
     "pool_change": "the settings name another pool, which has fewer than half of the linked logins",
+    "occupied_login": "logins belong to other Joget users",
+    "rejected": "changes were rejected by a person",
+    "undone": "changes were taken back by a person",
+    "changed_since": "changes were followed by others since, and are left as they are",
 }
 """What a cause of a hold means."""
 
@@ -39,6 +43,7 @@ TO_DO = {
     "pool_change": "Check user_pool_id in the settings. Approve only if the pool was really replaced.",
     "occupied_login": "The login is another Joget user's. Free it in Joget, or change it in the pool.",
     "rejected": "A person rejected it; it stays until it differs, or until the review DAG is started by hand.",
+    "changed_since": "Where they are to be taken back as well, change them by hand in Joget or in the pool.",
     "undone": "A person took it back; it stays until it differs, or until the review DAG is started by hand.",
 }
 """What a person can do about a hold; about limits: look at the rows, then approve, or correct the pool."""
@@ -65,6 +70,19 @@ QUARANTINE_TO_DO = (
     ("members", "Let its other members leave the group in Joget, or set existing_group to adopt."),
 )
 """What to do about a quarantined record, by words of its reason."""
+
+
+FROZEN_TO_DO = (
+    ("excluded by the settings", "He is in scope.exclude_users of the settings: take him out there."),
+    ("newer reading", "Nothing: a newer run has decided about him."),
+)
+"""What to do about a user whom a run leaves as he is, by words of the reason."""
+
+
+def frozen_to_do(reason: str) -> str:
+    """What a person can do about a user who is out of scope."""
+    found = (advice for words, advice in FROZEN_TO_DO if words in reason)
+    return next(found, "Change scope in the settings, or his status in Cognito.")
 
 
 def what_to_do(cause: str) -> str:

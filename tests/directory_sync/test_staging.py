@@ -1,13 +1,16 @@
 """Staging on a folder and on S3: write-once folders that a manifest makes exist."""
 
+import hashlib
 import os
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+import s3fs
 
 from demo.aws import Aws
 from include.directory_sync import staging
@@ -49,6 +52,25 @@ def test_what_was_staged_is_read_back_with_its_types(run: Run) -> None:
     assert staging.read_json(read, "c.json") == {"ä": [1]}
     assert {name: file.rows for name, file in read.files.items()} == {"a.parquet": 2, "b.parquet": 1, "c.json": 1}
     assert "/default/us-east-1_Example1/scheduled__2026-11-23T00%3A00%3A00%2B00%3A00%20" in sealed.url
+
+
+def test_of_a_file_that_is_opened_only_what_is_read_is_fetched(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = staging.open_folder(run, "load.1.abc")
+    rows = [{"sub": hashlib.sha512(b"%d" % number).hexdigest(), "count": number} for number in range(100_000)]
+    folder.frame("a.parquet", from_rows(rows, SCHEMA))
+    sealed = folder.seal(snapshot_at=AT, counts={}, complete=True)
+    fetched = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def counting(self: Any, start: int, end: int) -> Any:
+        fetched.append(end - start)
+        return fetch(self, start, end)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+    with staging.open_parquet(sealed, "a.parquet") as file:
+        assert file.read_row_group(1, columns=["count"]).column("count").to_pylist() == list(range(50_000, 100_000))
+    assert sum(fetched) < 2_000_000, "and the whole file has more than six"
+    assert bool(fetched) == run.sync.staging_url.startswith("s3:")
 
 
 def test_without_its_manifest_nothing_exists(run: Run) -> None:

@@ -1,11 +1,11 @@
-"""What the pages tell, over real runs of the sync; who may see what in a real Airflow is test_rights' matter."""
+"""What the pages tell, over real runs of the sync. Who may see what in a real Airflow: test_browser, test_roles."""
 
 import csv
 import html
 import io
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from include.directory_sync.pages import airflow_runs, app, published, rights, telling
 from include.directory_sync.pages.airflow_runs import AirflowRun
+from include.directory_sync.settings import find_sync
 from tests.company import Company, people
 from tests.conftest import JogetDatabase
 from tests.stand_in import sub_of, user
@@ -40,14 +41,34 @@ class Pages:
         assert self.company.last
         run_id = f"manual__{len(self.runs)}"
         references = {task: {"manifest": self.company.last.url}}
-        found = {"state": "success", "run_type": "manual", "started_by": "olga", "references": references} | others
-        self.runs.insert(0, AirflowRun(dag_id=dag_id, run_id=run_id, at=datetime.now(UTC), **found))
+        now = datetime.now(UTC)
+        found: dict[str, Any] = {
+            "state": "success",
+            "run_type": "manual",
+            "started_by": "olga",
+            "references": references,
+        }
+        found |= {"ended": {task: now}} | others
+        self.runs.insert(0, AirflowRun(dag_id=dag_id, run_id=run_id, at=now, **found))
         return run_id
+
+    def review(self, answer: str) -> str:
+        """Ask about what the last run held, and answer; gives the id of the review's run."""
+        review_id = self.company.ask()
+        assert review_id
+        self.company.answer(review_id, answer)
+        return self.note(f"{SYNC}_review", "load_held")
 
     def find_run(self, dag_id: str, run_id: str) -> AirflowRun | None:
         return next((run for run in self.runs if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
 
     def newest_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
+        return [run for run in self.runs if run.dag_id in dag_ids][:limit]
+
+    def waiting_reviews(self, dag_id: str) -> list[AirflowRun]:
+        return [run for run in self.runs if run.dag_id == dag_id and run.tasks.get("review_held") == "awaiting_input"]
+
+    def changing_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
         return [run for run in self.runs if run.dag_id in dag_ids][:limit]
 
     def changes(self, run_id: str, dag_id: str = SYNC, **asked: str) -> str:
@@ -81,7 +102,8 @@ def pages(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     with TestClient(made, raise_server_exceptions=False) as client:
         found = Pages(company, client)
         monkeypatch.setattr(app, "find_run", found.find_run)
-        monkeypatch.setattr(app, "newest_runs", found.newest_runs)
+        for name in ("newest_runs", "waiting_reviews", "changing_runs"):
+            monkeypatch.setattr(app, name, getattr(found, name))
         monkeypatch.setattr(app, "may_see_values", lambda *_: found.values)
         monkeypatch.setattr(app, "may_read_runs", lambda *_: True)
         published._published.cache_clear()
@@ -191,6 +213,59 @@ def test_the_timings_are_held_against_the_quota(pages: Pages) -> None:
     assert re.search(r"extract_users \d+\.\d 4 1\.0", text), text[-400:]
 
 
+def test_a_run_that_changes_nothing_says_what_is_left(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA), user(BOB)]
+    pages.run()
+    assert "Nothing to do: Joget is as the pool wants it." in pages.changes(pages.run())
+    pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
+    assert "Nothing changed: 1 user in quarantine, 1 user missing" in pages.changes(pages.run())
+
+
+def test_what_a_change_of_settings_alone_does_is_told(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA, given_name="Ana", nickname="Anita")]
+    pages.run()
+    pages.company.configure(mapping={"first_name": "nickname"})
+    text = pages.changes(pages.run())
+    assert "mapping.first_name changed. Of the changes below" in text
+    assert "user update (1)" in text
+
+
+def test_an_undo_tells_what_it_took_back_and_what_it_left(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA), user(BOB)]
+    pages.run()
+    assert pages.company.last
+    undone = pages.company.last.run_id
+    pages.company.joget.execute("UPDATE dir_user SET lastName = 'Changed' WHERE id = %s", (BOB,))
+    pages.company.undo(undone)
+    run_id = pages.note(f"{SYNC}_undo", "undo")
+    text = pages.changes(run_id, dag_id=f"{SYNC}_undo")
+    assert f"Takes back run {undone}" in text
+    assert "1 user deleted" in text
+    assert "held: changes were followed by others since" in text
+    assert "change them by hand in Joget" in text
+    assert "Reviews are answered" not in text
+    assert "undo by olga" in pages.directory(who=ANA)
+
+
+@pytest.mark.parametrize("answer", ["approve", "reject"])
+def test_an_answer_is_told_as_it_was_given_and_what_came_of_it(pages: Pages, held: str, answer: str) -> None:
+    assert held
+    run_id = pages.review(answer)
+    text = pages.changes(run_id, dag_id=f"{SYNC}_review")
+    explained = pages.directory(who="person003@example.org")
+    if answer == "approve":
+        assert "Approved by Olga" in text
+        assert "approved by Olga" in explained
+        assert "What holds him back now deactivated by the sync" in explained
+        assert "state deactivated" in explained
+        assert "holds:" not in explained
+    else:
+        assert "Rejected by Olga" in text
+        assert "rejected by Olga" in explained
+        assert "approved by" not in explained
+        assert "held (removed_users_percent)" in explained
+
+
 def test_a_dag_that_is_no_syncs_gets_a_plain_sentence(pages: Pages) -> None:
     assert "This DAG is no directory sync's" in pages.changes("manual__0", dag_id="sales_report")
 
@@ -200,6 +275,8 @@ def test_a_dag_that_is_no_syncs_gets_a_plain_sentence(pages: Pages) -> None:
     [
         ("running", {"extract_users": "running"}, "This run is under way (extract_users)"),
         ("failed", {"transform": "failed"}, "transform failed, and nothing was written to Joget"),
+        ("failed", {"load": "failed"}, "whether it had written to Joget by then"),
+        ("success", {"load": "success"}, "Airflow doesn't know any more where this run's files are"),
     ],
 )
 def test_a_run_without_a_report_says_why(pages: Pages, state: str, tasks: dict[str, str], said: str) -> None:
@@ -218,7 +295,7 @@ def test_an_unknown_run_is_said_to_be_unknown(pages: Pages) -> None:
 def test_the_dags_page_tells_the_last_runs_and_the_last_complete_snapshot(pages: Pages, held: str) -> None:
     text = pages.directory()
     assert "Last complete snapshot" in text
-    assert "29 users and 1 groups" in text or "29 users" in text
+    assert "29 users and 1 group." in text
     assert "30 % of users would be deactivated" in text
     assert "No review waits" in text
 
@@ -235,6 +312,45 @@ def test_quarantine_tells_for_how_long_and_what_to_do(pages: Pages) -> None:
     since = re.search(r"In quarantine Entity.*? (before )?(\d{4}-\d\d-\d\d \d\d:\d\d) the login", text)
     assert since
     assert not since[1], "it wasn't there in the oldest run"
+
+
+def test_a_superseded_run_takes_nothing_away_from_what_is_known(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
+    early = pages.company.prepare()
+    pages.run()
+    assert pages.company.load(early)["outcome"] == "superseded"
+    run_id = pages.note()
+    assert "Superseded" in pages.changes(run_id)
+    text = pages.directory(who=ANA)
+    assert f"to Joget user {ANA}" in text
+    assert "the login is longer than 100 characters" in text
+
+
+def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "MOST_QUARANTINED", 5)
+    monkeypatch.setattr(app, "MOST_QUARANTINED", 3)
+    pages.company.pool.users = people(9)
+    pages.run()
+    pages.company.configure(mapping={"username": "nickname"})
+    run_id = pages.run()
+    pages.run()
+    for text in (pages.changes(run_id), pages.directory()):
+        assert text.count("Give the user that attribute in Cognito") == 3
+        assert "… and 6 more" in text
+    read = published.published(find_sync("default"), str(pages.runs[0].folder("load")))
+    everybody = sorted(str(sub_of(one)) for one in pages.company.pool.users)
+    assert all(read.is_quarantined("user", sub) for sub in everybody)
+    assert not read.is_quarantined("user", everybody[0][:-1])
+
+
+def test_people_in_quarantine_have_names_for_those_who_may_see_them(pages: Pages) -> None:
+    pages.company.joget.add_user(ANA, password="hash")
+    pages.company.pool.users = [user(ANA)]
+    run_id = pages.run()
+    assert re.search(rf"user {ANA} {sub_of(pages.company.pool.users[0])} .*he has a password", pages.changes(run_id))
+    assert ANA in pages.directory()
+    pages.values = False
+    assert ANA not in pages.changes(run_id) + pages.directory()
 
 
 def test_a_review_that_waits_is_linked_to_airflows_page(pages: Pages) -> None:
@@ -299,6 +415,90 @@ def test_what_holds_a_user_back_is_told_with_what_to_do(pages: Pages, held: str)
     assert "What holds him back now held (removed_users_percent)" in text
 
 
+def test_a_run_for_some_users_tells_how_they_are_now(pages: Pages) -> None:
+    pages.company.joget.add_user(ANA, password="hash")
+    pages.company.pool.users = [user(ANA), user(BOB)]
+    pages.run()
+    assert "is local: he has a password" in pages.directory(who=ANA)
+    pages.company.joget.execute("UPDATE dir_user SET password = NULL WHERE id = %s", (ANA,))
+    pages.run(users=[ANA])
+    text = pages.directory(who=ANA)
+    assert "Nothing holds him back" in text
+    assert "adopted" in text
+    assert "What holds him back" not in pages.directory(who=BOB), "whom that run didn't ask for"
+
+
+def test_an_excluded_user_is_not_in_scope(pages: Pages) -> None:
+    pages.company.configure(scope={"exclude_users": [ANA]})
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    text = pages.directory(who=ANA)
+    assert "In scope : no: excluded by the settings" in text
+    assert "take him out there" in text
+
+
+def test_a_membership_that_only_the_second_listing_has_is_there(pages: Pages) -> None:
+    ana, others = user(ANA), people(30)
+    pages.company.pool.users = [ana, *others]
+    pages.company.pool.members = {"Sales": [*others, ana]}
+    pages.run()
+    pages.company.faults.first_listing_lacks = {"Sales": 1}
+    pages.run()
+    assert re.search(r"How it came Sales Sales", pages.directory(who=ANA))
+
+
+def test_an_old_login_finds_who_had_it_and_who_has_it(pages: Pages) -> None:
+    pages.company.configure(policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1})
+    old = user(BOB)
+    pages.company.pool.users = [user(ANA), old]
+    pages.run()
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    new = user(BOB, sub="11111111-2222-3333-4444-555555555555")
+    pages.company.pool.users = [user(ANA), new]
+    pages.run()
+    text = pages.directory(who=BOB)
+    assert "Several users fit" in text
+    assert str(sub_of(old)) in text
+    assert str(sub_of(new)) in text
+    assert "user delete" in pages.directory(who=BOB, sub=str(sub_of(old)))
+
+
+def test_since_when_a_user_is_linked_is_known_when_airflow_forgot_the_run(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    pages.company.hours_pass(24 * 90)
+    pages.run()
+    del pages.runs[1]
+    since = re.search(r"since (\d{4}-\d\d-\d\d)", pages.directory(who=ANA))
+    assert since
+    assert datetime.now(UTC) - datetime.fromisoformat(f"{since[1]}T00:00Z") > timedelta(days=89)
+
+
+def test_runs_further_back_are_looked_at_when_asked(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    for _ in range(3):
+        pages.run()
+    text = pages.directory(who=ANA, back="2")
+    assert "Look further back" in text
+    assert "Look further back" not in pages.directory(who=ANA)
+
+
+def test_a_user_without_a_sub_is_said_to_be_in_quarantine(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA), user(BOB)]
+    pages.company.pool.users[1]["Attributes"] = [
+        pair for pair in pages.company.pool.users[1]["Attributes"] if pair["Name"] != "sub"
+    ]
+    pages.run()
+    assert "lists somebody by that name without a sub" in pages.directory(who=BOB)
+    assert "without a sub" in pages.directory()
+
+
+def test_a_sub_that_nobody_has_is_a_sentence(pages: Pages) -> None:
+    pages.run()
+    assert "Nobody with exactly that login" in pages.directory(sub="0000")
+
+
 def test_an_unknown_user_is_a_sentence(pages: Pages) -> None:
     pages.run()
     for who in ("nobody@example.org", "'; DROP TABLE", "<script>alert(1)</script>", "%", "\u202e\U0001f600"):
@@ -328,6 +528,33 @@ def test_names_that_are_html_or_formulas_stay_texts(pages: Pages) -> None:
     assert {row["who"] for row in users} == {ANA, "'+bob@example.org"}
 
 
+def test_a_cell_that_a_spreadsheet_may_split_has_no_formula_in_its_parts(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA, given_name="x;=HYPERLINK(1)", family_name='"|\t@SUM(1)'), user(BOB)]
+    (row,) = [row for row in pages.csv(pages.run(), text=ANA) if row["entity"] == "user"]
+    assert row["first name after"] == "x;'=HYPERLINK(1)"
+    assert row["last name after"] == "\"|\t'@SUM(1)"
+
+
+def test_the_order_without_the_right_to_see_values_tells_nothing_of_logins(pages: Pages) -> None:
+    pages.company.pool.users = people(70)
+    pages.company.pool.members = {f"group{number}": pages.company.pool.users[:1] for number in range(9)}
+    run_id = pages.run()
+    pages.values = False
+    for asked in ({"entity": "user"}, {"entity": "user", "sort_by": "action"}, {"entity": "user", "sort_by": "who"}):
+        subs = re.findall(
+            r"<code>([0-9a-f-]{36})</code>", pages.client.post(f"/dags/{SYNC}/runs/{run_id}", data=asked).text
+        )
+        assert len(subs) == 50
+        assert subs == sorted(subs)
+    rows = pages.csv(run_id)
+    subs = [row["sub"] for row in rows if row["sub"]]
+    assert subs == sorted(subs)
+    groups = [row["group"] for row in rows if row["entity"] == "membership"]
+    assert groups == sorted(groups)
+    assert len(set(groups)) == 9
+    assert not any("group0" in name for name in groups)
+
+
 def test_a_run_whose_files_were_cleaned_up_is_a_sentence_and_the_others_are_shown(pages: Pages) -> None:
     first = pages.run()
     second = pages.run()
@@ -336,8 +563,11 @@ def test_a_run_whose_files_were_cleaned_up_is_a_sentence_and_the_others_are_show
         path.unlink()
     text = pages.changes(first)
     assert "was cleaned up" in text
-    assert "Nothing to do" in pages.changes(second)
+    assert "Nothing changed: the snapshot wasn't proven complete" in pages.changes(second)
     assert "was cleaned up" in pages.directory()
+    assert pages.client.post(f"/dags/{SYNC}/runs/{first}/changes.csv").headers["content-type"].startswith("text/html")
+    for who in (ANA, "nobody@example.org"):
+        assert "Nobody with exactly that login" in pages.directory(who=who), "the others are searched"
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "report.json", "manifest.json"])
@@ -355,9 +585,10 @@ def test_a_damaged_file_is_a_sentence(pages: Pages, name: str) -> None:
 
 def test_a_reference_that_leads_elsewhere_is_not_followed(pages: Pages, tmp_path: Path) -> None:
     pages.run()
-    for url in (f"file://{tmp_path}/other", f"{pages.company.settings['staging_url']}/default/../../secret"):
+    home = f"{pages.company.settings['staging_url']}/default"
+    for url in (f"file://{tmp_path}/other", f"{home}/../../secret", f"{home}/..", f"{home}/./..", home):
         run_id = pages.note(references={"load": {"manifest": url}})
-        assert "lie outside of the sync's staging_url" in pages.changes(run_id)
+        assert "lie outside of the sync's staging," in pages.changes(run_id)
 
 
 def test_a_missing_connection_is_said_before_any_path_is_made(pages: Pages) -> None:

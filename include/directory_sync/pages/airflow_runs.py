@@ -1,7 +1,7 @@
 """What Airflow knows of the sync's runs: states, and where their files are. Only in the API server, synchronously."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,28 +10,43 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from sqlalchemy import Select, and_, select, tuple_
 
 from include.directory_sync.settings import Sync, load
+
+REPORTING = {"sync": "load", "review": "load_held", "undo": "undo"}
+"""By kind of DAG: the task whose report tells what a run did."""
+
+ASKING = "review_held"
+
+UNCHANGING = ("read", "unchanged", "frozen", "missing", "quarantined", "held")
+"""Counts, after the entity's name, of what a run leaves as it is."""
+
+ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
 class Place:
-    """A DAG of a sync's: which one, and the task whose report tells what it did."""
+    """A DAG of a sync's."""
 
     sync: Sync
     kind: str
     """sync, review or undo."""
 
     @property
+    def dag_id(self) -> str:
+        """Airflow's id of it."""
+        return {"sync": self.sync.dag_id, "review": self.sync.review_dag_id, "undo": self.sync.undo_dag_id}[self.kind]
+
+    @property
     def reporting_task(self) -> str:
         """The task that leaves report.json."""
-        return {"sync": "load", "review": "load_held", "undo": "undo"}[self.kind]
+        return REPORTING[self.kind]
 
 
 @dataclass(frozen=True)
 class AirflowRun:
-    """A run, with the states of its tasks and what they passed on (`manifest` and counts), by task id."""
+    """A run, with the states of its tasks, when they ended, and what the reporting one passed on, by task id."""
 
     dag_id: str
     run_id: str
@@ -41,7 +56,9 @@ class AirflowRun:
     started_by: str | None
     """Who triggered it by hand."""
     tasks: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, datetime] = field(default_factory=dict)
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`manifest` and counts."""
 
     def folder(self, task: str) -> str | None:
         """The URL of the folder that a task left."""
@@ -49,13 +66,14 @@ class AirflowRun:
         return str(url) if url else None
 
 
+def places_of(sync: Sync) -> list[Place]:
+    """A sync's three DAGs."""
+    return [Place(sync, kind) for kind in REPORTING]
+
+
 def place_of(dag_id: str) -> Place | None:
     """Which of whose DAGs it is; None where it is no sync's, or that sync's settings aren't valid any more."""
-    for sync in load().syncs:
-        kinds = {sync.dag_id: "sync", sync.review_dag_id: "review", sync.undo_dag_id: "undo"}
-        if dag_id in kinds:
-            return Place(sync, kinds[dag_id])
-    return None
+    return next((place for sync in load().syncs for place in places_of(sync) if place.dag_id == dag_id), None)
 
 
 def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
@@ -64,45 +82,88 @@ def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
 
 
 def newest_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
-    """The newest runs of these DAGs together, the newest first."""
-    newest = select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.run_after.desc(), DagRun.id.desc())
-    return _runs(newest.limit(limit))
+    """The runs of these DAGs together that Airflow made last, the newest first; a backfill's are new, too."""
+    return _runs(select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.id.desc()).limit(limit))
 
 
-def _runs(statement: Any) -> list[AirflowRun]:
+def waiting_reviews(dag_id: str) -> list[AirflowRun]:
+    """All runs of a review DAG that wait for an answer."""
+    return _runs(
+        select(DagRun)
+        .join(TaskInstance, and_(TaskInstance.dag_id == DagRun.dag_id, TaskInstance.run_id == DagRun.run_id))
+        .where(DagRun.dag_id == dag_id, TaskInstance.task_id == ASKING, TaskInstance.state == "awaiting_input")
+        .order_by(DagRun.id.desc())
+    )
+
+
+def changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
+    """The newest runs of these DAGs whose counts tell of a change, however far back, the newest first."""
+    statement = (
+        select(DagRun.id, XComModel.value)
+        .join(XComModel, and_(XComModel.dag_id == DagRun.dag_id, XComModel.run_id == DagRun.run_id))
+        .where(DagRun.dag_id.in_(dag_ids), *_reported())
+        .order_by(DagRun.id.desc())
+        .execution_options(yield_per=ROWS_AT_ONCE)
+    )
+    found: list[int] = []
     with create_session(scoped=False) as session:
-        found = session.scalars(statement).all()
-        keys = {(run.dag_id, run.run_id) for run in found}
-        names = [run_id for _, run_id in keys]
-        tasks = session.execute(
-            select(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.state).where(
-                TaskInstance.run_id.in_(names)
+        for number, value in session.execute(statement):
+            if _changed(_as_dict(value)):
+                found.append(number)
+            if len(found) == limit:
+                break
+    return _runs(select(DagRun).where(DagRun.id.in_(found)).order_by(DagRun.id.desc()))
+
+
+def _changed(reference: dict[str, Any]) -> bool:
+    return any(
+        isinstance(count, int) and count and name.partition("_")[2] not in UNCHANGING
+        for name, count in reference.items()
+    )
+
+
+def _reported() -> tuple[Any, ...]:
+    return XComModel.task_id.in_(REPORTING.values()), XComModel.key == "return_value"
+
+
+def _runs(statement: Select[Any]) -> list[AirflowRun]:
+    with create_session(scoped=False) as session:
+        runs = {(run.dag_id, run.run_id): _run(run) for run in session.scalars(statement)}
+        for keys in _batches(list(runs)):
+            # Both columns: scheduled runs of all of Airflow's DAGs have the same ids.
+            tasks = select(
+                TaskInstance.dag_id,
+                TaskInstance.run_id,
+                TaskInstance.task_id,
+                TaskInstance.state,
+                TaskInstance.end_date,
+            ).where(tuple_(TaskInstance.dag_id, TaskInstance.run_id).in_(keys))
+            for dag_id, run_id, task_id, state, ended in session.execute(tasks):
+                run = runs[dag_id, run_id]
+                run.tasks[task_id] = str(state or "scheduled")
+                if ended:
+                    run.ended[task_id] = ended
+            passed = select(XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.value).where(
+                tuple_(XComModel.dag_id, XComModel.run_id).in_(keys), *_reported()
             )
-        ).all()
-        passed = session.execute(
-            select(XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.value).where(
-                XComModel.run_id.in_(names), XComModel.key == "return_value"
-            )
-        ).all()
-        runs = [
-            AirflowRun(
-                dag_id=run.dag_id,
-                run_id=run.run_id,
-                state=str(run.state),
-                run_type=str(run.run_type),
-                at=run.run_after,
-                started_by=run.triggering_user_name if str(run.run_type) == "manual" else None,
-            )
-            for run in found
-        ]
-    by_key = {(run.dag_id, run.run_id): run for run in runs}
-    for dag_id, run_id, task_id, state in tasks:
-        if (dag_id, run_id) in by_key:
-            by_key[dag_id, run_id].tasks[task_id] = str(state or "scheduled")
-    for dag_id, run_id, task_id, value in passed:
-        if (dag_id, run_id) in by_key:
-            by_key[dag_id, run_id].references[task_id] = _as_dict(value)
-    return runs
+            for dag_id, run_id, task_id, value in session.execute(passed):
+                runs[dag_id, run_id].references[task_id] = _as_dict(value)
+    return list(runs.values())
+
+
+def _run(run: DagRun) -> AirflowRun:
+    return AirflowRun(
+        dag_id=run.dag_id,
+        run_id=run.run_id,
+        state=str(run.state),
+        run_type=str(run.run_type),
+        at=run.run_after,
+        started_by=run.triggering_user_name if str(run.run_type) == "manual" else None,
+    )
+
+
+def _batches(keys: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    return (keys[start : start + ROWS_AT_ONCE] for start in range(0, len(keys), ROWS_AT_ONCE))
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

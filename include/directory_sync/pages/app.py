@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,16 +12,36 @@ from fastapi import FastAPI, Form, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from fastapi.templating import Jinja2Templates
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from include.directory_sync import staging
 from include.directory_sync.errors import DirectorySyncError, TransientError, described
-from include.directory_sync.pages import changes, explaining, history, telling
-from include.directory_sync.pages.airflow_runs import AirflowRun, Place, find_run, newest_runs, place_of
+from include.directory_sync.pages import changes, history, telling
+from include.directory_sync.pages.airflow_runs import (
+    AirflowRun,
+    Place,
+    changing_runs,
+    find_run,
+    newest_runs,
+    place_of,
+    places_of,
+    waiting_reviews,
+)
 from include.directory_sync.pages.changes import Wanted
+from include.directory_sync.pages.explaining import Sought, explain, logins, seek
+from include.directory_sync.pages.history import PastRun, Quarantine
 from include.directory_sync.pages.published import Published, published
-from include.directory_sync.pages.rights import MAY_READ_RUNS, SIGNED_IN, Reader, may_read_runs, may_see_values
-from include.directory_sync.wording import quarantine_to_do
+from include.directory_sync.pages.rights import (
+    MAY_READ_RUNS,
+    SIGNED_IN,
+    Reader,
+    hidden_group,
+    may_read_runs,
+    may_see_values,
+)
+from include.directory_sync.report import Quarantined
+from include.directory_sync.wording import counted, quarantine_to_do
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +49,7 @@ HERE = Path(__file__).parent
 ASSETS = {"chart.umd.min.js": "text/javascript", "pages.js": "text/javascript", "pages.css": "text/css"}
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "form-action 'self'; frame-ancestors 'self'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -37,13 +58,34 @@ HEADERS = {
 """Nothing from elsewhere, nothing inline; names and emails are in no cache."""
 
 templates = Jinja2Templates(directory=HERE / "templates")
+templates.env.globals["counted"] = counted
 
 
 class NothingHereError(Exception):
     """A sentence instead of a page."""
 
 
+MOST_QUARANTINED = 200
+"""Rows of quarantine that a page shows; report.json has all."""
+
+RUNS_LOOKED_AT, MOST_RUNS = 100, 12_500
+"""Runs with changes in which somebody is looked for, at first and at most, besides the last ones."""
+
+
+class Asked(BaseModel):
+    """Whom a reader asks about, as the form of "Explain a user" sends it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    who: Annotated[str, Field(max_length=200)] = ""
+    """A login, an email or a sub."""
+    sub: Annotated[str, Field(max_length=200)] = ""
+    """Of several who were found, this one."""
+    back: Annotated[int, Field(ge=1, le=MOST_RUNS)] = RUNS_LOOKED_AT
+
+
 WantedDep = Annotated[Wanted, Form()]
+AskedDep = Annotated[Asked, Form()]
 
 
 def make_app() -> FastAPI:
@@ -84,6 +126,7 @@ def run_page_of(request: Request, dag_id: str, run_id: str, user: Reader, asked:
     values = may_see_values(user, place.sync)
     with staging.open_parquet(found.folder, "plan.parquet") as file:
         rows = changes.page(file, asked, values=values)
+    quarantine = found.quarantine[:MOST_QUARANTINED]
     return _page(
         request,
         "run.html",
@@ -97,15 +140,14 @@ def run_page_of(request: Request, dag_id: str, run_id: str, user: Reader, asked:
         tiles=telling.tiles(found.report),
         held=telling.held_causes(found.report),
         stages=telling.stages(found),
-        quarantine=[(one, quarantine_to_do(one.reason)) for one in found.report.quarantine[:MOST_QUARANTINED]],
+        quarantine=quarantine,
+        more_quarantined=found.quarantined - len(quarantine),
+        logins=_logins(found, quarantine, values=values),
+        quarantine_to_do=quarantine_to_do,
         asked=asked,
         rows=rows,
-        hidden_group=changes.hidden_group,
+        hidden_group=hidden_group,
     )
-
-
-MOST_QUARANTINED = 200
-"""Rows of quarantine that a page shows; directory.parquet has all."""
 
 
 def changes_csv(dag_id: str, run_id: str, user: Reader, asked: WantedDep) -> Response:
@@ -113,66 +155,84 @@ def changes_csv(dag_id: str, run_id: str, user: Reader, asked: WantedDep) -> Res
     place, run, found = _open(dag_id, run_id)
     values = may_see_values(user, place.sync)
 
-    def lines() -> Any:
-        with staging.open_parquet(found.folder, "plan.parquet") as file:
-            yield from changes.as_csv(file, asked, values=values)
+    def parts() -> Iterator[bytes]:
+        try:
+            with staging.open_parquet(found.folder, "plan.parquet") as file:
+                yield from changes.as_csv(file, asked, values=values)
+        except DirectorySyncError:
+            raise
+        except Exception as error:
+            raise TransientError(f"The download failed: {described(error)}") from None
 
+    sent = parts()
+    first = next(sent)  # a file that is gone is a sentence, and no empty download
     name = quote(f"directory-changes-{run.run_id}.csv", safe="")
     disposition = f"attachment; filename*=UTF-8''{name}"
-    return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": disposition})
+    return StreamingResponse(chain([first], sent), media_type="text/csv", headers={"Content-Disposition": disposition})
 
 
 def directory_page(request: Request, dag_id: str, user: Reader) -> Response:
     """The tab "Directory" of a DAG."""
-    return _directory(request, dag_id, user, None, "")
+    return _directory(request, dag_id, user, None)
 
 
-def explain_page(
-    request: Request,
-    dag_id: str,
-    user: Reader,
-    who: Annotated[str, Form()] = "",
-    sub: Annotated[str, Form()] = "",
-) -> Response:
-    """The same, with the way of the user whom its form names by a login, an email or a sub."""
-    return _directory(request, dag_id, user, who[:200], sub[:200])
+def explain_page(request: Request, dag_id: str, user: Reader, asked: AskedDep) -> Response:
+    """The same, with the way of the user whom its form names."""
+    return _directory(request, dag_id, user, asked)
 
 
-def _directory(request: Request, dag_id: str, user: Any, who: str | None, sub: str) -> Response:
-    place = _place(dag_id)
-    sync = place.sync
+def _directory(request: Request, dag_id: str, user: Any, asked: Asked | None) -> Response:
+    sync = _place(dag_id).sync
+    staging.require_access(sync.staging_url)
     values = may_see_values(user, sync)
-    kinds = {dag: found for dag in (sync.dag_id, sync.review_dag_id, sync.undo_dag_id) if (found := place_of(dag))}
-    readable = {dag: found for dag, found in kinds.items() if dag == dag_id or may_read_runs(user, dag)}
-    runs = newest_runs(list(readable), history.RUNS_SHOWN)
-    past = history.past_runs(readable, runs)
-    newest = explaining.newest_full(past)
-    complete = next(
-        (one for one in past if history.is_full(one) and one.published and one.published.report.complete), None
-    )
-    subs = [sub] if sub else []
-    if who is not None and newest and not sub:
-        subs = explaining.find_subs(who, newest, past, values=values)
+    places = [place for place in places_of(sync) if place.dag_id == dag_id or may_read_runs(user, place.dag_id)]
+    dag_ids = [place.dag_id for place in places]
+    past = history.past_runs(places, newest_runs(dag_ids, history.RUNS_SHOWN))
+    newest, holder = history.newest_full(past), history.newest_holder(past)
+    quarantine = history.quarantine(past, MOST_QUARANTINED)
+    read = newest.published if newest else None
     return _page(
         request,
         "directory.html",
         root="../",
         values=values,
-        place=place,
         sync=sync,
-        newest=newest,
-        complete=complete,
-        past=past,
-        headlines={one.run.run_id: telling.headline(one.published.report) for one in past if one.published},
-        waiting=[run for run in runs if run.tasks.get("review_held") == "awaiting_input"],
-        held=telling.held_causes(newest.report) if newest else [],
-        quarantine=[(one, quarantine_to_do(one.reason)) for one in history.quarantine(past)[:MOST_QUARANTINED]],
+        complete=history.newest_complete(past),
+        past=[(one, telling.headline(one.published.report) if one.published else one.fault) for one in past],
+        waiting=waiting_reviews(sync.review_dag_id) if sync.review_dag_id in dag_ids else [],
+        holder=holder,
+        held=telling.held_causes(holder.published.report) if holder and holder.published else [],
+        quarantine=quarantine,
+        more_quarantined=read.quarantined - len(quarantine) if read else 0,
+        logins=_logins(read, quarantine, values=values) if read else {},
+        quarantine_to_do=quarantine_to_do,
         series=json.dumps(history.series(past, sync)),
-        who=who,
-        subs=subs,
-        explained=explaining.explain(subs[0], newest, past, values=values) if newest and len(subs) == 1 else None,
-        hidden_group=changes.hidden_group,
+        hidden_group=hidden_group,
+        **_explained(places, past, asked, values=values),
     )
+
+
+def _explained(places: list[Place], past: list[PastRun], asked: Asked | None, *, values: bool) -> dict[str, Any]:
+    """What "Explain a user" shows: whom the search found, his way, and how far back the runs were looked at."""
+    if asked is None or history.newest_full(past) is None:
+        return {"asked": asked, "sought": None, "explained": None, "looked": [], "further": None}
+    older = changing_runs([place.dag_id for place in places], asked.back)
+    there = {(one.run.dag_id, one.run.run_id) for one in past}
+    looked = past + history.past_runs(places, [run for run in older if (run.dag_id, run.run_id) not in there])
+    looked.sort(key=lambda one: one.ended, reverse=True)
+    sought = Sought((asked.sub,)) if asked.sub else seek(asked.who, looked, values=values)
+    explained = explain(sought.subs[0], looked, values=values) if len(sought.subs) == 1 else None
+    return {
+        "asked": asked,
+        "sought": sought,
+        "explained": explained if explained and explained.is_known else None,
+        "looked": looked,
+        "further": min(asked.back * 5, MOST_RUNS) if len(older) == asked.back < MOST_RUNS else None,
+    }
+
+
+def _logins(found: Published, quarantine: Iterable[Quarantined | Quarantine], *, values: bool) -> dict[str, str]:
+    return logins(found, [one.key for one in quarantine if one.entity == "user"]) if values else {}
 
 
 def nothing() -> Response:
@@ -198,6 +258,7 @@ def _open(dag_id: str, run_id: str) -> tuple[Place, AirflowRun, Published]:
     url = run.folder(place.reporting_task)
     if url is None:
         raise NothingHereError(telling.unfinished(place, run))
+    staging.require_access(place.sync.staging_url)
     return place, run, published(place.sync, url)
 
 

@@ -1,19 +1,21 @@
 """A plan's changes as a table that is searched, filtered, sorted and paged without reading what isn't shown."""
 
-import csv
-import hashlib
 import io
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from include.directory_sync.pages.published import read_groups
+from include.directory_sync.pages.rights import hidden_group
 from include.directory_sync.plan.changes import ENTITIES, VALUES
 from include.directory_sync.wording import COLUMNS, MEANINGS
 
@@ -37,6 +39,14 @@ SORTS: dict[str, list[str]] = {
     "reason": ["hold", "reason"],
 }
 """What a sort orders by; none: the order of writing."""
+
+HIDDEN = "hidden"
+"""A column of what stands for groups' names (rights.hidden_group)."""
+
+UNNAMED_SORTS = SORTS | {"who": []}
+
+SORTING = threading.Lock()
+"""Sorting takes memory by the plan's rows: one reader at a time."""
 
 
 class Wanted(BaseModel):
@@ -100,16 +110,18 @@ class Page:
 
 def page(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> Page:
     """The page that a reader asks for, or the last one where there are fewer; `values`: whether he may see them."""
-    kinds = pa.concat_tables([rows for _, rows in read_groups(file, ["entity", "action"])] or [_none()])
+    actions, entities = set[str](), set[str]()
+    for _, rows in read_groups(file, ["entity", "action"]):
+        actions |= set(pc.unique(rows.column("action")).to_pylist())
+        entities |= set(pc.unique(rows.column("entity")).to_pylist())
     at = find(file, wanted, values=values)
     pages = max(-(-len(at) // ROWS_ON_A_PAGE), 1)
     number = min(max(wanted.page, 1), pages)
     shown = at[(number - 1) * ROWS_ON_A_PAGE : number * ROWS_ON_A_PAGE]
-    actions, entities = (set(pc.unique(kinds.column(name)).to_pylist()) for name in ("action", "entity"))
     return Page(
         rows=tuple(changes_at(file, shown, values=values)),
         found=len(at),
-        in_all=len(kinds),
+        in_all=file.metadata.num_rows,
         number=number,
         pages=pages,
         actions=tuple(sorted(actions)),
@@ -118,22 +130,36 @@ def page(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> Page:
 
 
 def find(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> "np.ndarray[Any, Any]":
-    """The numbers of the rows that a reader asks for, in his order; a part of the file at a time."""
-    order = ["sub"] if wanted.sort == "who" and not values else SORTS[wanted.sort]
-    searched = [name for name in SEARCHED if values or name == "sub"] if wanted.text else []
-    columns = list(dict.fromkeys(["entity", "action", "hold", *searched, *order]))
+    """The numbers of the rows that a reader asks for, in his order; a part of the file at a time.
+
+    Without the right to see values the order is never that of the file: it goes by logins.
+    """
+    order = SORTS[wanted.sort] if values else [*UNNAMED_SORTS[wanted.sort], "sub", HIDDEN]
+    searched = _searched(wanted, values=values)
+    read = {"entity", "action", "hold", *searched, *order, *(KEYS if HIDDEN in order else ())}
     found: list[np.ndarray[Any, Any]] = [np.array([], dtype="int64")]
     ordering: list[pa.Table] = []
-    for first, rows in read_groups(file, columns):
-        at = np.flatnonzero(_matches(rows, wanted, searched))
-        found.append(at + first)
-        ordering.append(rows.select(order).take(pa.array(at)))
-    at = np.concatenate(found)
-    if order and len(at):
-        direction = "descending" if wanted.descending else "ascending"
-        keys = [(name, direction) for name in order]
-        at = at[pc.sort_indices(pa.concat_tables(ordering), sort_keys=keys).to_numpy()]
-    return at
+    with SORTING if order else nullcontext():
+        for first, rows in read_groups(file, sorted(read)):
+            at = np.flatnonzero(_matches(rows, wanted, searched))
+            found.append(at + first)
+            if order:
+                ordering.append(_ordering(rows.take(pa.array(at)), order))
+        numbers = np.concatenate(found)
+        if order and len(numbers):
+            keys = [(name, "descending" if wanted.descending else "ascending") for name in order]
+            numbers = numbers[pc.sort_indices(pa.concat_tables(ordering), sort_keys=keys).to_numpy()]
+    return numbers
+
+
+def _ordering(rows: pa.Table, order: list[str]) -> pa.Table:
+    if HIDDEN in order:
+        rows = rows.append_column(HIDDEN, pa.chunked_array([_hidden_groups(rows)]))
+    return rows.select(order)
+
+
+def _searched(wanted: Wanted, *, values: bool) -> list[str]:
+    return [name for name in SEARCHED if values or name == "sub"] if wanted.text else []
 
 
 def _matches(rows: pa.Table, wanted: Wanted, searched: list[str]) -> "np.ndarray[Any, Any]":
@@ -184,11 +210,6 @@ def _change(row: dict[str, Any], *, values: bool) -> Change:
     )
 
 
-def hidden_group(name: str) -> str:
-    """What stands for a group's name where it isn't to be seen, the same for the same group."""
-    return f"group {hashlib.sha256(name.encode()).hexdigest()[:8]}" if name else ""
-
-
 def _who(row: dict[str, Any], group: str) -> str:
     return group if row["entity"] == "group" else str(row["user_id"] or row["after_id"] or row["before_id"] or "")
 
@@ -200,43 +221,100 @@ def _differences(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield COLUMNS[column], _text(before), _text(after)
 
 
+NOTHING, EMPTY = "—", "(empty)"
+
+
 def _text(value: Any) -> str:
     if value is None:
-        return "—"
-    return str(value) if value != "" else "(empty)"
+        return NOTHING
+    return str(value) if value != "" else EMPTY
 
 
-CSV_COLUMNS = ["entity", "action", "who", "sub", "group", "reason", "held by"]
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a cell for a formula."""
+FORMULA = r"(^|[;,\t|\r\n]\s*)([=+\-@\t\r\n])"
+"""What makes a spreadsheet take a cell, or what it splits off as one, for a formula."""
 
-ROWS_AT_ONCE = 5_000
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""So that spreadsheets read UTF-8."""
 
 
-def as_csv(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> Iterator[str]:
-    """All rows that a reader asks for as CSV, a part at a time; cells can't be formulas."""
-    yield "\ufeff" + _line([*CSV_COLUMNS, *(f"{name} {side}" for name in COLUMNS.values() for side in _sides(values))])
-    at = find(file, wanted, values=values)
+def as_csv(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> Iterator[bytes]:
+    """All rows that a reader asks for as CSV, a part at a time; cells can't be formulas.
+
+    In the order of writing; without the right to see values by sub.
+    """
+    yield BYTE_ORDER_MARK + _as_bytes(_cells(_no_rows(file), values=values), header=True)
+    if not values:
+        yield from _csv_by_sub(file, wanted)
+        return
+    searched = _searched(wanted, values=True)
+    for _, rows in read_groups(file, [*OPEN, *KEYS, *SIDES]):
+        at = np.flatnonzero(_matches(rows, wanted, searched))
+        if len(at):
+            yield _as_bytes(_cells(rows.take(pa.array(at)), values=True))
+
+
+def _csv_by_sub(file: pq.ParquetFile, wanted: Wanted) -> Iterator[bytes]:
+    at = find(file, wanted.model_copy(update={"sort": ""}), values=False)
+    rows = pa.concat_tables([rows for _, rows in read_groups(file, [*OPEN, *KEYS])] or [_no_rows(file)])
     for start in range(0, len(at), ROWS_AT_ONCE):
-        rows = changes_at(file, at[start : start + ROWS_AT_ONCE], values=values)
-        yield "".join(_line(_cells(row, values=values)) for row in rows)
+        yield _as_bytes(_cells(rows.take(pa.array(at[start : start + ROWS_AT_ONCE])), values=False))
 
 
-def _sides(values: bool) -> tuple[str, ...]:
-    return ("before", "after") if values else ()
+ROWS_AT_ONCE = 50_000
 
 
-def _cells(row: Change, *, values: bool) -> list[str]:
-    differences = {name: (before, after) for name, before, after in row.differences}
-    sides = [cell for name in COLUMNS.values() for cell in differences.get(name, ("", ""))] if values else []
-    return [row.entity, row.action, row.who, row.sub, row.group, row.reason, row.hold, *sides]
+def _no_rows(file: pq.ParquetFile) -> pa.Table:
+    return file.schema_arrow.empty_table()
 
 
-def _line(cells: list[str]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
+def _cells(rows: pa.Table, *, values: bool) -> pa.Table:
+    """The texts of a CSV file's columns."""
+    columns = {name: _column(rows, name) for name in ("entity", "action", "sub", "reason", "hold")}
+    group = pc.coalesce(_column(rows, "group_name"), _column(rows, "group_id"))
+    is_group = pc.equal(columns["entity"], "group")
+    if values:
+        user = pc.coalesce(*(_column(rows, name) for name in ("user_id", "after_id", "before_id")))
+        who = pc.if_else(is_group, group, user)
+    else:
+        group, who = _hidden_groups(rows), pa.nulls(len(rows), pa.string())
+    cells = {
+        "entity": columns["entity"],
+        "action": columns["action"],
+        "who": who,
+        "sub": columns["sub"],
+        "group": group,
+        "reason": columns["reason"],
+        "held by": columns["hold"],
+    }
+    for column, name in COLUMNS.items() if values else ():
+        before, after = _column(rows, f"before_{column}"), _column(rows, f"after_{column}")
+        same = pc.or_kleene(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
+        differs = pc.invert(pc.fill_null(same, False))
+        for side, texts in (("before", before), ("after", after)):
+            told = pc.if_else(pc.equal(texts, ""), EMPTY, texts)
+            cells[f"{name} {side}"] = pc.if_else(differs, pc.fill_null(told, NOTHING), "")
+    return pa.table({name: _harmless(texts) for name, texts in cells.items()})
+
+
+def _column(rows: pa.Table, name: str) -> Any:
+    if name not in rows.column_names:
+        return pa.nulls(len(rows), pa.string())
+    return rows.column(name).cast(pa.string())
+
+
+def _hidden_groups(rows: pa.Table) -> Any:
+    names = pc.fill_null(pc.coalesce(_column(rows, "group_name"), _column(rows, "group_id")), "")
+    names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    coded = pc.dictionary_encode(names)
+    hidden = pa.array([hidden_group(name) for name in coded.dictionary.to_pylist()], pa.string())
+    return hidden.take(coded.indices)
+
+
+def _harmless(texts: Any) -> Any:
+    return pc.replace_substring_regex(pc.fill_null(texts, ""), FORMULA, r"\1'\2")
+
+
+def _as_bytes(cells: pa.Table, *, header: bool = False) -> bytes:
+    out = io.BytesIO()
+    pacsv.write_csv(cells, out, pacsv.WriteOptions(include_header=header, quoting_style="all_valid"))
     return out.getvalue()
-
-
-def _none() -> pa.Table:
-    return pa.table({"entity": pa.array([], pa.string()), "action": pa.array([], pa.string())})

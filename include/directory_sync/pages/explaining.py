@@ -1,9 +1,10 @@
 """Why a user is as he is: his way from the pool to Joget, read from what the runs left."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.directory_sync import staging
-from include.directory_sync.errors import PermanentError
+from include.directory_sync.errors import DirectorySyncError, PermanentError
 from include.directory_sync.mapping import MAPPED
-from include.directory_sync.pages.changes import Change, changes_at, hidden_group
-from include.directory_sync.pages.history import PastRun, is_full
+from include.directory_sync.pages.changes import Change, changes_at
+from include.directory_sync.pages.history import READERS, PastRun, newest_full
 from include.directory_sync.pages.published import Published, read_groups
+from include.directory_sync.pages.rights import hidden_group
+from include.directory_sync.plan.users import NOT_ASKED
 from include.directory_sync.settings import Mapping
-from include.directory_sync.wording import COLUMNS, MEANINGS, quarantine_to_do, what_to_do
+from include.directory_sync.wording import COLUMNS, MEANINGS, frozen_to_do, quarantine_to_do, what_to_do
+
+Result = TypeVar("Result")
 
 MOST_FOUND = 20
 
@@ -70,14 +75,18 @@ class Explanation:
     """The way of one user. Without the right to see values, `joget_id` and `values` are empty."""
 
     sub: str
+    newest: PastRun
+    """The run that read the pool last, for everybody."""
     pool: InPool | None
     verdict: str
     """By mapping and scope: mapped, frozen, quarantined, or empty for who isn't listed."""
     verdict_reason: str
     values: tuple[MappedValue, ...]
+    decided_by: PastRun
+    """The run, review or undo that decided about him last: `outcome` to `reason` are from it."""
     joget_id: str
     outcome: str
-    """What the newest run did with him; empty where it knows nothing of him."""
+    """Empty where no run knows anything of him."""
     state: str
     reason: str
     linked_since: str
@@ -85,44 +94,88 @@ class Explanation:
     unread_groups: tuple[str, ...]
     """Some of the pool's groups that aren't in scope: nobody asked who is in them."""
     events: tuple[Event, ...]
-    holding_back: tuple[tuple[str, str], ...] = field(default=())
+    holding_back: tuple[tuple[str, str], ...]
     """Why something isn't done, and what to do about it."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.pool or self.outcome or self.events)
 
-def find_subs(text: str, newest: Published, history: list[PastRun], *, values: bool) -> list[str]:
-    """The subs of whom a login, an email or a sub names, letters' case ignored: in the newest snapshot, among the
-    linked, and among whom the last runs changed. Without the right to see values only a sub is looked for.
+
+@dataclass(frozen=True)
+class Sought:
+    """Whom a search found."""
+
+    subs: tuple[str, ...] = ()
+    more: bool = False
+    """Whether there are others."""
+    without_sub: bool = False
+    """Whether somebody fits of whom the pool tells no sub."""
+
+
+NAMED = (
+    "sub",
+    "cognito_username",
+    "attribute.email",
+    "username",
+    "email",
+    "joget_id",
+    "user_id",
+    "before_id",
+    "before_email",
+    "after_email",
+)
+"""Columns, of whatever file, in which somebody is looked for."""
+
+LISTED = ("users.parquet", "desired_users.parquet", "directory.parquet")
+
+
+def seek(text: str, runs: list[PastRun], *, values: bool) -> Sought:
+    """Whom a login, an email or a sub names, letters' case ignored: in the newest snapshot, among the linked, and among
+    whom these runs changed. Without the right to see values only a sub is looked for.
     """
     text = text.strip()
-    if not text:
-        return []
-    found: list[str] = []
-    named = ["sub"]
-    if values:
-        named += ["cognito_username", "attribute.email", "username", "email", "joget_id", "user_id", "before_id"]
-        named += ["before_email", "after_email"]
-    for name in ("users.parquet", "desired_users.parquet", "directory.parquet"):
-        found += _subs_in(newest, name, text, named)
-    if not found:
-        for past in history:
-            if past.published:
-                found += _subs_in(past.published, "plan.parquet", text, named)
-    return list(dict.fromkeys(found))[:MOST_FOUND]
+    newest = newest_full(runs)
+    if not text or newest is None:
+        return Sought()
+    named = NAMED if values else ("sub",)
+    found = [
+        *_of_each([newest] * len(LISTED), lambda past, at: _subs_in(past, LISTED[at], text, named)),
+        *_of_each(runs, lambda past, _: _subs_in(past, "plan.parquet", text, named)),
+    ]
+    subs = list(dict.fromkeys(sub for some in found for sub in some))
+    known = [sub for sub in subs if sub]
+    return Sought(tuple(known[:MOST_FOUND]), more=len(known) > MOST_FOUND, without_sub="" in subs)
 
 
-def _subs_in(published: Published, name: str, text: str, named: list[str]) -> list[str]:
-    manifest = published.files_of(name)
+def _of_each(runs: list[PastRun], read: Callable[[PastRun, int], list[Result]]) -> list[list[Result]]:
+    """What is read of each run, several at once; nothing of those whose files were cleaned up or can't be reached."""
+
+    def safely(numbered: tuple[int, PastRun]) -> list[Result]:
+        at, past = numbered
+        try:
+            return read(past, at)
+        except DirectorySyncError:
+            return []
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(safely, enumerate(runs)))
+
+
+def _subs_in(past: PastRun, name: str, text: str, named: Collection[str]) -> list[str]:
+    """Subs, empty for who has none."""
+    manifest = past.published.holders.get(name) if past.published else None
     if manifest is None:
         return []
     found: list[str] = []
     with staging.open_parquet(manifest, name) as file:
-        for _, rows in read_groups(file, list(dict.fromkeys(["sub", *named]))):
+        for _, rows in read_groups(file, list(named)):
             hit = np.zeros(len(rows), dtype=bool)
             for column in rows.column_names:
-                if column in named:
-                    hit |= _is(rows.column(column), text)
-            found += [sub for sub in rows.column("sub").take(pa.array(np.flatnonzero(hit))).to_pylist() if sub]
-    return found
+                hit |= _is(rows.column(column), text)
+            found += rows.column("sub").take(pa.array(np.flatnonzero(hit))).to_pylist()
+    return list(dict.fromkeys(sub or "" for sub in found))
 
 
 def _is(texts: pa.ChunkedArray, text: str) -> "np.ndarray[Any, Any]":
@@ -131,36 +184,77 @@ def _is(texts: pa.ChunkedArray, text: str) -> "np.ndarray[Any, Any]":
     return plain
 
 
-def explain(sub: str, newest: Published, history: list[PastRun], *, values: bool) -> Explanation:
-    """Everything that the newest full run and the last runs tell of a user."""
-    listed, desired, known = (
-        next(_rows(newest, name, "sub", sub), {})
-        for name in ("users.parquet", "desired_users.parquet", "directory.parquet")
-    )
-    events = tuple(_events(sub, history, values=values))
-    pool = InPool(listed["status"], listed["enabled"], listed["created_at"], listed["modified_at"]) if listed else None
-    verdict = desired.get("verdict") or ""
+def logins(published: Published, subs: Collection[str]) -> dict[str, str]:
+    """The logins of some of those whom a run read, by sub."""
+    manifest = published.holders.get("desired_users.parquet")
+    if manifest is None or not subs:
+        return {}
+    found: dict[str, str] = {}
+    with staging.open_parquet(manifest, "desired_users.parquet") as file:
+        for _, rows in read_groups(file, ["sub", "username"]):
+            mine = rows.filter(pc.is_in(rows.column("sub"), value_set=pa.array(subs, pa.string())))
+            found |= {sub: login for sub, login in zip(*mine.to_pydict().values(), strict=True) if login}
+    return found
+
+
+def explain(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
+    """Everything that these runs tell of a user; there is one for everybody among them."""
+    read_by = newest_full(runs)
+    if read_by is None or read_by.published is None:
+        raise PermanentError("No run of this sync for everybody has left its files, so nobody can be looked for.")
+    newest = read_by.published
+    listed, desired = (next(_rows(newest, name, "sub", sub), {}) for name in ("users.parquet", "desired_users.parquet"))
+    decided_by, known = _known(sub, runs, read_by)
+    events = tuple(_events(sub, runs, values=values))
+    verdict, reason = desired.get("verdict") or "", desired.get("reason") or ""
+    if known.get("outcome") == "frozen" and verdict == "mapped":
+        verdict, reason = "frozen", known.get("reason") or ""  # such as excluded users, whom planning finds
     return Explanation(
         sub=sub,
-        pool=pool,
+        newest=read_by,
+        pool=InPool(*(listed[name] for name in POOL)) if listed else None,
         verdict=verdict,
-        verdict_reason=desired.get("reason") or "",
+        verdict_reason=reason,
         values=tuple(_mapped(newest, desired)) if values else (),
+        decided_by=decided_by,
         joget_id=(known.get("joget_id") or "") if values else "",
         outcome=known.get("outcome") or "",
         state=known.get("state") or "",
         reason=known.get("reason") or "",
-        linked_since=_linked_since(known, events),
+        linked_since=_linked_since(known, events, decided_by),
         groups=tuple(_groups(sub, newest, events, values=values)),
         unread_groups=tuple(_unread_groups(newest, values=values)),
         events=events,
-        holding_back=tuple(_holding_back(known, sub, newest)),
+        holding_back=tuple(_holding_back(known, sub, decided_by)),
     )
 
 
+POOL = ("status", "enabled", "created_at", "modified_at")
+
+
+def _known(sub: str, runs: list[PastRun], read_by: PastRun) -> tuple[PastRun, dict[str, Any]]:
+    """The run that decided last about a user, and its row of directory.parquet.
+
+    Reviews and runs for everybody know all users; undos and runs for some users only theirs.
+    """
+    decided = sorted((past for past in runs if past.decided), key=lambda past: past.ended, reverse=True)
+    for past in decided:
+        if past.published is None:
+            continue
+        try:
+            row = next(_rows(past.published, "directory.parquet", "sub", sub), None)
+        except DirectorySyncError:
+            continue  # cleaned up since
+        if row and row["reason"] != NOT_ASKED:
+            return past, row
+        if past.is_full or past.place.kind == "review":
+            return past, {}
+    return read_by, {}
+
+
 def _rows(published: Published, name: str, column: str, value: str) -> Iterator[dict[str, Any]]:
-    """The rows of a file with that value, a row group at a time; those that can't hold it aren't read."""
-    manifest = published.files_of(name)
+    """The rows of a file with that value; of row groups without it only that column is read."""
+    manifest = published.holders.get(name)
     if manifest is None:
         return
     with staging.open_parquet(manifest, name) as file:
@@ -195,27 +289,28 @@ def _mapped(newest: Published, desired: dict[str, Any]) -> Iterator[MappedValue]
             yield MappedValue(COLUMNS[column], attribute, desired[column] or "")
 
 
-def _events(sub: str, history: list[PastRun], *, values: bool) -> Iterator[Event]:
+def _events(sub: str, runs: list[PastRun], *, values: bool) -> Iterator[Event]:
     """What each run did, the newest first."""
-    for past in history:
-        if not past.published:
-            continue
-        try:
-            with staging.open_parquet(past.published.folder, "plan.parquet") as file:
-                at = [places + first for first, places, _ in _places(file, "sub", sub)]
-                changes = changes_at(file, np.concatenate(at), values=values) if at else []
-        except PermanentError:
-            continue  # cleaned up since: the list says how far back it goes
-        if changes:
-            report = past.published.report
-            yield Event(past.run.dag_id, past.run.run_id, past.run.at, _by(past), report.dry_run, tuple(changes))
+
+    def changes_of(past: PastRun, _: int) -> list[Change]:
+        if past.published is None:
+            return []
+        with staging.open_parquet(past.published.folder, "plan.parquet") as file:
+            at = [places + first for first, places, _ in _places(file, "sub", sub)]
+            return changes_at(file, np.concatenate(at), values=values) if at else []
+
+    for past, changes in zip(runs, _of_each(runs, changes_of), strict=True):
+        if changes and past.published:
+            dry_run = past.published.report.dry_run
+            yield Event(past.run.dag_id, past.run.run_id, past.ended, _by(past), dry_run, tuple(changes))
 
 
 def _by(past: PastRun) -> str:
     review = past.published.report.review if past.published else None
-    if review and review.answered_by:
-        return f"approved by {review.answered_by}"
-    if past.kind == "undo":
+    if review:
+        said = "approved" if review.answer == "approve" else "rejected"
+        return f"{said} by {review.answered_by}" if review.answered_by else said
+    if past.place.kind == "undo":
         return f"undo by {past.run.started_by}" if past.run.started_by else "undo"
     return f"started by {past.run.started_by}" if past.run.started_by else past.run.run_type
 
@@ -223,18 +318,20 @@ def _by(past: PastRun) -> str:
 LINKING = ("create", "adopt", "relink", "recreate")
 
 
-def _linked_since(known: dict[str, Any], events: tuple[Event, ...]) -> str:
+def _linked_since(known: dict[str, Any], events: tuple[Event, ...], decided_by: PastRun) -> str:
     if not known.get("joget_id"):
         return ""
+    since = known.get("linked_at")
     for event in events:
         done = [change for change in event.changes if change.entity == "user" and change.action in LINKING]
         if any(not change.hold for change in done) and not event.dry_run:
-            return f"{event.at:%Y-%m-%d %H:%M} UTC"
-    return "before the oldest run that is looked at here"
+            since = event.at
+            break
+    return f"{since or decided_by.ended:%Y-%m-%d %H:%M} UTC"
 
 
 def _groups(sub: str, newest: Published, events: tuple[Event, ...], *, values: bool) -> Iterator[InGroup]:
-    names = sorted({row["group_name"] for row in _rows(newest, "memberships.parquet", "sub", sub)})
+    names = sorted({row["group_name"] for row in _rows(newest, "desired_memberships.parquet", "sub", sub)})
     wanted = _by_name(newest, "desired_groups.parquet", names)
     there = _by_name(newest, "directory.parquet", names)
     for name in names:
@@ -254,7 +351,7 @@ def _groups(sub: str, newest: Published, events: tuple[Event, ...], *, values: b
 
 
 def _unread_groups(newest: Published, *, values: bool) -> list[str]:
-    manifest = newest.files_of("desired_groups.parquet")
+    manifest = newest.holders.get("desired_groups.parquet")
     if manifest is None:
         return []
     found: list[str] = []
@@ -265,7 +362,7 @@ def _unread_groups(newest: Published, *, values: bool) -> list[str]:
 
 
 def _by_name(newest: Published, name: str, groups: list[str]) -> dict[str, dict[str, Any]]:
-    manifest = newest.files_of(name)
+    manifest = newest.holders.get(name)
     if manifest is None or not groups:
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -281,15 +378,16 @@ def _by_name(newest: Published, name: str, groups: list[str]) -> dict[str, dict[
     return found
 
 
-def _holding_back(known: dict[str, Any], sub: str, newest: Published) -> Iterator[tuple[str, str]]:
-    held = sorted({row["hold"] for row in _rows(newest, "plan.parquet", "sub", sub) if row["hold"]})
-    for cause in held:
-        yield f"held ({cause}): {MEANINGS.get(cause, cause)}", what_to_do(cause)
+def _holding_back(known: dict[str, Any], sub: str, decided_by: PastRun) -> Iterator[tuple[str, str]]:
+    if decided_by.published and decided_by.place.kind != "undo":
+        rows = _rows(decided_by.published, "plan.parquet", "sub", sub)
+        for cause in sorted({row["hold"] for row in rows if row["hold"]}):
+            yield f"held ({cause}): {MEANINGS.get(cause, cause)}", what_to_do(cause)
     outcome, reason = known.get("outcome"), known.get("reason") or ""
     if outcome == "quarantined":
         yield f"in quarantine: {reason}", quarantine_to_do(reason)
     if outcome == "frozen":
-        yield f"left as he is: {reason}", "Change scope in the settings, or his status in Cognito."
+        yield f"left as he is: {reason}", frozen_to_do(reason)
     if known.get("state") == "deactivated in Joget":
         yield (
             "an administrator deactivated him in Joget, which the sync respects: he gets no memberships",
@@ -297,8 +395,3 @@ def _holding_back(known: dict[str, Any], sub: str, newest: Published) -> Iterato
         )
     if known.get("state") == "deactivated":
         yield "deactivated by the sync", "Enable him in Cognito (or bring him back into the pool)."
-
-
-def newest_full(history: list[PastRun]) -> Published | None:
-    """What the newest run for everybody left."""
-    return next((past.published for past in history if is_full(past)), None)

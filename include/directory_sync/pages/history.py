@@ -22,53 +22,92 @@ class PastRun:
     """A run and what it left; `published` is null where it left nothing, or that is gone: `fault` says why."""
 
     run: AirflowRun
-    kind: str
+    place: Place
     published: Published | None
     fault: str = ""
 
+    @property
+    def ended(self) -> datetime:
+        """When its report was made, or, where Airflow forgot, for when it was meant."""
+        return self.run.ended.get(self.place.reporting_task, self.run.at)
 
-def past_runs(places: dict[str, Place], runs: Iterable[AirflowRun]) -> list[PastRun]:
-    """Read what these runs left, several at once; `places` by DAG id."""
+    @property
+    def decided(self) -> bool:
+        """Whether what it left tells of what it did in Joget."""
+        report = self.published.report if self.published else None
+        return bool(report and not report.dry_run and report.outcome != "superseded")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it read the whole pool as the settings name it, for everybody: no dry run, replay or subset."""
+        run = self.published.run if self.published else None
+        return bool(self.decided and self.place.kind == "sync" and run and not run.users)
+
+
+def past_runs(places: Iterable[Place], runs: Iterable[AirflowRun]) -> list[PastRun]:
+    """Read what these runs left, several at once."""
+    by_dag = {place.dag_id: place for place in places}
 
     def read(run: AirflowRun) -> PastRun:
-        place = places[run.dag_id]
+        place = by_dag[run.dag_id]
         url = run.folder(place.reporting_task)
         if url is None:
-            return PastRun(run, place.kind, None)
+            return PastRun(run, place, None)
         try:
-            return PastRun(run, place.kind, published(place.sync, url))
+            return PastRun(run, place, published(place.sync, url))
         except DirectorySyncError as error:
-            return PastRun(run, place.kind, None, str(error))
+            return PastRun(run, place, None, str(error))
 
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(read, runs))
 
 
-def is_full(past: PastRun) -> bool:
-    """Whether it read the whole pool as the settings name it, for everybody: no dry run, replay or subset."""
-    found = past.published
-    return bool(found and past.kind == "sync" and found.run and not found.run.users and not found.report.dry_run)
+def newest_full(past: list[PastRun]) -> PastRun | None:
+    """The run for everybody with the newest snapshot."""
+    return max((one for one in past if one.is_full), key=_snapshot_at, default=None)
 
 
-def series(history: list[PastRun], sync: Sync) -> dict[str, Any]:
-    """What the charts draw: labels (times) and lists of counts, the oldest run first."""
+def newest_complete(past: list[PastRun]) -> PastRun | None:
+    """The same, of those whose snapshot was proven complete."""
+    return newest_full([one for one in past if one.published and one.published.report.complete])
+
+
+def newest_holder(past: list[PastRun]) -> PastRun | None:
+    """The run for everybody, or the review, that decided last what is held."""
+    return max((one for one in past if one.is_full or _is_review(one)), key=lambda one: one.ended, default=None)
+
+
+def _is_review(past: PastRun) -> bool:
+    return past.decided and past.place.kind == "review"
+
+
+def _snapshot_at(past: PastRun) -> datetime:
+    if past.published is None:
+        raise ValueError("a run without files has no snapshot")
+    return past.published.report.snapshot_at
+
+
+def series(past: list[PastRun], sync: Sync) -> dict[str, Any]:
+    """What the charts draw: labels (times) and lists of counts, the oldest snapshot first."""
+    full = sorted((one for one in past if one.is_full), key=_snapshot_at)
     rows = [
-        (past.run.at, past.published.report)
-        for past in reversed(history)
-        if past.published and is_full(past) and past.published.report.user_pool_id == sync.user_pool_id
+        (one.published.report, one.published.quarantined)
+        for one in full
+        if one.published and one.published.report.user_pool_id == sync.user_pool_id
     ]
+    reports = [report for report, _ in rows]
     return {
-        "labels": [f"{at:%d %b %H:%M}" for at, _ in rows],
-        "users": {"users": [report.users["read"] for _, report in rows]},
-        "groups": {"groups": [report.groups["read"] for _, report in rows]},
-        "changes": {what: [report.users[what] for _, report in rows] for what in CHANGED}
-        | {f"memberships {what}": [report.memberships[what] for _, report in rows] for what in ("added", "removed")},
+        "labels": [f"{report.snapshot_at:%d %b %H:%M}" for report in reports],
+        "users": {"users": [report.users["read"] for report in reports]},
+        "groups": {"groups": [report.groups["read"] for report in reports]},
+        "changes": {what: [report.users[what] for report in reports] for what in CHANGED}
+        | {f"memberships {what}": [report.memberships[what] for report in reports] for what in ("added", "removed")},
         "holds": {
-            "held": [sum(hold.rows for hold in report.holds) for _, report in rows],
-            "quarantined": [report.users["quarantined"] + report.groups["quarantined"] for _, report in rows],
+            "held": [sum(hold.rows for hold in report.holds) for report in reports],
+            "quarantined": [quarantined for _, quarantined in rows],
         },
         "durations": {
-            task: [round(report.timings.get(task, 0), 1) for _, report in rows]
+            task: [round(report.timings.get(task, 0), 1) for report in reports]
             for task in ("extract_users", "extract_groups", "transform", "load")
         },
     }
@@ -86,16 +125,14 @@ class Quarantine:
     """Whether it may have been there before the oldest run that is looked at."""
 
 
-def quarantine(history: list[PastRun]) -> list[Quarantine]:
-    """Who is in quarantine by the newest full run, and since when without a break."""
-    reports = [past.published.report for past in history if past.published and is_full(past)]
-    if not reports:
-        return []
+def quarantine(past: list[PastRun], most: int) -> list[Quarantine]:
+    """Who is in quarantine by the newest full run, and since when without a break; the first so many by key."""
+    full = sorted((one for one in past if one.is_full), key=_snapshot_at, reverse=True)
+    runs = [one.published for one in full if one.published]
     found = []
-    keys = [{(one.entity, one.key) for one in report.quarantine} for report in reports]
-    for one in reports[0].quarantine:
-        runs = next((at for at, there in enumerate(keys) if (one.entity, one.key) not in there), len(keys))
-        found.append(
-            Quarantine(one.entity, one.key, one.reason, reports[runs - 1].snapshot_at, at_least=runs == len(keys))
-        )
+    for one in runs[0].quarantine[:most] if runs else ():
+        without = (at for at, run in enumerate(runs) if not run.is_quarantined(one.entity, one.key))
+        first = next(without, len(runs)) - 1
+        since = runs[first].report.snapshot_at
+        found.append(Quarantine(one.entity, one.key, one.reason, since, at_least=first == len(runs) - 1))
     return sorted(found, key=lambda one: (one.since, one.entity, one.key))

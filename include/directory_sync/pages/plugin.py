@@ -1,6 +1,8 @@
 """What Airflow's plugin registers. Imported in each of Airflow's processes, so nothing here is heavy."""
 
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, MutableMapping
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,14 +20,21 @@ class PagesWhenAsked:
 
     def __init__(self) -> None:
         self._pages: Any = None
+        self._importing = Lock()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Messages, send: Answers) -> None:
         """Answer a request. Where the pages can't be imported nobody sees anything, and the server's log says why."""
         if self._pages is None:
-            from include.directory_sync.pages.app import make_app
-
-            self._pages = make_app()
+            self._pages = await to_thread(self._import)  # it takes seconds, and the server answers tasks meanwhile
         await self._pages(scope, receive, send)
+
+    def _import(self) -> Any:
+        with self._importing:
+            if self._pages is None:
+                from include.directory_sync.pages.app import make_app
+
+                return make_app()
+            return self._pages
 
 
 def apps() -> list[dict[str, Any]]:

@@ -9,30 +9,42 @@ import pyarrow.parquet as pq
 
 from include.directory_sync import staging
 from include.directory_sync.errors import PermanentError
-from include.directory_sync.report import Report
+from include.directory_sync.report import Quarantined, Report
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Sync
 from include.directory_sync.snapshot import Manifest
 
-REMEMBERED = 500
+REMEMBERED = 300
 """Folders whose small files are kept in memory: they never change."""
+
+MOST_QUARANTINED = 1_000
+"""Records of a run's quarantine that are kept in memory: a wrong mapping can put everybody there."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """One run's report and the manifests behind it, by task, that of the report's own task among them."""
+    """One run's report, and who holds the files behind it."""
 
     report: Report
+    """Without its quarantine."""
+    quarantine: tuple[Quarantined, ...]
+    """The first of it, by entity and key."""
+    quarantined: int
+    """How many there are in all."""
     run: Run | None
     """What the run was asked to do; an undo reads no snapshot and has none."""
     manifests: dict[str, Manifest]
+    """By task, that of the report's own task among them."""
+    holders: dict[str, Manifest]
+    """By file: the folder that has it, another run's where a snapshot was used again."""
     folder: Manifest
     """That with plan.parquet and directory.parquet."""
 
-    def files_of(self, name: str) -> Manifest | None:
-        """The folder that holds a file of that name."""
-        sources = [staging.source(manifest) for manifest in self.manifests.values()]
-        return next((manifest for manifest in sources if name in manifest.files), None)
+    def is_quarantined(self, entity: str, key: str) -> bool:
+        """Whether a record is in quarantine; of those beyond MOST_QUARANTINED that is taken for granted."""
+        if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
+            return True
+        return self.quarantined > len(self.quarantine) and (entity, key) > _by_key(self.quarantine[-1])
 
 
 def published(sync: Sync, folder_url: str) -> Published:
@@ -41,33 +53,51 @@ def published(sync: Sync, folder_url: str) -> Published:
     Raises PermanentError where it lies outside of the sync's staging (an XCom can be written by people too), where
     it was cleaned up or is damaged; TransientError where the store can't be reached.
     """
-    if not folder_url.startswith(f"{sync.staging_url}/{sync.name}/") or "/../" in folder_url:
+    return _published(f"{sync.staging_url}/{sync.name}", folder_url)
+
+
+def _read_manifest(home: str, folder_url: str) -> Manifest:
+    inside = folder_url.startswith(f"{home}/") and not {".", ".."} & set(folder_url.split("/"))
+    if not inside:
         raise PermanentError(
-            f"This run's files lie outside of the sync's staging_url, {sync.staging_url}: the setting was changed "
-            f"since, or somebody changed what the run noted. Nothing of it is shown."
+            f"This run's files lie outside of the sync's staging, {home}: staging_url was changed since, or somebody "
+            f"changed what the run noted. Nothing of it is shown."
         )
-    staging.require_access(folder_url)
-    return _published(folder_url)
+    manifest = staging.read_manifest(folder_url)
+    if manifest.url != folder_url:
+        raise PermanentError(f"The manifest in {folder_url} is another folder's. Nothing of it is shown.")
+    return manifest
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _published(folder_url: str) -> Published:
-    folder = staging.read_manifest(folder_url)
+def _published(home: str, folder_url: str) -> Published:
+    folder = _read_manifest(home, folder_url)
     manifests = {folder.task: folder}
     waiting = list(folder.inputs.values())
     while waiting:
-        manifest = staging.read_manifest(waiting.pop())
+        manifest = _read_manifest(home, waiting.pop())
         if manifest.task not in manifests:
             manifests[manifest.task] = manifest
             waiting += manifest.inputs.values()
+    holders: dict[str, Manifest] = {}
+    for manifest in manifests.values():
+        holder = _read_manifest(home, manifest.reused) if manifest.reused else manifest
+        holders |= dict.fromkeys(holder.files, holder)
     try:
-        report = Report.model_validate(staging.read_json(folder, "report.json"))
+        content = staging.read_json(folder, "report.json")
+        quarantine = sorted(content.pop("quarantine"), key=lambda one: (one["entity"], one["key"]))
+        kept = tuple(Quarantined.model_validate(one) for one in quarantine[:MOST_QUARANTINED])
+        report = Report.model_validate({**content, "quarantine": ()})
         run = staging.read_run(manifests["extract_users"]) if "extract_users" in manifests else None
-    except ValueError:
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise PermanentError(
             f"The report in {folder_url} can't be read: it was written by another version, or changed since."
         ) from None
-    return Published(report, run, manifests, folder)
+    return Published(report, kept, len(quarantine), run, manifests, holders, folder)
+
+
+def _by_key(one: Quarantined) -> tuple[str, str]:
+    return one.entity, one.key
 
 
 def read_groups(

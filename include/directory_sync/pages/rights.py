@@ -1,10 +1,13 @@
 """Who may see what: Airflow's own permissions. Airflow guards no route of a plugin's by itself."""
 
+import hashlib
+import hmac
 from typing import Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag, requires_access_view
+from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import Depends
 
@@ -39,3 +42,11 @@ def may_read_runs(user: Any, dag_id: str) -> bool:
             method="GET", access_entity=DagAccessEntity.RUN, details=details, user=user
         )
     )
+
+
+def hidden_group(name: str) -> str:
+    """What stands for a group's name where values aren't to be seen: the same for the same group, and nothing that a
+    guess could be held against, since Airflow's own secret is in it.
+    """
+    secret = conf.get("api", "secret_key", fallback="") or ""
+    return f"group {hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:12]}" if name else ""

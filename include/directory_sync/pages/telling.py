@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-from include.directory_sync.pages.airflow_runs import AirflowRun, Place
+from include.directory_sync.pages.airflow_runs import ASKING, UNCHANGING, AirflowRun, Place
 from include.directory_sync.pages.published import Published
 from include.directory_sync.report import Hold, Report
 from include.directory_sync.wording import MEANINGS, counted, what_to_do
-
-QUIET = ("read", "unchanged", "frozen", "missing", "quarantined", "held")
-"""Counts of what a run didn't change."""
 
 ALWAYS = ("read", "created", "updated", "deactivated", "added", "removed", "held", "quarantined")
 """Counts that are shown where they are nought as well."""
@@ -24,15 +21,29 @@ def headline(report: Report) -> str:
     holds = [f"{hold.rows:,} held: {_cause(hold)}" for hold in report.holds]
     said = "; ".join([", ".join(done), *holds]) if done else "; ".join(holds)
     if not said:
-        return "Nothing to do: Joget is as the pool wants it."
+        return _quiet(report)
     return f"It would be: {said}" if report.dry_run else said
+
+
+def _quiet(report: Report) -> str:
+    """Of a run that changed and held nothing."""
+    if report.undoes:
+        return "Nothing was left to take back."
+    left = [
+        f"{counted(counts[what], one)} {said}"
+        for counts, one in ((report.users, "user"), (report.groups, "group"))
+        for what, said in (("quarantined", "in quarantine"), ("missing", "missing"))
+        if counts[what]
+    ]
+    left += [] if report.complete else ["the snapshot wasn't proven complete"]
+    return f"Nothing changed: {', '.join(left)}" if left else "Nothing to do: Joget is as the pool wants it."
 
 
 def _done(report: Report) -> list[str]:
     done = []
     for counts, one in ((report.users, "user"), (report.groups, "group"), (report.memberships, "membership")):
         for what, count in counts.items():
-            if count and what not in QUIET:
+            if count and what not in UNCHANGING:
                 done.append(f"{counted(count, one)} {what}")
     return done
 
@@ -114,16 +125,25 @@ def stages(published: Published) -> list[Stage]:
 def unfinished(place: Place, run: AirflowRun) -> str:
     """Why a run has no report, in a sentence."""
     task = place.reporting_task
-    state = run.tasks.get(task, "not there")
-    if run.tasks.get("review_held") == "awaiting_input":
+    if run.tasks.get(ASKING) == "awaiting_input":
         return "This review waits for a person's answer. What was asked for is on Airflow's own page, below."
     if run.state in ("queued", "running"):
         busy = [name for name, state in run.tasks.items() if state in ("running", "up_for_retry", "queued")]
         return f"This run is under way{f' ({busy[0]})' if busy else ''}: its changes are shown when {task} is through."
-    if state == "skipped":
+    if run.tasks.get(task) == "skipped":
         return "Nobody answered this review in time, so nothing of it was applied. The next run asks again."
-    failed = next((name for name, state in run.tasks.items() if state == "failed"), task)
+    failed = [name for name, state in run.tasks.items() if state == "failed"]
+    if task in failed:
+        return (
+            f"{task} failed, and left no report. Its log in Airflow says why, and whether it had written to Joget by "
+            f"then: all or nothing. A retry of it finishes the report, and the next run takes everything up."
+        )
+    if failed:
+        return (
+            f"This run ended without a report: {failed[0]} failed, and nothing was written to Joget. Its log in "
+            f"Airflow says why; a retry or the next run takes everything up."
+        )
     return (
-        f"This run ended without a report: {failed} failed, and nothing was written to Joget. Its log in Airflow "
-        f"says why; a retry or the next run takes everything up."
+        f"Airflow doesn't know any more where this run's files are: what {task} noted was removed from its database, "
+        f"or the task didn't run."
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from include.directory_sync.frames import TEXT, look_up
 from include.directory_sync.plan.changes import Plan, by_entity, row_hashes
 from include.directory_sync.plan.memberships import membership_counts
 
@@ -37,14 +38,17 @@ def approved_part(plan: Plan, approved: set[str]) -> Plan:
 
 
 def _told(plan: Plan, changes: pd.DataFrame) -> pd.DataFrame:
-    """The directory with the outcomes of those who aren't held any more."""
+    """The directory with what becomes of those who aren't held any more."""
     directory = plan.directory
-    for entity, key in (("user", "sub"), ("group", "group_name")):
-        told = changes["hold"].isna() & changes["action"].isin(list(OUTCOMES))
-        safe = changes[(changes["entity"] == entity) & told].set_index(key)["action"]
-        mine = (directory["entity"] == entity) & (directory["outcome"] == "held") & directory[key].isin(safe.index)
-        outcomes = directory.loc[mine, key].map(safe[~safe.index.duplicated()].map(OUTCOMES))
-        directory = directory.assign(outcome=directory["outcome"].mask(mine, outcomes.reindex(directory.index)))
+    told = changes[changes["hold"].isna() & changes["action"].isin(list(OUTCOMES))]
+    told = told.assign(outcome=told["action"].map(OUTCOMES).astype(TEXT))
+    for entity, key, user_or_group_id in (("user", "sub", "user_id"), ("group", "group_name", "group_id")):
+        rows = told[told["entity"] == entity]
+        mine = (directory["entity"] == entity) & (directory["outcome"] == "held") & directory[key].isin(rows[key])
+        asked = directory[key].where(mine)
+        for column, source in (("outcome", "outcome"), ("state", "after_state"), ("joget_id", user_or_group_id)):
+            now = directory[column].mask(mine, look_up(asked, rows, key, source))
+            directory = directory.assign(**{column: now})
     return directory
 
 

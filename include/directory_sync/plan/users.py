@@ -53,6 +53,9 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
     return _as_applied(users)
 
 
+NOT_ASKED = "not among the users that this run is for"
+"""Reason of those whom a run for some users leaves alone."""
+
 EMPLOYMENT_IDS = 3
 """How many ids an employment may choose from: a row that moved to another user or organization keeps its id."""
 
@@ -99,7 +102,7 @@ def _decide_who_takes_part(
     if run.users:
         asked = _has_key(users, current, run.users) | users["sub"].isin(run.users)
         _require_all_found(run.users, users[asked], current)
-        decisions.decide(~asked, "frozen", "not among the users that this run is for")
+        decisions.decide(~asked, "frozen", NOT_ASKED)
     decisions.decide(
         users["linked"] & newer_than(evidence, users), "frozen", "a newer reading of this user was applied"
     )
