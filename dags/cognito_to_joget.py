@@ -47,9 +47,10 @@ departments or metadata. A user who isn't in the pool any more is counted as *mi
 
 **Taking a run back:** trigger `{undo}` with the run's id.
 
-**Why can't Ana see an app?** Look for her `sub` in the run's `directory.parquet` (the log of `load` names the folder):
-*quarantined* means that she can't be matched, and says why; *frozen* that the settings leave her out; *held* that a
-person has to decide; *deactivated in Joget* that an administrator of Joget switched her off.
+**What did a run change?** Each run's tab *Directory changes* shows it, before and after.
+
+**Why can't Ana see an app?** Ask on this DAG's tab *Directory*: it tells her way from the pool to Joget, and what holds
+her back.
 
 **Try first:** trigger with `dry_run`; it reports what would change and writes nothing to Joget.
 """

@@ -95,7 +95,7 @@ def fab(company: Company, tmp_path: Path) -> Iterator[Fab]:
         yield found
 
 
-def test_the_documented_roles_see_what_they_may(fab: Fab) -> None:
+def test_the_documented_roles_see_what_they_may(fab: Fab, company: Company) -> None:
     runs = json.loads(fab.get(f"api/v2/dags/{SYNC}/dagRuns", "omar")[1])["dag_runs"]
     run_id = quoted(runs[0]["dag_run_id"])
     dag = f"directory-sync/dags/{SYNC}"
@@ -114,3 +114,8 @@ def test_the_documented_roles_see_what_they_may(fab: Fab) -> None:
         assert ANA in fab.get(pages[0][1], reviewer)[1]
     shown = [plugin["name"] for plugin in json.loads(fab.get("api/v2/plugins", "rita")[1])["plugins"]]
     assert "directory_sync_pages" in shown
+    listed = fab.airflow("users", "list", "--output", "json")
+    ids = {user["username"]: user["id"] for user in json.loads(listed[listed.index("[{") :])}  # after lines of log
+    company.configure(approval={"approvers": [str(ids["ulla"])]})
+    assert ANA in fab.get(pages[0][1], "ulla")[1]
+    assert ANA not in fab.get(pages[0][1], "omar")[1], "who may edit, and isn't among the approvers"
