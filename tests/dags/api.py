@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -13,6 +14,21 @@ from demo.airflow import token
 
 PATIENCE = 180
 """Seconds that a test waits for Airflow, on a machine that others use too."""
+
+
+def answer(port: int, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
+    """Status and text of a path of Airflow's, asked for by somebody, or by nobody."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/{path}",
+        headers={"Authorization": f"Bearer {token(port, who)}"} if who else {},
+        method=method,
+        data=b"" if method == "POST" else None,
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as given:
+            return given.status, given.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from demo import airflow
 from demo.processes import free_port
 from tests.company import Company, people
 from tests.conftest import JogetDatabase, new_company
-from tests.dags.api import PATIENCE, Api, quoted, wait
+from tests.dags.api import PATIENCE, Api, answer, quoted, wait
 from tests.stand_in import user
 
 SYNC, REVIEW = "cognito_to_joget", "cognito_to_joget_review"
@@ -41,15 +41,7 @@ class Office:
 
     def get(self, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
         """A page below the plugin's address; status and text."""
-        headers = {"Authorization": f"Bearer {airflow.token(self.port, who)}"} if who else {}
-        data = b"" if method == "POST" else None
-        url = f"http://127.0.0.1:{self.port}/directory-sync/{path}"
-        request = urllib.request.Request(url, headers=headers, method=method, data=data)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return answer(self.port, f"directory-sync/{path}", who, method)
 
 
 @pytest.fixture(scope="module")

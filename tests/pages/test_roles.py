@@ -6,17 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from demo import airflow
 from demo.processes import free_port, listens, server
 from tests.company import Company
-from tests.dags.api import quoted
+from tests.dags.api import answer, quoted
 from tests.stand_in import user
 
 ROOT = Path(__file__).parents[2]
@@ -53,15 +50,7 @@ class Fab:
             self.airflow("users", "add-role", "--username", name, "--role", role)
 
     def get(self, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
-        headers = {"Authorization": f"Bearer {airflow.token(self.port, who)}"} if who else {}
-        url = f"http://127.0.0.1:{self.port}/{path}"
-        data = b"" if method == "POST" else None
-        request = urllib.request.Request(url, headers=headers, method=method, data=data)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return answer(self.port, path, who, method)
 
 
 def documented_commands() -> list[list[str]]:

@@ -29,7 +29,7 @@ from include.directory_sync.pages.airflow_runs import (
     waiting_reviews,
 )
 from include.directory_sync.pages.changes import Wanted
-from include.directory_sync.pages.explaining import Sought, explain, logins, seek
+from include.directory_sync.pages.explaining import explain
 from include.directory_sync.pages.history import PastRun, Quarantine
 from include.directory_sync.pages.published import Published, published
 from include.directory_sync.pages.rights import (
@@ -40,6 +40,7 @@ from include.directory_sync.pages.rights import (
     may_read_runs,
     may_see_values,
 )
+from include.directory_sync.pages.seeking import Sought, logins, seek
 from include.directory_sync.report import Quarantined
 from include.directory_sync.wording import counted, quarantine_to_do
 

@@ -1,10 +1,9 @@
 """Why a user is as he is: his way from the pool to Joget, read from what the runs left."""
 
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +14,15 @@ from include.directory_sync import staging
 from include.directory_sync.errors import DirectorySyncError, PermanentError
 from include.directory_sync.mapping import MAPPED
 from include.directory_sync.pages.changes import Change, changes_at
-from include.directory_sync.pages.history import READERS, PastRun, newest_full
+from include.directory_sync.pages.history import PastRun, newest_full, of_each
 from include.directory_sync.pages.published import Published, read_groups
 from include.directory_sync.pages.rights import hidden_group
 from include.directory_sync.plan.users import NOT_ASKED
 from include.directory_sync.settings import Mapping
 from include.directory_sync.wording import COLUMNS, MEANINGS, frozen_to_do, quarantine_to_do, what_to_do
 
-Result = TypeVar("Result")
-
-MOST_FOUND = 20
+MOST_NAMED = 20
+"""Groups out of scope that are named."""
 
 
 @dataclass(frozen=True)
@@ -101,100 +99,6 @@ class Explanation:
     def is_known(self) -> bool:
         """Whether there is anything to tell."""
         return bool(self.pool or self.outcome or self.events)
-
-
-@dataclass(frozen=True)
-class Sought:
-    """Whom a search found."""
-
-    subs: tuple[str, ...] = ()
-    more: bool = False
-    """Whether there are others."""
-    without_sub: bool = False
-    """Whether somebody fits of whom the pool tells no sub."""
-
-
-NAMED = (
-    "sub",
-    "cognito_username",
-    "attribute.email",
-    "username",
-    "email",
-    "joget_id",
-    "user_id",
-    "before_id",
-    "before_email",
-    "after_email",
-)
-"""Columns, of whatever file, in which somebody is looked for."""
-
-LISTED = ("users.parquet", "desired_users.parquet", "directory.parquet")
-
-
-def seek(text: str, runs: list[PastRun], *, values: bool) -> Sought:
-    """Whom a login, an email or a sub names, letters' case ignored: in the newest snapshot, among the linked, and among
-    whom these runs changed. Without the right to see values only a sub is looked for.
-    """
-    text = text.strip()
-    newest = newest_full(runs)
-    if not text or newest is None:
-        return Sought()
-    named = NAMED if values else ("sub",)
-    found = [
-        *_of_each([newest] * len(LISTED), lambda past, at: _subs_in(past, LISTED[at], text, named)),
-        *_of_each(runs, lambda past, _: _subs_in(past, "plan.parquet", text, named)),
-    ]
-    subs = list(dict.fromkeys(sub for some in found for sub in some))
-    known = [sub for sub in subs if sub]
-    return Sought(tuple(known[:MOST_FOUND]), more=len(known) > MOST_FOUND, without_sub="" in subs)
-
-
-def _of_each(runs: list[PastRun], read: Callable[[PastRun, int], list[Result]]) -> list[list[Result]]:
-    """What is read of each run, several at once; nothing of those whose files were cleaned up or can't be reached."""
-
-    def safely(numbered: tuple[int, PastRun]) -> list[Result]:
-        at, past = numbered
-        try:
-            return read(past, at)
-        except DirectorySyncError:
-            return []
-
-    with ThreadPoolExecutor(READERS) as readers:
-        return list(readers.map(safely, enumerate(runs)))
-
-
-def _subs_in(past: PastRun, name: str, text: str, named: Collection[str]) -> list[str]:
-    """Subs, empty for who has none."""
-    manifest = past.published.holders.get(name) if past.published else None
-    if manifest is None:
-        return []
-    found: list[str] = []
-    with staging.open_parquet(manifest, name) as file:
-        for _, rows in read_groups(file, list(named)):
-            hit = np.zeros(len(rows), dtype=bool)
-            for column in rows.column_names:
-                hit |= _is(rows.column(column), text)
-            found += rows.column("sub").take(pa.array(np.flatnonzero(hit))).to_pylist()
-    return list(dict.fromkeys(sub or "" for sub in found))
-
-
-def _is(texts: pa.ChunkedArray, text: str) -> "np.ndarray[Any, Any]":
-    same = pc.equal(pc.utf8_lower(texts), text.lower())
-    plain: np.ndarray[Any, Any] = pc.fill_null(same, False).to_numpy()
-    return plain
-
-
-def logins(published: Published, subs: Collection[str]) -> dict[str, str]:
-    """The logins of some of those whom a run read, by sub."""
-    manifest = published.holders.get("desired_users.parquet")
-    if manifest is None or not subs:
-        return {}
-    found: dict[str, str] = {}
-    with staging.open_parquet(manifest, "desired_users.parquet") as file:
-        for _, rows in read_groups(file, ["sub", "username"]):
-            mine = rows.filter(pc.is_in(rows.column("sub"), value_set=pa.array(subs, pa.string())))
-            found |= {sub: login for sub, login in zip(*mine.to_pydict().values(), strict=True) if login}
-    return found
 
 
 def explain(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
@@ -299,7 +203,7 @@ def _events(sub: str, runs: list[PastRun], *, values: bool) -> Iterator[Event]:
             at = [places + first for first, places, _ in _places(file, "sub", sub)]
             return changes_at(file, np.concatenate(at), values=values) if at else []
 
-    for past, changes in zip(runs, _of_each(runs, changes_of), strict=True):
+    for past, changes in zip(runs, of_each(runs, changes_of), strict=True):
         if changes and past.published:
             dry_run = past.published.report.dry_run
             yield Event(past.run.dag_id, past.run.run_id, past.ended, _by(past), dry_run, tuple(changes))
@@ -358,7 +262,7 @@ def _unread_groups(newest: Published, *, values: bool) -> list[str]:
     with staging.open_parquet(manifest, "desired_groups.parquet") as file:
         for _, rows in read_groups(file, ["group_name", "verdict"]):
             found += rows.filter(pc.equal(rows.column("verdict"), "frozen")).column("group_name").to_pylist()
-    return [name if values else hidden_group(name) for name in sorted(found)[:MOST_FOUND]]
+    return [name if values else hidden_group(name) for name in sorted(found)[:MOST_NAMED]]
 
 
 def _by_name(newest: Published, name: str, groups: list[str]) -> dict[str, dict[str, Any]]:

@@ -1,15 +1,17 @@
 """How a sync's last runs went: series for the charts, and who is in quarantine since when."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from include.directory_sync.errors import DirectorySyncError
 from include.directory_sync.pages.airflow_runs import AirflowRun, Place
 from include.directory_sync.pages.published import Published, published
 from include.directory_sync.settings import Sync
+
+Result = TypeVar("Result")
 
 RUNS_SHOWN = 40
 READERS = 8
@@ -60,6 +62,20 @@ def past_runs(places: Iterable[Place], runs: Iterable[AirflowRun]) -> list[PastR
 
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(read, runs))
+
+
+def of_each(runs: list[PastRun], read: Callable[[PastRun, int], list[Result]]) -> list[list[Result]]:
+    """What is read of each run, several at once; nothing of those whose files were cleaned up or can't be reached."""
+
+    def safely(numbered: tuple[int, PastRun]) -> list[Result]:
+        at, past = numbered
+        try:
+            return read(past, at)
+        except DirectorySyncError:
+            return []
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(safely, enumerate(runs)))
 
 
 def newest_full(past: list[PastRun]) -> PastRun | None:
