@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 
@@ -88,8 +89,8 @@ def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | Non
         lines = [_line(hold.cause, hold.limit, hold.figure, asked, total) for hold in holds_of(plan, asked)]
         body = "\n\n".join(
             (
-                f"Run `{review.asked_by}` of sync `{sync.name}` holds **{len(asked)} changes** of Joget's organization "
-                f"`{sync.organization}` for a person:",
+                f"Run `{unquote(review.asked_by)}` of sync `{sync.name}` holds **{len(asked)} changes** of Joget's "
+                f"organization `{sync.organization}` for a person:",
                 "\n".join(lines),
                 f"Each change with its values before and after is on that run's tab *Directory changes*, and in "
                 f"`plan.parquet` of `{review.plan_url}` (rows with a `hold`).",

@@ -240,18 +240,22 @@ def _groups(sub: str, newest: Published, events: tuple[Event, ...], *, values: b
     there = _by_name(newest, "directory.parquet", names)
     for name in names:
         shown = name if values else hidden_group(name)
-        rows = [
-            f"{change.action} on {event.at:%Y-%m-%d} ({event.by})"
+        done = [
+            (change.action, f"{change.action} on {event.at:%Y-%m-%d} ({event.by})")
             for event in events
             for change in event.changes
             if change.entity == "membership" and change.group == shown and not change.hold and not event.dry_run
         ]
         desired, known = wanted.get(name, {}), there.get(name, {})
         note = desired.get("reason") or ""
+        if done and done[0][0] == "remove":
+            note = "the sync took it away"
         if not note and known.get("outcome") in ("quarantined", "held", "frozen"):
             note = known.get("reason") or known["outcome"]
         joget_id = (known.get("joget_id") or "") if values else ""
-        yield InGroup(shown, joget_id, "; ".join(rows) or "in the pool; no change in the runs looked at", note)
+        yield InGroup(
+            shown, joget_id, "; ".join(said for _, said in done) or "in the pool; no change in the runs looked at", note
+        )
 
 
 def _unread_groups(newest: Published, *, values: bool) -> list[str]:

@@ -126,24 +126,30 @@ def unfinished(place: Place, run: AirflowRun) -> str:
     """Why a run has no report, in a sentence."""
     task = place.reporting_task
     if run.tasks.get(ASKING) == "awaiting_input":
-        return "This review waits for a person's answer. What was asked for is on Airflow's own page, below."
+        return "This review waits for a person's answer. What was asked for is on its tab Required Actions, above."
     if run.state in ("queued", "running"):
         busy = [name for name, state in run.tasks.items() if state in ("running", "up_for_retry", "queued")]
         return f"This run is under way{f' ({busy[0]})' if busy else ''}: its changes are shown when {task} is through."
     if run.tasks.get(task) == "skipped":
         return "Nobody answered this review in time, so nothing of it was applied. The next run asks again."
     failed = [name for name, state in run.tasks.items() if state == "failed"]
-    if task in failed:
-        return (
-            f"{task} failed, and left no report. Its log in Airflow says why, and whether it had written to Joget by "
-            f"then: all or nothing. A retry of it finishes the report, and the next run takes everything up."
-        )
     if failed:
-        return (
-            f"This run ended without a report: {failed[0]} failed, and nothing was written to Joget. Its log in "
-            f"Airflow says why; a retry or the next run takes everything up."
-        )
+        return _failed(place, failed)
     return (
         f"Airflow doesn't know any more where this run's files are: what {task} noted was removed from its database, "
         f"or the task didn't run."
+    )
+
+
+def _failed(place: Place, failed: list[str]) -> str:
+    if place.kind == "undo":
+        return "This undo failed and left no report. Its log in Airflow says why; correct that and trigger it again."
+    if place.reporting_task in failed:
+        return (
+            f"{place.reporting_task} failed, and left no report. Its log in Airflow says why, and whether it had written "
+            f"to Joget by then: all or nothing. A retry of it finishes the report, and the next run takes everything up."
+        )
+    return (
+        f"This run ended without a report: {failed[0]} failed, and nothing was written to Joget. Its log in Airflow "
+        f"says why; a retry or the next run takes everything up."
     )
