@@ -146,8 +146,9 @@ def _failed(place: Place, failed: list[str]) -> str:
         return "This undo failed and left no report. Its log in Airflow says why; correct that and trigger it again."
     if place.reporting_task in failed:
         return (
-            f"{place.reporting_task} failed, and left no report. Its log in Airflow says why, and whether it had written "
-            f"to Joget by then: all or nothing. A retry of it finishes the report, and the next run takes everything up."
+            f"{place.reporting_task} failed, and left no report. Its log in Airflow says why, and whether it had "
+            f"written to Joget by then: all or nothing. A retry of it finishes the report, and the next run takes "
+            f"everything up."
         )
     return (
         f"This run ended without a report: {failed[0]} failed, and nothing was written to Joget. Its log in Airflow "
