@@ -85,8 +85,7 @@ DIRECTORY = pa.schema(
 )
 """directory.parquet: a row for each listed or linked user and group: what this run did with it, in what state it is
 (`active`, `deactivated`, `deactivated in Joget`, null where unlinked), by which snapshot (UTC) a user was linked before
-this run, and why. Whoever isn't listed is `missing`, or
-`unlisted` where this run can't tell."""
+this run, and why. Whoever isn't listed is `missing`, or `unlisted` where this run can't tell."""
 
 MEMBERSHIP_COUNTS = ("read", "added", "removed", "unchanged", "held")
 
