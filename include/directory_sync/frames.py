@@ -43,6 +43,20 @@ def arrow(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     return from_table(pa.table(columns, schema=schema))
 
 
+def conform(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
+    """The frame in a stage's columns and types, at the door of that stage.
+
+    Raises KeyError where a column of the schema is missing: a stage never makes up a column.
+    """
+    known = [field.name for field in schema]
+    changes = {
+        field.name: pd.ArrowDtype(field.type)
+        for field in schema
+        if frame[field.name].dtype != pd.ArrowDtype(field.type)
+    }
+    return frame[known].astype(changes)
+
+
 def from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
     """A small frame from rows."""
     return from_table(pa.Table.from_pylist(rows, schema=schema))

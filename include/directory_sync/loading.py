@@ -16,8 +16,8 @@ from include.directory_sync.joget.reading import read_current
 from include.directory_sync.joget.tables import Tables
 from include.directory_sync.joget.writing import Apply
 from include.directory_sync.mapping import Desired
-from include.directory_sync.plan import Current, Plan, nothing
-from include.directory_sync.plan.changes import CHANGES, ENTITIES, by_entity
+from include.directory_sync.plan import Current, Plan, make_empty_plan
+from include.directory_sync.plan.changes import CHANGES, ENTITIES, split_by_entity
 from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.run import Run
 
@@ -86,8 +86,8 @@ class Loading:
         current = self._read(proposal)
         _refuse_a_future(current, ledger.now(self.database))
         if proposal.kind in ("full", "subset") and current.is_newer_than(proposal.snapshot_at):
-            self._publish(nothing())
-            return nothing(), "superseded"
+            self._publish(make_empty_plan())
+            return make_empty_plan(), "superseded"
         plan, revision = proposal.make(current), current.revision
         del current  # what was read of a million users isn't needed beside what is written
         row = runs.RunRow(
@@ -155,7 +155,7 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
         for name in ("plan", "directory")
     )
     counted = committed.counted
-    plan = Plan(by_entity(changes), directory, counted.memberships, counted.excesses, counted.settings_change)
+    plan = Plan(split_by_entity(changes), directory, counted.memberships, counted.excesses, counted.settings_change)
     if plan.sha256 != committed.plan_sha256:
         raise PermanentError(
             f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what was applied; look "

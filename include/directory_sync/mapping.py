@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.directory_sync.decisions import Decisions
 from include.directory_sync.frames import (
     arrow,
     from_rows,
@@ -23,15 +24,15 @@ from include.directory_sync.frames import (
     pair_numbers,
     sort_texts,
     taken,
-    yes,
 )
 from include.directory_sync.settings import Mapping, Scope
+from include.directory_sync.vocabulary import Outcome, Reason
 
 LOGIN_LENGTH = 100
 """Characters of a username: Joget's workflow tables hold no more."""
 
 COLUMN_LENGTH = 255
-"""Characters of every other text column of dir_user."""
+"""Characters of every other text column of dir_user, as Joget makes them; planning asks the database."""
 
 SUB = r"^[!-~]{1,128}$"
 """A sub we can keep as a key: printable ASCII, as Cognito's UUIDs are."""
@@ -64,6 +65,7 @@ USERS = pa.schema(
         ("active", pa.bool_()),
         ("creatable", pa.bool_()),
         ("verdict", pa.string()),
+        ("code", pa.string()),
         ("reason", pa.string()),
     ]
 )
@@ -74,6 +76,7 @@ GROUPS = pa.schema(
         ("hashed_id", pa.string()),
         ("listed_twice", pa.bool_()),
         ("verdict", pa.string()),
+        ("code", pa.string()),
         ("reason", pa.string()),
     ]
 )
@@ -81,17 +84,18 @@ MEMBERSHIPS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
 FRAMES = ("users", "groups", "memberships")
 """Desired's frames, in order."""
 
-QUARANTINE = pa.schema([("entity", pa.string()), ("key", pa.string()), ("reason", pa.string())])
+QUARANTINE = pa.schema([("entity", pa.string()), ("key", pa.string()), ("code", pa.string()), ("reason", pa.string())])
 
 
 @dataclass(frozen=True)
 class Desired:
     """The directory as the pool wants it, a row for everything that the snapshot lists.
 
-    users: columns USERS; an unmapped column is null. verdict is `mapped`, `frozen` or `quarantined`, reason says why
-    it isn't mapped; `creatable` is false where a linked user may be changed but a new one isn't made.
-    groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name; listed_twice where both
-    of two listings of the members lack whoever is lacking.
+    users: columns USERS; an unmapped column is null. verdict is `mapped`, `frozen` or `quarantined`,
+    code (vocabulary.Reason) and reason say why a user isn't mapped; `creatable` is false where a
+    linked user may be changed but a new one isn't made.
+    groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name;
+    listed_twice where the members were listed a second time, so that absence from both counts.
     memberships: columns MEMBERSHIPS, between listed users and listed groups, each once.
     """
 
@@ -110,8 +114,9 @@ def quarantine_of(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for entity, key, frame in (("user", "sub", users), ("group", "group_name", groups)):
         rows = frame[frame["verdict"] == "quarantined"]
-        parts.append(pd.DataFrame({"entity": entity, "key": rows[key].fillna(""), "reason": rows["reason"]}))
-    return arrow(pd.concat(parts, ignore_index=True).sort_values(["entity", "key"], ignore_index=True), QUARANTINE)
+        parts.append(rows.assign(entity=entity, key=rows[key].fillna(""))[QUARANTINE.names])
+    found = pd.concat(parts, ignore_index=True).sort_values(["entity", "key"], ignore_index=True)
+    return arrow(found, QUARANTINE)
 
 
 def transform(
@@ -146,12 +151,14 @@ def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFra
     off = raw["status"].isin(OFF_STATUSES)
     users["active"] = raw["enabled"] & ~off
     users["creatable"] = raw["status"].isin(scope.statuses)
-    users["reason"] = _faults(users, raw, mapping)
-    users["verdict"] = "mapped"
     out = ~users["creatable"] & ~off
-    users.loc[out, "verdict"] = "frozen"
-    users.loc[out, "reason"] = "status " + raw.loc[out, "status"] + " isn't in scope"
-    users.loc[users["reason"].notna() & ~out, "verdict"] = "quarantined"
+    decisions = Decisions(users)
+    decisions.decide(out, Outcome.FROZEN, Reason.STATUS_OUT_OF_SCOPE, detail=raw["status"].fillna(""))
+    for failed, reason, detail in _faults(users, raw, mapping):
+        decisions.decide(failed, Outcome.QUARANTINED, reason, detail=detail)
+    decided = decisions.frame()
+    users["verdict"] = decided["outcome"].fillna("mapped")
+    users[["code", "reason"]] = decided[["code", "reason"]]
     return arrow(users, USERS)
 
 
@@ -201,26 +208,30 @@ def _java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
     return pd.Series(java.to_pandas(types_mapper=pd.ArrowDtype), index=tags.index)
 
 
-def _faults(users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> "pd.Series[str]":
-    """Why a user can't be mapped: the first fault found, or null. No reason quotes a value."""
+def _faults(
+    users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping
+) -> list[tuple["pd.Series[bool]", Reason, "pd.Series[str] | str"]]:
+    """Why users can't be mapped, the first fault that fits first: which rows, why, and a detail.
+
+    No detail quotes a value.
+    """
     login = users["username"]
     blank = login.isna() | (login.str.strip() == "")
-    checks: list[tuple[pd.Series[bool], str | pd.Series[str]]] = [
-        (raw["sub"].isna(), "the user has no sub"),
-        (~matches(raw["sub"], SUB), "the sub is no printable ASCII text of up to 128 characters"),
-        (raw["unreadable"].notna(), "attribute " + raw["unreadable"].fillna("") + " is no Unicode text"),
-        (blank, f"no login: {mapping.username} is missing or blank"),
-        (login.str.len() > LOGIN_LENGTH, f"the login is longer than {LOGIN_LENGTH} characters"),
-        (matches(login, r"^\s|\s$"), "the login begins or ends with white space"),
-        (matches(login, r"[\x00-\x1f\x7f]"), "the login has a control character"),
+    faults: list[tuple[pd.Series[bool], Reason, pd.Series[str] | str]] = [
+        (raw["sub"].isna(), Reason.NO_SUB, ""),
+        (~matches(raw["sub"], SUB), Reason.ODD_SUB, ""),
+        (raw["unreadable"].notna(), Reason.NOT_UNICODE, raw["unreadable"].fillna("")),
+        (blank, Reason.NO_LOGIN, mapping.username),
+        (login.str.len() > LOGIN_LENGTH, Reason.LOGIN_TOO_LONG, str(LOGIN_LENGTH)),
+        (matches(login, r"^\s|\s$"), Reason.LOGIN_WITH_SPACE, ""),
+        (matches(login, r"[\x00-\x1f\x7f]"), Reason.LOGIN_WITH_CONTROL, ""),
+        (matches(login, r"[,;]"), Reason.LOGIN_WITH_SEPARATOR, ""),
     ]
     for column, setting in MAPPED.items():
-        name = getattr(mapping, setting)
-        checks.append((users[column].str.len() > COLUMN_LENGTH, f"{name} is longer than {COLUMN_LENGTH} characters"))
-    reason = no_text(users.index)
-    for failed, text in checks:
-        reason = reason.mask(yes(failed) & reason.isna(), text)
-    return reason
+        too_long = users[column].str.len() > COLUMN_LENGTH
+        detail = f"{getattr(mapping, setting)} is longer than {COLUMN_LENGTH}"
+        faults.append((too_long, Reason.VALUE_TOO_LONG, detail))
+    return faults
 
 
 def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
@@ -237,6 +248,7 @@ def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataF
                 "hashed_id": hashed_group_id(name),
                 "listed_twice": name in listed_twice,
                 "verdict": "mapped" if inside else "frozen",
+                "code": None if inside else Reason.GROUP_OUT_OF_SCOPE,
                 "reason": None if inside else "the group isn't in scope",
             }
         )

@@ -47,6 +47,8 @@ class Quarantined(BaseModel):
     key: str
     """A sub or a group name."""
     reason: str
+    code: str | None = None
+    """vocabulary.Reason."""
 
 
 class ReviewAnswer(BaseModel):
@@ -172,6 +174,6 @@ def _quarantine(directory: pd.DataFrame) -> tuple[Quarantined, ...]:
     rows = directory[directory["outcome"] == "quarantined"]
     keys = rows["sub"].fillna(rows["group_name"])
     return tuple(
-        Quarantined(entity=entity, key=key, reason=reason)
-        for entity, key, reason in zip(rows["entity"], keys, rows["reason"], strict=True)
+        Quarantined(entity=entity, key=key, reason=reason, code=code if isinstance(code, str) else None)
+        for entity, key, reason, code in zip(rows["entity"], keys, rows["reason"], rows["code"], strict=True)
     )

@@ -15,14 +15,14 @@ from include.directory_sync.joget import ledger, reviews, runs
 from include.directory_sync.joget.database import Database, session
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Plan
-from include.directory_sync.plan.approval import approved_part
-from include.directory_sync.plan.changes import Excess, by_entity, held_hash, row_hashes
+from include.directory_sync.plan.approval import release_approved
+from include.directory_sync.plan.changes import Excess, held_hash, row_hashes, split_by_entity
 from include.directory_sync.report import ReviewAnswer, holds_of, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
 from include.directory_sync.snapshot import Manifest
 from include.directory_sync.steps import loading_session, propose
-from include.directory_sync.wording import MEANINGS
+from include.directory_sync.vocabulary import describe_cause
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _act(
     approved = set(row_hashes(asked)) if review.answer == "approve" and review.is_open else set[str]()
 
     def make(current: Current) -> Plan:
-        return approved_part(proposal.make(current), approved)
+        return release_approved(proposal.make(current), approved)
 
     def close(database: Database, _: Plan) -> None:
         if review.answer == "reject" and review.is_open:
@@ -241,7 +241,7 @@ def _published_plan(loaded: Manifest) -> Plan:
     limits = [hold for hold in report["holds"] if hold["limit"] is not None]
     excesses = {hold["cause"]: Excess(hold["limit"], hold["figure"]) for hold in limits}
     changes, directory = (staging.read_frame(loaded, name) for name in ("plan.parquet", "directory.parquet"))
-    return Plan(by_entity(changes), directory, report["memberships"], excesses)
+    return Plan(split_by_entity(changes), directory, report["memberships"], excesses)
 
 
 def _asked_plan(review: reviews.Review) -> Plan:
@@ -272,4 +272,4 @@ def _line(cause: str, limit: float | None, figure: float | None, asked: pd.DataF
     more = f" and {len(names) - SUBS_SHOWN} more" if len(names) > SUBS_SHOWN else ""
     beyond = f"; {figure:g} is beyond the limit of {limit:g}" if limit is not None and figure is not None else ""
     whom = f"{len(users)} of {total} users" if users else f"{len(names)} groups"
-    return f"- **{cause}**: {MEANINGS.get(cause, 'held')}: {len(rows)} changes, {whom}{beyond}: {shown}{more}"
+    return f"- **{cause}**: {describe_cause(cause)}: {len(rows)} changes, {whom}{beyond}: {shown}{more}"

@@ -82,8 +82,10 @@ class Policies(Section):
 
     existing_user: Literal["adopt_sso", "adopt", "quarantine"] = "adopt_sso"
     existing_group: Literal["careful", "adopt"] = "careful"
+    existing_memberships: Literal["keep", "sync"] = "keep"
     missing_user: Literal["deactivate", "delete", "keep"] = "deactivate"
     missing_runs: Annotated[int, Field(ge=1)] = 2
+    missing_minutes: Count = 10
     delete_after_days: Count | None = None
     missing_group: Literal["keep", "delete"] = "keep"
     renamed_user: Literal["hold", "rename", "keep"] = "hold"
@@ -95,6 +97,7 @@ class Limits(Section):
 
     floor: Count = 5
     removed_users_percent: Percent = 5
+    disabled_users_percent: Percent = 20
     removed_memberships_percent: Percent = 20
     emptied_group_percent: Percent = 50
     changed_users_percent: Percent = 50

@@ -133,7 +133,12 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
             "Links are rebuilt where Joget's rows still match; nobody is removed",
         )
         log.warning("%s", reasons[-1])
-    evidence = Evidence(transformed.snapshot_at, complete=not reasons, compares=bool(run.replay_run_id))
+    evidence = Evidence(
+        transformed.snapshot_at,
+        complete=not reasons,
+        compares=bool(run.replay_run_id),
+        missing_minutes=run.sync.policies.missing_minutes,
+    )
 
     def make(current: Current) -> Plan:
         plan = make_plan(run, desired, current, evidence)

@@ -13,11 +13,12 @@ from include.directory_sync import mapping
 from include.directory_sync.frames import from_rows
 from include.directory_sync.mapping import Desired, hashed_group_id
 from include.directory_sync.plan import Current, Evidence, Plan, Removals, current, make_plan
-from include.directory_sync.plan.approval import approved_part
-from include.directory_sync.plan.changes import LEDGER_ONLY, VALUES, row_hashes
-from include.directory_sync.plan.settled import settle
+from include.directory_sync.plan.approval import release_approved
+from include.directory_sync.plan.changes import VALUES, row_hashes
+from include.directory_sync.plan.unchanged import find_unchanged
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Limits, Policies, Sync
+from include.directory_sync.vocabulary import LEDGER_ONLY
 from tests.stand_in import POOL_ID
 
 SUBS = [f"sub-{number}" for number in range(6)]
@@ -94,6 +95,7 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
             "user_pool_id": POOL_ID if is_here else "us-east-1_Other",
             "sub": sub if is_here else f"old-{sub}",
             "user_id": user_id,
+            "origin": draw(st.sampled_from(["create", "adopt"])),
             "state": draw(st.sampled_from(["active", "deactivated"])),
             "misses": draw(st.integers(0, 2)),
             "changed_at": draw(st.sampled_from([BEFORE, BEFORE, BEFORE, NOW, AFTER])).replace(tzinfo=None),
@@ -112,6 +114,7 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         }
         for name in joget_groups
     ]
+    group_rows = [{**row, "name_key": key(row["name"])} for row in group_rows]
     linked_names = draw(st.lists(st.sampled_from(GROUP_NAMES), unique_by=key))
     group_links = [
         {
@@ -208,9 +211,19 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
     return Run(run_id="manual", sync=sync, dry_run=False), desired, now
 
 
+ABSENT = from_rows(
+    [
+        *({"entity": "user", "key": sub} for sub in SUBS[:4]),
+        *({"entity": "group", "key": name} for name in GROUP_NAMES[:3]),
+    ],
+    current.ABSENT,
+)
+"""Two users and a group were not asked for by name."""
+
+
 def plan_of(world: tuple[Run, Desired, Current], *, complete: bool = True) -> Plan:
     run, desired, now = world
-    return make_plan(run, desired, now, Evidence(NOW, complete=complete))
+    return make_plan(run, desired, now, Evidence(NOW, complete=complete, absent=ABSENT))
 
 
 def values(frame: pd.DataFrame, column: str) -> set[str]:
@@ -260,8 +273,8 @@ def test_users_whom_nothing_concerns_are_planned_as_the_rules_would(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
     run, desired, now = as_read(world)
-    evidence = Evidence(NOW, complete=may)
-    event(f"settled: {min(settle(run, desired.users, now, evidence).current.settled, 2)}")
+    evidence = Evidence(NOW, complete=may, absent=ABSENT)
+    event(f"settled: {min(find_unchanged(run, desired.users, now, evidence).current.settled, 2)}")
     by_rules, quickly = plan_of(world, complete=may), plan_of((run, desired, now), complete=may)
     assert quickly.changes.equals(by_rules.changes)
     assert quickly.directory.equals(by_rules.directory)
@@ -289,11 +302,26 @@ def test_only_linked_adopted_and_made_users_are_in_a_plan(world: tuple[Run, Desi
 
 
 @given(worlds(), st.booleans())
-def test_whatever_a_held_user_needs_is_held_with_him(world: tuple[Run, Desired, Current], may: bool) -> None:
+def test_what_a_held_user_needs_is_held_with_them(world: tuple[Run, Desired, Current], may: bool) -> None:
     plan = plan_of(world, complete=may)
-    held = values(plan.held[plan.held["entity"] == "user"], "sub")
-    theirs = plan.changes[plan.changes["sub"].isin(held) & ~plan.changes["action"].isin(["seen", "keep_local"])]
+    users = plan.held[plan.held["entity"] == "user"]
+    given = values(users[users["action"].isin(["create", "adopt", "recreate", "relink"])], "sub")
+    theirs = plan.changes[plan.changes["sub"].isin(given) & (plan.changes["action"] != "seen")]
     assert theirs["hold"].notna().all()
+    leaving = values(users[users["action"].isin(["deactivate", "delete"])], "sub")
+    removed = plan.changes[plan.changes["sub"].isin(leaving) & (plan.changes["action"] == "remove")]
+    assert removed["hold"].notna().all()
+
+
+@given(worlds(), st.booleans())
+def test_a_held_update_or_rename_holds_nothing_else(world: tuple[Run, Desired, Current], may: bool) -> None:
+    plan = plan_of(world, complete=may)
+    users = plan.held[(plan.held["entity"] == "user") & (plan.held["hold"] != "pool_change")]
+    kept = values(users[users["action"].isin(["update", "rename"])], "sub")
+    kept -= values(users[~users["action"].isin(["update", "rename"])], "sub")
+    memberships = plan.held[plan.held["entity"] == "membership"]
+    own = {"removed_memberships_percent", "emptied_group_percent", "role_admin", "existing_group"}
+    assert set(memberships.loc[memberships["sub"].isin(kept), "hold"]) <= own
 
 
 @given(worlds())
@@ -343,8 +371,8 @@ def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_
     world: tuple[Run, Desired, Current],
 ) -> None:
     plan = plan_of(world)
-    assert approved_part(plan, set()).sha256 == plan.sha256
-    rest = approved_part(plan, set(row_hashes(plan.to_review)))
+    assert release_approved(plan, set()).sha256 == plan.sha256
+    rest = release_approved(plan, set(row_hashes(plan.to_review)))
     assert rest.directory["outcome"].notna().all()
     assert len(rest.held) <= len(plan.held)
     waiting = set(plan.held.loc[plan.held["hold"] == "occupied_login", "sub"])

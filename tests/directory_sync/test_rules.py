@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.plan.users import employment_ids
+from include.directory_sync.plan.employments import choose_employment_ids
 from tests.company import Company, counts
 from tests.conftest import JogetDatabase
 from tests.stand_in import sub_of, user
@@ -556,7 +556,9 @@ def _cycle(*lengths: int) -> Any:
 @pytest.mark.parametrize("login", ["ana@example.org", "bo", "élodie@example.org", "名前です@example.org"])
 def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(company: Company, login: str) -> None:
     company.pool.users = [user(login)]
-    first, second = (employment_ids("ORG-001", [login], taken)[0] for taken in ((), employment_ids("ORG-001", [login])))
+    first, second = (
+        choose_employment_ids("ORG-001", [login], taken)[0] for taken in ((), choose_employment_ids("ORG-001", [login]))
+    )
     company.joget.execute("INSERT INTO dir_employment (id, userId) VALUES (%s, 'cat')", (first,))
     assert company.run()["users"]["created"] == 1
     assert company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,)) == [second]
@@ -566,7 +568,7 @@ def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(company: 
 def test_an_employment_id_is_chosen_by_the_stored_id_of_somebody_adopted(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.joget.add_user("Ana@Example.org")
-    (first,) = employment_ids("ORG-001", ["Ana@Example.org"])
+    (first,) = choose_employment_ids("ORG-001", ["Ana@Example.org"])
     company.joget.execute("INSERT INTO dir_employment (id, userId) VALUES (%s, 'cat')", (first,))
     assert company.run()["users"]["adopted"] == 1
     assert company.joget.column("SELECT COUNT(*) FROM dir_employment WHERE userId = 'Ana@Example.org'") == [1]

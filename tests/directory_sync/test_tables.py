@@ -35,7 +35,7 @@ def test_two_texts_have_one_key_exactly_where_the_database_says_that_they_are_eq
     with opened.cursor() as cursor:
         space = f"SELECT HEX(WEIGHT_STRING(CONVERT(' ' USING {charset}) COLLATE {COLLATIONS[charset]}))"
         cursor.execute(space)
-        tables = Tables(charset, COLLATIONS[charset], cursor.fetchone()[0], "ROLE_USER", "ORG-001", ())
+        tables = Tables(charset, COLLATIONS[charset], cursor.fetchone()[0], "ROLE_USER", "ORG-001", (), {})
         cursor.execute("DELETE FROM pair")
         cursor.execute("INSERT INTO pair (a, b) VALUES (%s, %s)", (a, b))
         cursor.execute(f"SELECT a = b, a = '', b = '', {tables.key('a')}, {tables.key('b')} FROM pair")

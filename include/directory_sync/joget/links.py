@@ -31,7 +31,8 @@ def linked_users(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
     """Columns LINKED."""
     same = " AND ".join(f"CAST(u.{column} AS BINARY) <=> CAST(l.user_id AS BINARY)" for column in ("id", "username"))
     return database.frame(
-        f"SELECT l.sync, l.user_pool_id, l.sub, l.user_id, l.state, l.misses, l.changed_at, l.linked_at, {same}, "
+        f"SELECT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, l.changed_at, "
+        f"l.linked_at, {same}, "
         f"u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, u.password IS NOT NULL "
         f"FROM directory_sync_user_link l LEFT JOIN dir_user u ON u.id = {tables.as_directory('l.user_id')} "
         f"WHERE l.user_id_sha256 IS NOT NULL AND l.sync = %s",
@@ -45,7 +46,7 @@ def other_syncs_links(database: Database, tables: Tables, run: Run) -> pd.DataFr
     """Columns current.USER_LINKS: other syncs' live links to users whom a sent text names."""
     user_id = tables.as_directory("l.user_id")
     return database.frame(
-        f"SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.state, l.misses, l.changed_at, "
+        f"SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, l.changed_at, "
         f"l.linked_at, {tables.key(user_id)} FROM directory_sync_user_link l "
         f"JOIN directory_sync_text t ON t.text = {user_id} "
         f"WHERE l.user_id_sha256 IS NOT NULL AND l.sync <> %s",

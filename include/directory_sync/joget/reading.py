@@ -14,13 +14,13 @@ from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current, own_key
-from include.directory_sync.plan.users import EMPLOYMENT_IDS, employment_id
+from include.directory_sync.plan.employments import EMPLOYMENT_IDS, make_employment_id
 from include.directory_sync.run import Run
 
 GROUPS_IN_A_QUERY = 1_000
 
 
-FOUND = pa.schema([field for field in now.USERS if field.name != "is_admin"])
+FOUND = pa.schema([field for field in now.USERS if field.name not in ("is_admin", "is_used")])
 
 MEMBERS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
 
@@ -54,8 +54,9 @@ def read_current(
         linked = links.linked_users(database, tables, run) if has_ledger else empty(links.LINKED)
         keys = _keys(database, tables, _texts(run, desired, pd.concat([ids, remembered["joget_id"]]), linked))
         found = _found_users(database, tables)
-        groups = _groups(database, tables, run, has_ledger=has_ledger)
+        groups = _groups(database, tables, run, keys, has_ledger=has_ledger)
         users = _users(linked, found, _admins(database))
+        users = _with_use(database, tables, users, linked=linked, desired=desired, keys=keys)
         return Current(
             users=users,
             groups=groups,
@@ -70,6 +71,8 @@ def read_current(
             users_in_all=int(database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0]),
             removals=runs.removals(database, run) if has_ledger else Removals(),
             remembered=remembered,
+            column_lengths=tables.column_lengths,
+            organization=runs.newest_organization(database, run) if has_ledger else None,
         )
 
 
@@ -158,7 +161,7 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
         is_settled = (link >= 0) & yes(taken(settled["user_id"], link, users.index) == users["username"])
         parts.append(users.loc[~is_settled, "username"])
         groups = one.groups[one.groups["verdict"] == "mapped"]
-        parts += [groups["plain_id"], groups["hashed_id"]]
+        parts += [groups["group_name"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 
 
@@ -223,6 +226,48 @@ def _users(linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]") 
     return users.assign(is_admin=users["id"].isin(admins).astype(FLAG))
 
 
+def _with_use(
+    database: Database,
+    tables: Tables,
+    users: pd.DataFrame,
+    *,
+    linked: pd.DataFrame,
+    desired: Sequence[Desired],
+    keys: pd.DataFrame,
+) -> pd.DataFrame:
+    """With is_used, for the unlinked users whose login a linked user wants: few, if any."""
+    parts = []
+    for one in desired:
+        at = places(one.users["sub"], linked["sub"])
+        own = taken(linked["user_id"], at, one.users.index)
+        parts.append(one.users["username"].where(own.notna() & ~yes(own == one.users["username"])))
+    logins = pd.concat(parts, ignore_index=True) if parts else pd.Series([], dtype=TEXT)
+    wanted = users["id_key"].isin(look_up(logins.dropna(), keys, "text", "key").dropna())
+    wanted &= ~users["id"].isin(linked["user_id"]) & ~yes(users["has_password"])
+    ids = users.loc[yes(wanted), "id"].tolist()
+    used = {user_id for batch in _batches(ids) for user_id in _used_of(database, tables, batch)}
+    known = users["id"].isin(ids)
+    is_used = users["id"].isin(used).astype(FLAG).mask(~known)
+    return users.assign(is_used=is_used)
+
+
+def _used_of(database: Database, tables: Tables, ids: list[str]) -> list[str]:
+    """Of these users the ones of whom Joget keeps more than its single sign-on makes: a row in
+    dir_user and ROLE_USER. What Joget notes of each login (dir_user_extra) doesn't count.
+    """
+    marks = ", ".join(["%s"] * len(ids))
+    sources = [("dir_user_group", "userId"), ("dir_employment", "userId")]
+    sources += [(table, column) for table, column in OF_A_USERNAME if table != "dir_user_extra"]
+    used = " OR ".join(f"EXISTS (SELECT 1 FROM {table} c WHERE c.{column} = u.id)" for table, column in sources)
+    roles = "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId <> %s)"
+    rows = database.rows(
+        f"SELECT u.id FROM dir_user u WHERE u.id IN ({marks}) AND ({roles} OR {used})",
+        (*ids, tables.role_user),
+        about="the tables of a user's belongings",
+    )
+    return [str(row[0]) for row in rows]
+
+
 def _user_links(
     database: Database,
     tables: Tables,
@@ -245,8 +290,8 @@ def _user_links(
 
 
 def _employment_ids(database: Database, tables: Tables, user_ids: "pd.Series[str]") -> pd.DataFrame:
-    """Which of the ids that plan.users.employment_ids chooses from exist already: of the sent texts, and of these
-    users, whom the texts name though their stored ids have other bytes.
+    """Which of the ids that plan.employments chooses from exist already: of the sent texts, and of
+    these users, whose stored ids have other bytes than the texts.
     """
     parts = []
     for at in range(EMPLOYMENT_IDS):
@@ -262,29 +307,23 @@ def _employment_ids(database: Database, tables: Tables, user_ids: "pd.Series[str
             statement, (tables.organization, str(at)), schema=now.EMPLOYMENT_IDS, about="dir_employment"
         )
         parts.append(found)
-    ids = [employment_id(tables.organization, user_id, at) for user_id in user_ids for at in range(EMPLOYMENT_IDS)]
+    ids = [make_employment_id(tables.organization, user_id, at) for user_id in user_ids for at in range(EMPLOYMENT_IDS)]
     for batch in _batches(ids):
         statement = f"SELECT id FROM dir_employment WHERE id IN ({', '.join(['%s'] * len(batch))})"
         parts.append(database.frame(statement, batch, schema=now.EMPLOYMENT_IDS, about="dir_employment"))
     return pd.concat(parts, ignore_index=True)
 
 
-def _groups(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> pd.DataFrame:
-    columns = f"g.id, g.name, g.organizationId, {tables.key('g.id')}"
-    statements: list[tuple[str, tuple[str, ...]]] = [
-        (f"SELECT {columns} FROM directory_sync_text t JOIN dir_group g ON g.id = t.text", ())
-    ]
+def _groups(database: Database, tables: Tables, run: Run, keys: pd.DataFrame, *, has_ledger: bool) -> pd.DataFrame:
+    """Columns current.GROUPS: all groups are read, since their names have no index, and few."""
+    columns = f"g.id, g.name, g.organizationId, {tables.key('g.id')}, {tables.key('g.name')}"
+    groups = database.frame(f"SELECT {columns} FROM dir_group g", schema=now.GROUPS, about="dir_group")
+    wanted = groups["id_key"].isin(keys["key"]) | groups["name_key"].isin(keys["key"])
     if has_ledger:
-        statements.append(
-            (
-                f"SELECT {columns} FROM directory_sync_group_link l "
-                f"JOIN dir_group g ON g.id = {tables.as_directory('l.group_id')} "
-                "WHERE l.group_id_sha256 IS NOT NULL AND l.sync = %s",
-                (run.sync.name,),
-            )
-        )
-    parts = [database.frame(text, values, schema=now.GROUPS, about="dir_group") for text, values in statements]
-    return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
+        own = links.group_links(database, tables, now.GROUP_LINKS)
+        own = own[own["sync"] == run.sync.name]
+        wanted |= groups["id_key"].isin(own["group_key"])
+    return groups[yes(wanted)].reset_index(drop=True)
 
 
 def _memberships(database: Database, tables: Tables, group_ids: list[str], user_ids: "pd.Series[str]") -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from include.directory_sync.joget.database import Database
 from include.directory_sync.plan.changes import decision_hashes
+from include.directory_sync.plan.dependencies import without_dependents
 from include.directory_sync.run import Run
 
 
@@ -110,6 +111,7 @@ def decisions(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
 
 def remember_decisions(database: Database, sync: str, changes: pd.DataFrame, verdict: str, decided_by: str) -> None:
     """Note changes (columns plan.changes.CHANGES) that a person said no to, or took back. Within a transaction."""
+    changes = without_dependents(changes)
     frame = pd.DataFrame({"sha256": decision_hashes(changes), "about": changes["sub"]})
     frame = frame.assign(sync=sync, verdict=verdict, decided_by=decided_by)
     database.insert(

@@ -113,6 +113,17 @@ def newest_full_run(database: Database, run: Run) -> CommittedRun | None:
     )
 
 
+def newest_organization(database: Database, run: Run) -> str | None:
+    """The organization that the sync's newest run for everybody wrote to."""
+    rows = database.rows(
+        "SELECT organization FROM directory_sync_run WHERE sync = %s AND kind = 'full' "
+        "ORDER BY committed_at DESC LIMIT 1",
+        (run.sync.name,),
+        about="directory_sync_run",
+    )
+    return str(rows[0][0]) if rows else None
+
+
 def newest_rules(database: Database, run: Run) -> Rules | None:
     """Mapping, scope and policies of the sync's newest full run."""
     rows = database.rows(

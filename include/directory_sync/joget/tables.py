@@ -32,6 +32,9 @@ WITHOUT_INDEX = ("dir_user_password_history", "dir_user_replacement")
 OF_A_USER = (("dir_user_group", "userId"), ("dir_user_role", "userId"), ("dir_employment", "userId"))
 """The children of dir_user."""
 
+OUR_LENGTH = 255
+"""Characters that our own temporary tables hold."""
+
 KEY_COLUMNS = {"id", "userid", "groupid", "roleid", "organizationid", "username"}
 
 CHARSETS = {"utf8mb4": True, "utf8mb3": False, "utf8": False}
@@ -52,6 +55,8 @@ class Tables:
     """The organization's stored id."""
     user_columns: tuple[str, ...]
     """Every column of dir_user, also those that Joget or somebody else added."""
+    column_lengths: dict[str, int]
+    """How many characters dir_user's text columns hold, by column."""
 
     @property
     def stores_all_of_unicode(self) -> bool:
@@ -76,11 +81,11 @@ class Tables:
 def inspect(database: Database, organization: str) -> Tables:
     """Check the tables, ROLE_USER and the organization; raises PermanentError that says what is wrong."""
     found = database.rows(
-        "SELECT LOWER(table_name), column_name, character_set_name, collation_name "
+        "SELECT LOWER(table_name), column_name, character_set_name, collation_name, character_maximum_length "
         "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE 'dir\\_%'",
         about="information_schema.columns",
     )
-    columns = {(table, column.lower()) for table, column, _, _ in found}
+    columns = {(table, column.lower()) for table, column, *_ in found}
     lacking = [
         f"{table}.{column}"
         for table, names in NEEDED.items()
@@ -94,7 +99,7 @@ def inspect(database: Database, organization: str) -> Tables:
         )
     kinds = {
         (charset, collation)
-        for table, column, charset, collation in found
+        for table, column, charset, collation, _ in found
         if table in NEEDED and charset and column.lower() in KEY_COLUMNS
     }
     if len(kinds) != 1 or next(iter(kinds))[0] not in CHARSETS:
@@ -108,9 +113,15 @@ def inspect(database: Database, organization: str) -> Tables:
     space = database.rows(
         f"SELECT HEX(WEIGHT_STRING(CONVERT(' ' USING {charset}) COLLATE {collation}))", about="the collation"
     )[0][0]
-    user_columns = tuple(column for table, column, _, _ in found if table == "dir_user")
+    user_columns = tuple(column for table, column, *_ in found if table == "dir_user")
+    names = {name.lower(): name for name in NEEDED["dir_user"].split()}
+    lengths = {
+        names[column.lower()]: min(int(length), OUR_LENGTH)
+        for table, column, _, _, length in found
+        if table == "dir_user" and column.lower() in names and length is not None
+    }
     role, stored = _stored_role(database), _stored_organization(database, organization)
-    return Tables(charset, collation, space, role, stored, user_columns)
+    return Tables(charset, collation, space, role, stored, user_columns, lengths)
 
 
 def _stored_role(database: Database) -> str:

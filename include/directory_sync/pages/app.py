@@ -42,7 +42,8 @@ from include.directory_sync.pages.rights import (
 )
 from include.directory_sync.pages.seeking import Sought, logins, seek
 from include.directory_sync.report import Quarantined
-from include.directory_sync.wording import counted, quarantine_to_do
+from include.directory_sync.vocabulary import advise_on_reason
+from include.directory_sync.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def run_page_of(request: Request, dag_id: str, run_id: str, user: Reader, asked:
         quarantine=quarantine,
         more_quarantined=found.quarantined - len(quarantine),
         logins=_logins(found, quarantine, values=values),
-        quarantine_to_do=quarantine_to_do,
+        advise_on_reason=advise_on_reason,
         asked=asked,
         rows=rows,
         hidden_group=hidden_group,
@@ -206,7 +207,7 @@ def _directory(request: Request, dag_id: str, user: Any, asked: Asked | None) ->
         quarantine=quarantine,
         more_quarantined=read.quarantined - len(quarantine) if read else 0,
         logins=_logins(read, quarantine, values=values) if read else {},
-        quarantine_to_do=quarantine_to_do,
+        advise_on_reason=advise_on_reason,
         series=json.dumps(history.series(past, sync)),
         hidden_group=hidden_group,
         **_explained(places, past, asked, values=values),

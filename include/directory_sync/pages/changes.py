@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from include.directory_sync.pages.published import read_groups
 from include.directory_sync.pages.rights import hidden_group
 from include.directory_sync.plan.changes import ENTITIES, VALUES
-from include.directory_sync.wording import COLUMNS, MEANINGS
+from include.directory_sync.vocabulary import describe_cause
+from include.directory_sync.wording import COLUMNS
 
 ROWS_ON_A_PAGE = 50
 
@@ -91,7 +92,7 @@ class Change:
     @property
     def meaning(self) -> str:
         """What the cause means."""
-        return MEANINGS.get(self.hold, self.hold)
+        return describe_cause(self.hold) if self.hold else ""
 
 
 @dataclass(frozen=True)

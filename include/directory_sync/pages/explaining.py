@@ -17,9 +17,9 @@ from include.directory_sync.pages.changes import Change, changes_at
 from include.directory_sync.pages.history import PastRun, newest_full, of_each
 from include.directory_sync.pages.published import Published, read_groups
 from include.directory_sync.pages.rights import hidden_group
-from include.directory_sync.plan.users import NOT_ASKED
 from include.directory_sync.settings import Mapping
-from include.directory_sync.wording import COLUMNS, MEANINGS, frozen_to_do, quarantine_to_do, what_to_do
+from include.directory_sync.vocabulary import Reason, advise_on_cause, advise_on_reason, describe_cause
+from include.directory_sync.wording import COLUMNS
 
 MOST_NAMED = 20
 """Groups out of scope that are named."""
@@ -149,7 +149,7 @@ def _known(sub: str, runs: list[PastRun], read_by: PastRun) -> tuple[PastRun, di
             row = next(_rows(past.published, "directory.parquet", "sub", sub), None)
         except DirectorySyncError:
             continue  # cleaned up since
-        if row and row["reason"] != NOT_ASKED:
+        if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
         if past.is_full or past.place.kind == "review":
             return past, {}
@@ -290,12 +290,12 @@ def _holding_back(known: dict[str, Any], sub: str, decided_by: PastRun) -> Itera
     if decided_by.published and decided_by.place.kind != "undo":
         rows = _rows(decided_by.published, "plan.parquet", "sub", sub)
         for cause in sorted({row["hold"] for row in rows if row["hold"]}):
-            yield f"held ({cause}): {MEANINGS.get(cause, cause)}", what_to_do(cause)
+            yield f"held ({cause}): {describe_cause(cause)}", advise_on_cause(cause)
     outcome, reason = known.get("outcome"), known.get("reason") or ""
     if outcome == "quarantined":
-        yield f"in quarantine: {reason}", quarantine_to_do(reason)
+        yield f"in quarantine: {reason}", advise_on_reason(known.get("code"))
     if outcome == "frozen":
-        yield f"left as he is: {reason}", frozen_to_do(reason)
+        yield f"left as he is: {reason}", advise_on_reason(known.get("code"))
     if known.get("state") == "deactivated in Joget":
         yield (
             "an administrator deactivated him in Joget, which the sync respects: he gets no memberships",

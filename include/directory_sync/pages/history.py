@@ -136,6 +136,7 @@ class Quarantine:
     entity: str
     key: str
     reason: str
+    code: str | None
     since: datetime
     at_least: bool
     """Whether it may have been there before the oldest run that is looked at."""
@@ -150,5 +151,5 @@ def quarantine(past: list[PastRun], most: int) -> list[Quarantine]:
         without = (at for at, run in enumerate(runs) if not run.is_quarantined(one.entity, one.key))
         first = next(without, len(runs)) - 1
         since = runs[first].report.snapshot_at
-        found.append(Quarantine(one.entity, one.key, one.reason, since, at_least=first == len(runs) - 1))
+        found.append(Quarantine(one.entity, one.key, one.reason, one.code, since, at_least=first == len(runs) - 1))
     return sorted(found, key=lambda one: (one.since, one.entity, one.key))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from include.directory_sync.pages.airflow_runs import ASKING, UNCHANGING, AirflowRun, Place
 from include.directory_sync.pages.published import Published
 from include.directory_sync.report import Hold, Report
-from include.directory_sync.wording import MEANINGS, counted, what_to_do
+from include.directory_sync.vocabulary import advise_on_cause, describe_cause
+from include.directory_sync.wording import counted
 
 ALWAYS = ("read", "created", "updated", "deactivated", "added", "removed", "held", "quarantined")
 """Counts that are shown where they are nought as well."""
@@ -49,7 +50,7 @@ def _done(report: Report) -> list[str]:
 
 
 def _cause(hold: Hold) -> str:
-    meaning = MEANINGS.get(hold.cause, hold.cause.replace("_", " "))
+    meaning = describe_cause(hold.cause)
     if hold.limit is None or hold.figure is None:
         return meaning
     unit = " %" if hold.cause.endswith("_percent") else ""
@@ -93,7 +94,7 @@ class HeldCause:
 def held_causes(report: Report) -> list[HeldCause]:
     """All of a run's, the largest first."""
     holds = sorted(report.holds, key=lambda hold: -hold.rows)
-    return [HeldCause(hold.cause, hold.rows, _cause(hold), what_to_do(hold.cause)) for hold in holds]
+    return [HeldCause(hold.cause, hold.rows, _cause(hold), advise_on_cause(hold.cause)) for hold in holds]
 
 
 @dataclass(frozen=True)

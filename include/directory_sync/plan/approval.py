@@ -1,67 +1,85 @@
 """Releasing what a person approved: row by row, and only what is still the same."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, look_up
-from include.directory_sync.plan.changes import Plan, by_entity, row_hashes
-from include.directory_sync.plan.memberships import membership_counts
+from include.directory_sync.frames import TEXT, look_up, yes
+from include.directory_sync.plan.changes import Plan, row_hashes, split_by_entity
+from include.directory_sync.plan.dependencies import find_dependent_holds
+from include.directory_sync.plan.memberships import count_memberships
+from include.directory_sync.plan.rows import give_renamed_ids
+from include.directory_sync.vocabulary import (
+    APPLIED_OUTCOMES,
+    REMOVALS,
+    UNANSWERABLE,
+    Action,
+    Entity,
+    Outcome,
+)
 
 
-def approved_part(plan: Plan, approved: set[str]) -> Plan:
+def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
     """The plan with those held rows safe whose hash (changes.row_hashes) was approved.
 
-    What depends on something that stays held stays held: the role, employment and memberships of a held user, the
-    memberships of a held group, and the deletion of a group whose memberships stay.
+    A row that waits for one that stays held stays held as well (plan.dependencies).
     """
     changes = plan.changes
-    hashes = row_hashes(changes[changes["hold"].notna()]).reindex(changes.index)
-    released = hashes.isin(approved) & (changes["hold"] != "occupied_login").fillna(False).astype(bool)
-    is_user, is_group = changes["entity"] == "user", changes["entity"] == "group"
-    leaving = changes["action"].isin(["deactivate", "delete"])
-    moves = is_user & (changes["action"] != "seen") & (changes["hold"].isna() | (released & leaving))
+    held = changes["hold"].notna()
+    hashes = row_hashes(changes[held]).reindex(changes.index)
+    released = yes(hashes.isin(approved)) & ~changes["hold"].isin(UNANSWERABLE)
+    released &= ~_moves_otherwise(changes, released)
+    # Each round may hold rows that others wait for; a chain is at most user, membership, group.
+    for _ in range(3):
+        staying = changes.assign(hold=changes["hold"].mask(released))
+        released &= find_dependent_holds(staying).isna()
+    users = (changes["entity"] == Entity.USER) & released
+    seen = (changes["entity"] == Entity.USER) & (changes["action"] == Action.SEEN)
+    seen &= changes["user_id"].isin(changes.loc[users, "user_id"])
+    changes = changes.assign(hold=changes["hold"].mask(released))
+    renamed = changes[users].assign(joget_id=changes["user_id"])
+    theirs = changes["entity"].isin([Entity.MEMBERSHIP, Entity.ROLE, Entity.EMPLOYMENT])
+    renamed_ids = give_renamed_ids(changes[theirs], renamed)["user_id"]
+    changes = changes.assign(user_id=renamed_ids.reindex(changes.index).fillna(changes["user_id"]))
+    changes = changes[~seen]
+    counts = count_memberships(changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"])
+    return replace(
+        plan,
+        parts=split_by_entity(changes),
+        directory=_update_directory(plan.directory, changes),
+        memberships=counts,
+    )
+
+
+def _moves_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "pd.Series[bool]":
+    """Held rows of a Joget user that this plan changes otherwise: they will look different then."""
+    is_user = changes["entity"] == Entity.USER
+    leaving = changes["action"].isin(REMOVALS)
+    moves = is_user & (changes["action"] != Action.SEEN)
+    moves &= changes["hold"].isna() | (released & leaving)
     moving = changes.loc[moves, "user_id"].dropna()
-    released &= ~(is_user & ~leaving & changes["user_id"].isin(moving))
-    waiting = changes[changes["hold"].notna() & ~released]
-    users, groups = (waiting[waiting["entity"] == entity] for entity in ("user", "group"))
-    depends = ~is_user & ~is_group
-    released &= ~(depends & changes["sub"].isin(users["sub"].dropna()))
-    made = groups.loc[groups["action"] != "delete", "group_id"]
-    released &= ~(depends & changes["group_id"].isin(made.dropna()))
-    staying = changes[changes["hold"].notna() & ~released & (changes["action"] == "remove")]
-    released &= ~(is_group & changes["group_id"].isin(staying["group_id"].dropna()))
-    seen = is_user & (changes["action"] == "seen") & changes["user_id"].isin(changes.loc[is_user & released, "user_id"])
-    changes = changes.assign(hold=changes["hold"].mask(released))[~seen]
-    counts = membership_counts(changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"])
-    return replace(plan, parts=by_entity(changes), directory=_told(plan, changes), memberships=counts)
+    return is_user & ~leaving & changes["user_id"].isin(moving)
 
 
-def _told(plan: Plan, changes: pd.DataFrame) -> pd.DataFrame:
-    """The directory with what becomes of those who aren't held any more."""
-    directory = plan.directory
-    told = changes[changes["hold"].isna() & changes["action"].isin(list(OUTCOMES))]
-    told = told.assign(outcome=told["action"].map(OUTCOMES).astype(TEXT))
-    for entity, key, user_or_group_id in (("user", "sub", "user_id"), ("group", "group_name", "group_id")):
-        rows = told[told["entity"] == entity]
-        mine = (directory["entity"] == entity) & (directory["outcome"] == "held") & directory[key].isin(rows[key])
-        asked = directory[key].where(mine)
-        for column, source in (("outcome", "outcome"), ("state", "after_state"), ("joget_id", user_or_group_id)):
-            now = directory[column].mask(mine, look_up(asked, rows, key, source))
+def _update_directory(directory: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
+    """The directory with what becomes of the users and groups that aren't held any more."""
+    done = changes[changes["hold"].isna() & changes["action"].isin(list(APPLIED_OUTCOMES))]
+    outcomes = {str(action): str(outcome) for action, outcome in APPLIED_OUTCOMES.items()}
+    done = done.assign(outcome=done["action"].map(outcomes).astype(TEXT))
+    for entity, key, joget_id in (
+        (Entity.USER, "sub", "user_id"),
+        (Entity.GROUP, "group_name", "group_id"),
+    ):
+        rows = done[done["entity"] == entity]
+        held = (directory["entity"] == entity) & (directory["outcome"] == Outcome.HELD)
+        mine = held & directory[key].isin(rows[key])
+        keys = directory[key].where(mine)
+        for column, source in (
+            ("outcome", "outcome"),
+            ("state", "after_state"),
+            ("joget_id", joget_id),
+        ):
+            now = directory[column].mask(mine, look_up(keys, rows, key, source))
             directory = directory.assign(**{column: now})
     return directory
-
-
-OUTCOMES = {
-    "create": "created",
-    "adopt": "adopted",
-    "update": "updated",
-    "relink": "updated",
-    "release": "updated",
-    "deactivate": "deactivated",
-    "reactivate": "reactivated",
-    "recreate": "recreated",
-    "rename": "renamed",
-    "delete": "deleted",
-}
-"""What the report calls an action that was applied; other actions change nothing in Joget."""

@@ -1,7 +1,7 @@
 """The plan's rows: every change with its values before and after, safe or held."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,15 @@ import pyarrow as pa
 import pyarrow.csv
 
 from include.directory_sync.frames import TEXT, arrow, empty, from_table, sort_texts
+from include.directory_sync.vocabulary import (
+    ANSWERED,
+    LEDGER_ONLY,
+    REMOVALS,
+    UNANSWERABLE,
+    Action,
+    Entity,
+    Reason,
+)
 
 USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale")
 """dir_user's source-owned columns."""
@@ -26,8 +35,13 @@ how many proven snapshots in a row lacked it.
 """
 
 
-def _value_fields(prefix: str) -> list[tuple[str, pa.DataType]]:
-    return [(f"{prefix}_{column}", pa.int64() if column in NUMBERS else pa.string()) for column in VALUES]
+USER_VALUES = ("id", *USER_COLUMNS, "link", "state", "misses")
+GROUP_VALUES = ("id", "name", "organizationId", "link", "misses")
+
+
+def value_fields(prefix: str, values: Sequence[str] = VALUES) -> list[tuple[str, pa.DataType]]:
+    """The names and types of the columns `<prefix>_<value>`, for a schema."""
+    return [(f"{prefix}_{name}", pa.int64() if name in NUMBERS else pa.string()) for name in values]
 
 
 CHANGES = pa.schema(
@@ -39,36 +53,30 @@ CHANGES = pa.schema(
         ("user_id", pa.string()),
         ("group_id", pa.string()),
         ("employment_id", pa.string()),
-        *_value_fields("before"),
-        *_value_fields("after"),
+        *value_fields("before"),
+        *value_fields("after"),
+        ("code", pa.string()),
         ("reason", pa.string()),
         ("hold", pa.string()),
     ]
 )
-"""plan.parquet. entity and action:
+"""plan.parquet. entity and action (vocabulary.Entity, vocabulary.Action):
 
-user        create, adopt, update, deactivate, reactivate, recreate, rename, delete, relink (to another sub);
-            and for the ledger alone: miss, seen, unlink
-group       create, adopt, update, recreate, delete, relink (to another pool); for the ledger alone: miss, seen, unlink
+user        create, adopt, update, deactivate, reactivate, recreate, rename, delete, evict,
+            relink (to another sub); and for the ledger alone: miss, seen, unlink
+group       create, adopt, update, recreate, delete, relink (to another pool);
+            for the ledger alone: miss, seen, unlink
 role        add, remove (ROLE_USER)
 employment  add, remove
-membership  add, remove; and for the ledger alone: keep_local (found at an adoption), claim (the pool names it now)
+membership  add, remove; and for the ledger alone: keep_local, claim
 
-Writing follows the values, not the action's name. hold is null for a safe row, else the cause that a person decides
-on. ids are in Joget's stored bytes; the user_id of a renamed user's role, employment and memberships is the new one.
+Writing follows the values, not the action's name. code is a vocabulary.Reason, and reason its
+sentence. hold is null for a safe row, else a vocabulary.Cause. ids are in Joget's stored bytes; the
+user_id of the role, employment and memberships of a user renamed by this plan is the new one.
 """
 
-ENTITIES = ("group", "user", "role", "membership", "employment")
-"""In the order of writing: employments last, since they lock the organization's row for Joget's console."""
-
-LEDGER_ONLY = ("miss", "seen", "unlink", "keep_local", "claim")
-"""Actions that change no row of Joget's."""
-
-ANSWERED = ("rejected", "undone")
-"""Causes of what a person decided already: held in silence until the change differs, or a review is opened."""
-
-UNANSWERABLE = ("occupied_login",)
-"""Causes that no review asks about: an occupied login can't be given to anybody by a word."""
+ENTITIES = tuple(str(entity) for entity in Entity)
+"""In the order of writing."""
 
 DIRECTORY = pa.schema(
     [
@@ -80,6 +88,7 @@ DIRECTORY = pa.schema(
         ("outcome", pa.string()),
         ("state", pa.string()),
         ("linked_at", pa.timestamp("us")),
+        ("code", pa.string()),
         ("reason", pa.string()),
     ]
 )
@@ -87,7 +96,7 @@ DIRECTORY = pa.schema(
 (`active`, `deactivated`, `deactivated in Joget`, null where unlinked), by which snapshot (UTC) a user was linked before
 this run, and why. Whoever isn't listed is `missing`, or `unlisted` where this run can't tell."""
 
-MEMBERSHIP_COUNTS = ("read", "added", "removed", "unchanged", "held")
+MEMBERSHIP_COUNTS = ("read", "added", "removed", "unchanged", "held", "deferred")
 
 
 @dataclass(frozen=True)
@@ -115,8 +124,11 @@ class Removals:
     """What runs took away, for the sum over 24 hours; memberships by group name's SHA-256 as well."""
 
     users: int = 0
+    """Missing users."""
     memberships: int = 0
     by_group: dict[str, int] = field(default_factory=dict)
+    disabled: int = 0
+    """Users disabled in the pool."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,7 @@ class Plan:
         held = self.held
         users = self.part("user")
         users = users[users["action"] != "seen"]
-        leaving = users["action"].isin(["deactivate", "delete"])
+        leaving = users["action"].isin(REMOVALS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
         return held[~held["hold"].isin(UNANSWERABLE) & ~held["sub"].isin(users.loc[waiting, "sub"])]
@@ -189,11 +201,14 @@ class Plan:
     def removals(self) -> Removals:
         """What the safe rows take away from users who stay, and the users whom they deactivate or delete."""
         users, gone = self.safe_part("user"), self.safe_part("membership")
-        users = users[users["action"].isin(["deactivate", "delete"])]
-        gone = gone[(gone["action"] == "remove") & ~gone["sub"].isin(users["sub"])]
-        by_group = {name_sha256(str(name)): int(rows) for name, rows in gone.groupby("group_name").size().items()}
-        removed = (users["before_state"] == "active") | (users["action"] == "delete")
-        return Removals(int(removed.sum()), len(gone), by_group)
+        users = users[users["action"].isin(REMOVALS)]
+        gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(ENDING)]
+        gone = gone[~gone["sub"].isin(users["sub"])]
+        sizes = gone.groupby("group_name").size().items()
+        by_group = {name_sha256(str(name)): int(rows) for name, rows in sizes}
+        disabled = users["code"] == Reason.DISABLED
+        removed = (users["before_state"] == "active") | (users["action"] == Action.DELETE)
+        return Removals(int((removed & ~disabled).sum()), len(gone), by_group, int((removed & disabled).sum()))
 
     @cached_property
     def sha256(self) -> str:
@@ -223,12 +238,12 @@ def settings_change(settings: tuple[str, ...], plan: Plan, without: Plan) -> Set
     return SettingsChange(settings, adds=only_in(plan, without), spares=only_in(without, plan))
 
 
-def nothing() -> Plan:
+def make_empty_plan() -> Plan:
     """The plan of a run that reads and changes nothing, since a newer one was applied."""
     return Plan({}, empty(DIRECTORY), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
 
 
-def by_entity(changes: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def split_by_entity(changes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """One frame of changes, in the order of writing, as a plan's `parts`."""
     parts = {entity: changes[changes["entity"] == entity].reset_index(drop=True) for entity in ENTITIES}
     return {entity: rows for entity, rows in parts.items() if len(rows)}
@@ -236,7 +251,9 @@ def by_entity(changes: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def held_hash(held: pd.DataFrame) -> str | None:
     """Hash of held rows without their reasons and causes; None where there are none."""
-    return None if held.empty else _sha256(held.drop(columns=["reason", "hold"]))
+    if held.empty:
+        return None
+    return _sha256(_with_codes_that_count(held).drop(columns=["reason", "hold"]))
 
 
 def name_sha256(name: str) -> str:
@@ -252,21 +269,34 @@ def link_parts(links: "pd.Series[str]") -> "tuple[pd.Series[str], pd.Series[str]
 
 def row_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
     """A hash for each row, of entity, key, action, before and after: what an approval names."""
-    return _hashes(rows, [column for column in CHANGES.names if column not in ("reason", "hold")])
+    columns = [name for name in CHANGES.names if name not in ("reason", "hold")]
+    return _hashes(_with_codes_that_count(rows), columns)
 
 
 def decision_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
-    """A hash for each row, of entity, key, action and the values that it gives: what a rejection or an undo names.
+    """A hash for each row, of entity, key, action and the values that it gives: what a rejection or
+    an undo names.
 
     The same change asked for again has the same hash, whatever else changed in Joget meanwhile.
     """
-    given = rows.copy()
+    given = _with_codes_that_count(rows)
     for column in VALUES:
         before, after = rows[f"before_{column}"], rows[f"after_{column}"]
         same = (before == after).fillna(False).astype(bool) | (before.isna() & after.isna())
         given[f"after_{column}"] = after.where(~same)
-    columns = ["entity", "action", "sub", "group_name", "user_id", "group_id", "employment_id"]
-    return _hashes(given, columns + [f"after_{column}" for column in VALUES if column != "misses"])
+    # A membership is named by the pool's keys: a rename of the user changes its ids.
+    pairs = rows["entity"] == Entity.MEMBERSHIP
+    for column in ("user_id", "group_id"):
+        given[column] = given[column].mask(pairs)
+    columns = ["entity", "action", "code", "sub", "group_name", "user_id", "group_id"]
+    columns += ["employment_id"]
+    return _hashes(given, columns + [f"after_{name}" for name in VALUES if name != "misses"])
+
+
+def _with_codes_that_count(rows: pd.DataFrame) -> pd.DataFrame:
+    """A deactivation for absence is another question than one for being disabled."""
+    disabled = (rows["action"] == Action.DEACTIVATE) & (rows["code"] == Reason.DISABLED)
+    return rows.assign(code=rows["code"].where(disabled))
 
 
 def _hashes(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
@@ -297,11 +327,14 @@ def _hash_rows(digest: "hashlib._Hash", frame: pd.DataFrame) -> None:
 
 ROWS_AT_ONCE = 50_000
 
+ENDING = (Reason.USER_OUT, Reason.USER_OFF_IN_JOGET)
+"""Codes of removals that belong to a user's own removal."""
+
 KEYS = ("action", "user_id", "group_id", "sub", "group_name")
 """What orders the rows of an entity."""
 
 
-def in_order(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def sort_changes(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Frames of changes, whatever order they came in, as a plan's `parts`."""
     tables: dict[str, list[pa.Table]] = {entity: [] for entity in ENTITIES}
     for frame in frames:

@@ -23,12 +23,17 @@ USERS = pa.schema(
         ("is_admin", pa.bool_()),
         ("has_role_user", pa.bool_()),
         ("has_employment", pa.bool_()),
+        ("is_used", pa.bool_()),
         ("id_key", pa.string()),
         ("username_key", pa.string()),
     ]
 )
-"""Rows of dir_user that are linked, or have the id or username of a desired user. has_role_user and has_employment are
-null for whom nobody asks: active users who are linked to their own login."""
+"""Rows of dir_user that are linked, or have the id or username of a desired user.
+
+has_role_user and has_employment are null where nobody asks: for active users who are linked to
+their own login. is_used: whether Joget keeps more of the user than single sign-on makes; known
+for those unlinked users whose login a linked user wants, else null.
+"""
 
 USER_LINKS = pa.schema(
     [
@@ -36,6 +41,7 @@ USER_LINKS = pa.schema(
         ("user_pool_id", pa.string()),
         ("sub", pa.string()),
         ("user_id", pa.string()),
+        ("origin", pa.string()),
         ("state", pa.string()),
         ("misses", pa.int64()),
         ("changed_at", pa.timestamp("us")),
@@ -43,9 +49,12 @@ USER_LINKS = pa.schema(
         ("user_key", pa.string()),
     ]
 )
-"""The sync's live links, and those of other syncs to users whom a desired login names; state is `active`, or
-`deactivated` where we did that;
-changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of its first one."""
+"""The sync's live links, and those of other syncs to users that a desired login names.
+
+origin is the action that made the link. state is `active`, or `deactivated` where we did that.
+changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of
+its first one.
+"""
 
 PAST_LINKS = pa.schema(
     [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("user_key", pa.string())]
@@ -56,9 +65,16 @@ RETIRED = pa.schema([("user_pool_id", pa.string()), ("sub", pa.string()), ("user
 """Logins that were linked once and aren't any more, with whose they were: those that a desired login names."""
 
 GROUPS = pa.schema(
-    [("id", pa.string()), ("name", pa.string()), ("organizationId", pa.string()), ("id_key", pa.string())]
+    [
+        ("id", pa.string()),
+        ("name", pa.string()),
+        ("organizationId", pa.string()),
+        ("id_key", pa.string()),
+        ("name_key", pa.string()),
+    ]
 )
-"""Rows of dir_group that are linked, or have an id that a desired group may get."""
+"""Rows of dir_group that are linked, or whose id or name a desired group may get, in whatever
+organization: Joget asks for groups by name (isUserInGroup), and takes the first one."""
 
 GROUP_LINKS = pa.schema(
     [
@@ -135,11 +151,19 @@ class Current:
     """What this sync's runs took away during the last 24 hours, without what a person approved."""
     remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
     settled: int = 0
-    """Users of this pool whom nothing concerns, left out of users and user_links (plan.settled)."""
+    """Unchanged users of this pool, left out of users and user_links (plan.unchanged)."""
+    column_lengths: dict[str, int] = field(default_factory=dict)
+    """How many characters each text column of dir_user holds in this installation."""
+    organization: str | None = None
+    """The organization that the sync's newest run wrote to; null before the first one."""
 
     def is_newer_than(self, snapshot_at: datetime) -> bool:
         """Whether a newer full snapshot was applied already: nothing older may come over it."""
         return self.newest_snapshot_at is not None and self.newest_snapshot_at > pd.Timestamp(snapshot_at)
+
+
+ABSENT = pa.schema([("entity", pa.string()), ("key", pa.string())])
+"""Users (by sub) and groups (by name) that the pool was asked for by name, and doesn't have."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +174,37 @@ class Evidence:
     complete: bool
     """Proven complete: only then is anybody missing, and any membership gone."""
     compares: bool = False
-    """An old snapshot planned for comparison: a dry run, whom newer readings of some users don't stop."""
+    """An old snapshot planned for comparison: a dry run, which newer readings don't stop."""
+    absent: pd.DataFrame = field(default_factory=lambda: empty(ABSENT))
+    """Columns ABSENT."""
+    missing_minutes: int = 0
+    """At least so long between two counted misses."""
 
-    def misses(self, links: pd.DataFrame, limit: int, *, subset: bool) -> "pd.Series[int]":
-        """How many misses in a row (up to the limit) the absent ones of these links have after this snapshot.
+    @property
+    def at(self) -> pd.Timestamp:
+        """The snapshot's time as the ledger has it: UTC without saying so."""
+        return pd.Timestamp(self.snapshot_at).tz_convert("UTC").tz_localize(None)
 
-        Each proven full snapshot counts once: not for a link that was last changed from it, or from a newer one.
+    def is_proven_absent(self, links: pd.DataFrame, entity: str, key: str, user_pool_id: str) -> "pd.Series[bool]":
+        """Whether the pool was asked for each link's sub or group name (column `key`), and lacks it.
+
+        A link of another pool is absent from this one by its nature.
+        """
+        asked = self.absent.loc[self.absent["entity"] == entity, "key"]
+        return links[key].isin(asked) | (links["user_pool_id"] != user_pool_id)
+
+    def count_misses(
+        self, links: pd.DataFrame, proven: "pd.Series[bool]", limit: int, *, subset: bool
+    ) -> "pd.Series[int]":
+        """How many misses in a row (up to the limit) these unlisted links have after this snapshot.
+
+        Each proven full snapshot counts once: not for a link that was last changed from it or from
+        a newer one, nor within missing_minutes of the miss before.
         """
         counts = self.complete and not subset and not self.compares
-        older = links["changed_at"] < pd.Timestamp(self.snapshot_at).tz_localize(None)
-        counted = older.fillna(False) & (links["misses"] < limit) & counts
+        pause = pd.Timedelta(minutes=self.missing_minutes)
+        older = (links["changed_at"] < self.at).fillna(False).astype(bool)
+        rested = (links["misses"] == 0) | (links["changed_at"] <= self.at - pause).fillna(False)
+        counted = older & rested.astype(bool) & (links["misses"] < limit) & proven & counts
         total: pd.Series[int] = links["misses"] + counted.astype("int64[pyarrow]")
         return total

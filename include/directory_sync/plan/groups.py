@@ -1,144 +1,233 @@
-"""What happens to each group, listed or vanished (rules 9 and 11 of the design)."""
+"""What happens to each group, listed or vanished (rules 9 and 11 of docs/design.md)."""
 
 import pandas as pd
+import pyarrow as pa
 
-from include.directory_sync.frames import BEYOND_BMP, TEXT, look_up, matches, no_text, yes
+from include.directory_sync.decisions import Decisions
+from include.directory_sync.frames import (
+    BEYOND_BMP,
+    TEXT,
+    conform,
+    look_up,
+    matches,
+    no_text,
+    yes,
+)
+from include.directory_sync.plan.changes import GROUP_VALUES, value_fields
 from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.decisions import Decisions
-from include.directory_sync.plan.matching import among, groups_of_sync, match_groups
+from include.directory_sync.plan.matching import (
+    among,
+    groups_of_sync,
+    match_groups,
+    with_joget_rows,
+)
 from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Action, Outcome, Reason
 
-ACTIONS = {"created": "create", "adopted": "adopt", "updated": "update", "deleted": "delete"}
-"""The action of an outcome that changes something; a linked group that is gone from Joget is recreated."""
+GROUP_ACTIONS = {
+    Outcome.CREATED: Action.CREATE,
+    Outcome.ADOPTED: Action.ADOPT,
+    Outcome.UPDATED: Action.UPDATE,
+    Outcome.RECREATED: Action.RECREATE,
+    Outcome.DELETED: Action.DELETE,
+}
+"""The action of an outcome that changes something."""
+
+DECIDED_GROUPS_SCHEMA = pa.schema(
+    [
+        ("group_name", pa.string()),
+        ("group_id", pa.string()),
+        ("listed", pa.bool_()),
+        ("linked", pa.bool_()),
+        ("listed_twice", pa.bool_()),
+        ("takes_part", pa.bool_()),
+        ("loses_all", pa.bool_()),
+        ("changed_at", pa.timestamp("us")),
+        ("outcome", pa.string()),
+        ("action", pa.string()),
+        ("code", pa.string()),
+        ("reason", pa.string()),
+        ("hold", pa.string()),
+        *value_fields("before", GROUP_VALUES),
+        *value_fields("after", GROUP_VALUES),
+    ]
+)
+"""A row for each listed and each linked group, once the rules have decided.
+
+group_id: the Joget group's id, or that of one to be made. takes_part: whether its memberships are
+compared; loses_all: a vanished group whose memberships go. The others as in DECIDED_USERS_SCHEMA.
+"""
 
 
-def decide_groups(
-    run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence, users: pd.DataFrame
-) -> pd.DataFrame:
-    """Decide every group that is listed or linked, knowing what was decided about users.
-
-    Takes mapping.GROUPS; gives a row for each, with group_name, group_id, listed, linked, listed_twice, loses (a
-    vanished group whose memberships go), before_* and after_* (changes.VALUES of groups), outcome, action (null where
-    nothing changes), reason, hold.
-    """
-    listed = _decide_listed(run, desired, current, users)
+def decide_groups(run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
+    """Decide every group that is listed (mapping.GROUPS) or linked: gives DECIDED_GROUPS_SCHEMA."""
+    listed = _decide_listed(run, match_groups(run, desired, current), current)
     vanished = _decide_vanished(run, listed, current, evidence)
     return pd.concat([listed, vanished], ignore_index=True)
 
 
-def _decide_listed(run: Run, desired: pd.DataFrame, current: Current, users: pd.DataFrame) -> pd.DataFrame:
-    groups = match_groups(run, desired, current)
-    groups["linked"] = groups["way"].notna()
-    _choose_ids(groups, current)
-    rows = current.groups.dropna(subset=["id_key"]).add_prefix("now_")
-    groups = groups.merge(rows, left_on="key", right_on="now_id_key", how="left")
+def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataFrame:
+    groups = groups.assign(linked=groups["way"].notna())
+    groups = groups.join(_find_joget_groups(groups, current))
+    ids = groups["linked_id"].fillna(groups["found_id"]).fillna(groups["new_id"])
+    groups = with_joget_rows(groups.assign(group_id=ids), ids, current.groups)
+    groups["after_name"] = _choose_names(groups, current)
     decisions = Decisions(groups)
-    for verdict in ("frozen", "quarantined"):
-        decisions.decide(groups["verdict"] == verdict, verdict, groups["reason"])
+    for outcome in (Outcome.FROZEN, Outcome.QUARANTINED):
+        decisions.decide_as_mapped(groups["verdict"] == outcome, outcome, groups)
     if not current.stores_all_of_unicode:
         beyond = matches(groups["group_name"], BEYOND_BMP)
-        decisions.decide(beyond, "quarantined", "the name can't be stored in utf8 tables")
-    _decide_linked(groups, decisions)
-    _decide_new(run, groups, current, users, decisions)
-    groups = groups.drop(columns="reason").join(decisions.frame())
-    groups["group_id"] = groups["group_id"].where(groups["outcome"] != "adopted", groups["now_id"])
+        decisions.decide(beyond, Outcome.QUARANTINED, Reason.NAME_NOT_STORABLE)
+    _decide_linked(groups, current, decisions)
+    _decide_new(groups, current, decisions)
+    groups = groups.drop(columns=["code", "reason"]).join(decisions.frame())
     exists = groups["now_id"].notna()
-    values = {
-        "before_id": groups["now_id"],
-        "after_id": groups["now_id"].fillna(groups["group_id"]),
-        "before_name": groups["now_name"],
-        "after_name": groups["group_name"],
-        "before_organizationId": groups["now_organizationId"],
-        "after_organizationId": groups["now_organizationId"].mask(~exists, run.sync.organization),
-        "before_misses": groups["misses"].where(groups["before_link"].notna()),
-        "after_misses": pd.Series(0, index=groups.index, dtype="int64[pyarrow]"),
-    }
-    groups = groups.assign(**values, listed=True, loses=False)
-    return _with_actions(groups)
+    organization = groups["now_organizationId"].mask(~exists, run.sync.organization)
+    groups = groups.assign(
+        before_id=groups["now_id"],
+        after_id=groups["now_id"].fillna(groups["group_id"]),
+        before_name=groups["now_name"],
+        before_organizationId=groups["now_organizationId"],
+        after_organizationId=organization,
+        before_misses=groups["misses"].where(groups["before_link"].notna()),
+        after_misses=0,
+        listed=True,
+        takes_part=~groups["outcome"].isin([Outcome.FROZEN, Outcome.QUARANTINED]),
+        loses_all=False,
+        action=_choose_actions(groups),
+    )
+    return conform(groups, DECIDED_GROUPS_SCHEMA)
 
 
-def _with_actions(groups: pd.DataFrame) -> pd.DataFrame:
-    recreated = groups["linked"] & (groups["outcome"] == "created")
-    action = groups["outcome"].map(ACTIONS).astype(TEXT).mask(recreated, "recreate")
-    unchanged = groups["linked"] & (groups["outcome"] == "unchanged")
-    action = action.mask(unchanged & yes(groups["before_misses"] > 0), "seen")
-    moved = groups["outcome"].isin(["unchanged", "updated"]) & yes(groups["before_link"] != groups["after_link"])
-    return groups.assign(action=action.mask(moved, "relink"))
+def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
+    """Columns found_id, found_by, new_id, is_ambiguous for groups without a link.
+
+    The Cognito name is tried as an existing id first, whatever Joget's console thinks of it, since
+    the Joget plugin made such ids; then our own hashed id; then an existing name (found_by `name`).
+    new_id: the name itself where Joget's console accepts it and no other group has or wants that
+    key, else the hashed id. A group of Joget's that is linked already isn't found.
+    """
+    free = current.groups[~current.groups["id_key"].isin(current.group_links["group_key"])]
+    new = ~groups["linked"] & (groups["verdict"] == "mapped")
+    key = groups["name_key"].where(new)
+    exact = groups["group_name"].where(new & groups["group_name"].isin(free["id"]))
+    exact = exact.fillna(groups["group_name"].where(new & groups["group_name"].isin(free["name"])))
+    twins = key.duplicated(keep=False) & key.notna()
+    sole = key.mask(twins & exact.isna())
+    by_id = look_up(sole, free, "id_key", "id")
+    by_hash = look_up(groups["hashed_key"].where(new), free, "id_key", "id")
+    found = by_id.fillna(by_hash)
+    named = free[free["name_key"].notna() & ~free["id"].isin(found)]
+    count = look_up(sole, _count(named["name_key"]), "key", "count").fillna(0)
+    by_name = look_up(sole.where(count == 1), named, "name_key", "id")
+    in_joget = current.groups["id_key"].dropna()
+    linked_keys = current.group_links["group_key"].dropna()
+    taken = twins | key.isin(in_joget) | key.isin(linked_keys) | groups["plain_id"].isna()
+    return pd.DataFrame(
+        {
+            "found_id": found.fillna(by_name),
+            "found_by": no_text(groups.index).mask(by_name.notna(), "name").mask(found.notna(), "id"),
+            "new_id": groups["plain_id"].mask(taken).fillna(groups["hashed_id"]),
+            "is_ambiguous": (count > 1) & found.isna(),
+        }
+    )
 
 
-def _choose_ids(groups: pd.DataFrame, current: Current) -> None:
-    """A linked group keeps its id; the name itself is a new group's id unless another group has or wants that key."""
-    plain = groups["plain_id"].where(~groups["linked"] & (groups["verdict"] == "mapped"))
-    plain_key = look_up(plain, current.keys, "text", "key")
-    wanted_twice = plain_key.duplicated(keep=False) & plain_key.notna()
-    shared = wanted_twice | plain_key.isin(current.group_links["group_key"])
-    chosen = plain.mask(shared).fillna(groups["hashed_id"])
-    groups["group_id"] = groups["group_id"].fillna(chosen)
-    groups["key"] = groups["group_key"].fillna(look_up(groups["group_id"], current.keys, "text", "key"))
+def _count(keys: "pd.Series[str]") -> pd.DataFrame:
+    counts = keys.value_counts().rename_axis("key").rename("count").reset_index()
+    return counts.astype({"key": TEXT})
 
 
-def _decide_linked(groups: pd.DataFrame, decisions: Decisions) -> None:
+def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
+    """The Cognito name, unless another group has that name or two new ones want it.
+
+    Joget asks for groups by name and takes the first one (isUserInGroup), so no group of ours may
+    get a name that another group has. Then a group of Joget's keeps the name that it has, and a
+    new one is named with its hash.
+    """
+    named = current.groups.dropna(subset=["name_key"])
+    holders = named[["id", "name_key"]].drop_duplicates()
+    pairs = groups[["group_id", "name_key"]].reset_index()
+    pairs = pairs.merge(holders, on="name_key")
+    others = pairs.loc[pairs["id"] != pairs["group_id"], "index"]
+    takes = groups["verdict"] == "mapped"
+    unnamed = takes & ~yes(groups["now_name"] == groups["group_name"])
+    wanted = groups["name_key"].where(unnamed)
+    of_linked = wanted.where(groups["linked"])
+    twice = wanted.duplicated(keep=False) & ~groups["linked"]
+    twice |= of_linked.duplicated(keep=False) & groups["linked"]
+    wanted_twice = twice & wanted.notna()
+    blocked = groups.index.isin(others) | wanted_twice
+    kept = groups["now_name"].mask(groups["now_name"] == "").fillna(groups["hashed_id"])
+    same = yes(groups["now_name"] == groups["group_name"])
+    return groups["group_name"].mask(pd.Series(blocked, index=groups.index) & ~same, kept)
+
+
+def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     linked = groups["linked"]
     gone = linked & groups["now_id"].isna()
-    decisions.decide(gone, "created", "its Joget group was deleted in Joget")
-    replaced = linked & (groups["now_id"] != groups["group_id"])
-    decisions.decide(replaced, "quarantined", "its Joget group was replaced by another one of the same name")
-    decisions.decide(groups["way"] == "rebuilt", "adopted", "its link was lost from the ledger, and rebuilt")
-    same = yes(groups["now_name"] == groups["group_name"])
-    decisions.decide(linked & ~same, "updated", "the name differs in Joget")
-    decisions.decide(linked, "unchanged")
+    replaced = gone & groups["group_key"].isin(current.groups["id_key"].dropna())
+    decisions.decide(replaced, Outcome.QUARANTINED, Reason.GROUP_REPLACED_IN_JOGET)
+    decisions.decide(gone, Outcome.RECREATED, Reason.GROUP_DELETED_IN_JOGET)
+    decisions.decide(groups["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
+    same = yes(groups["now_name"] == groups["after_name"])
+    decisions.decide(linked & ~same, Outcome.UPDATED, Reason.NAME_DIFFERS)
+    decisions.decide(linked, Outcome.UNCHANGED)
 
 
-def _decide_new(run: Run, groups: pd.DataFrame, current: Current, users: pd.DataFrame, decisions: Decisions) -> None:
-    """An existing group is adopted with care: its members would gain, or share, the rights of the pool's group."""
-    linked_elsewhere = groups["key"].isin(current.group_links["group_key"])
-    decisions.decide(linked_elsewhere, "quarantined", "the Joget group of this id is linked to another group")
+def _decide_new(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
+    """Whether an adoption must wait for a person is decided once all users are (plan.holding)."""
+    ambiguous = yes(groups["is_ambiguous"])
+    decisions.decide(ambiguous, Outcome.QUARANTINED, Reason.SEVERAL_JOGET_GROUPS)
     found = groups["now_id"].notna()
-    if run.sync.policies.existing_group == "careful":
-        elsewhere = groups["now_organizationId"].fillna("") != run.sync.organization
-        decisions.decide(found & elsewhere, "quarantined", "Joget has a group of this id in another organization")
-        with_locals = _groups_with_locals(current, users, groups.loc[found & ~groups["linked"], "now_id"])
-        reason = "Joget has a group of this id with members whom this sync doesn't know"
-        decisions.decide(found & groups["now_id"].isin(with_locals), "quarantined", reason)
-    decisions.decide(found, "adopted", "already in Joget")
-    decisions.decide(~found, "created", "new in the pool")
+    taken = ~found & groups["hashed_key"].isin(current.group_links["group_key"])
+    taken &= groups["group_id"] == groups["hashed_id"]
+    decisions.decide(taken, Outcome.QUARANTINED, Reason.GROUP_LINKED_ELSEWHERE)
+    by_name = found & yes(groups["found_by"] == "name")
+    decisions.decide(by_name, Outcome.ADOPTED, Reason.GROUP_NAMED_ALIKE)
+    decisions.decide(found, Outcome.ADOPTED, Reason.GROUP_FOUND)
+    decisions.decide(~found, Outcome.CREATED, Reason.NEW)
 
 
-def _groups_with_locals(current: Current, users: pd.DataFrame, among: "pd.Series[str]") -> "pd.Series[str]":
-    safely_adopted = (users["outcome"] == "adopted") & users["hold"].isna()
-    known = users.loc[users["linked"] | safely_adopted, "user_id"]
-    members = current.memberships[current.memberships["group_id"].isin(among)]
-    return members.loc[~members["user_id"].isin(known), "group_id"].drop_duplicates()
+def _choose_actions(groups: pd.DataFrame) -> "pd.Series[str]":
+    action = groups["outcome"].map(GROUP_ACTIONS).astype(TEXT)
+    unchanged = groups["linked"] & (groups["outcome"] == Outcome.UNCHANGED)
+    action = action.mask(unchanged & yes(groups["misses"] > 0), Action.SEEN)
+    kept = groups["outcome"].isin([Outcome.UNCHANGED, Outcome.UPDATED])
+    return action.mask(kept & yes(groups["before_link"] != groups["after_link"]), Action.RELINK)
 
 
 def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
-    """Linked groups that nobody lists: counted, then without our memberships, then deleted where the settings say."""
+    """Linked groups that aren't listed: first counted, then without our memberships, and deleted
+    where the settings say so.
+    """
     links = groups_of_sync(run, current)
-    groups = links[~links["before_link"].isin(listed["before_link"].dropna())].reset_index(drop=True)
-    groups = groups.merge(current.groups.add_prefix("now_"), left_on="group_id", right_on="now_id", how="left")
+    present = listed["before_link"].dropna()
+    groups = links[~links["before_link"].isin(present)].reset_index(drop=True)
+    groups = with_joget_rows(groups, groups["linked_id"], current.groups)
     runs = run.sync.policies.missing_runs
-    after_misses = evidence.misses(groups, runs, subset=bool(run.users))
+    proven = evidence.is_proven_absent(groups, "group", "group_name", run.sync.user_pool_id)
+    after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
     due = yes(after_misses >= runs)
     decisions = Decisions(groups)
     if run.users or not evidence.complete:
-        decisions.decide(decisions.open, "unlisted", "not listed, and this run can't tell which are missing")
-    deleted = due & groups["now_id"].notna()
+        decisions.decide(decisions.open, Outcome.UNLISTED, Reason.CANNOT_TELL)
     if run.sync.policies.missing_group == "delete":
-        decisions.decide(deleted, "deleted", "not listed in the pool")
-    decisions.decide(decisions.open, "missing", "not listed in the pool")
+        decisions.decide(due & groups["now_id"].notna(), Outcome.DELETED, Reason.MISSING)
+    decisions.decide(decisions.open, Outcome.MISSING, Reason.MISSING)
     groups = groups.join(decisions.frame())
-    gone = yes(groups["outcome"] == "deleted") | (yes(groups["outcome"] == "missing") & due & groups["now_id"].isna())
-    missing = yes(groups["outcome"] == "missing")
+    missing, deleted = (yes(groups["outcome"] == outcome) for outcome in (Outcome.MISSING, Outcome.DELETED))
+    gone = deleted | (missing & due & groups["now_id"].isna())
     counted = missing & yes(after_misses > groups["misses"])
-    return groups.assign(
+    action = no_text(groups.index).mask(counted, Action.MISS).mask(gone, Action.UNLINK)
+    groups = groups.assign(
+        group_id=groups["linked_id"],
         linked=True,
         listed=False,
         listed_twice=True,
-        loses=due & groups["outcome"].isin(["missing", "deleted"]),
-        action=no_text(groups.index)
-        .mask(counted, "miss")
-        .mask(gone, "unlink")
-        .mask(yes(groups["outcome"] == "deleted"), "delete"),
+        takes_part=False,
+        loses_all=due & (missing | deleted),
+        action=action.mask(deleted, Action.DELETE),
         before_id=groups["now_id"],
         after_id=groups["now_id"].mask(gone),
         before_name=groups["now_name"],
@@ -149,24 +238,24 @@ def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence:
         before_misses=groups["misses"],
         after_misses=after_misses.mask(gone),
     )
+    return conform(groups, DECIDED_GROUPS_SCHEMA)
 
 
-def keep_peopled(
-    groups: pd.DataFrame, memberships: pd.DataFrame, users: pd.DataFrame, current: Current
-) -> pd.DataFrame:
-    """No group is deleted that has a member whose membership this plan doesn't remove: a local one, or one of ours who
-    takes no part. Takes and gives the groups as decided.
+def keep_peopled_groups(groups: pd.DataFrame, removed: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    """The groups as decided, none of them deleted that keeps a member.
+
+    removed: the removals of this plan, members: everybody in these groups now; both columns
+    user_id, group_id. A member may stay who is local, or of ours and takes no part.
     """
-    if not yes(groups["action"] == "delete").any():
+    deletes = yes(groups["action"] == Action.DELETE)
+    if not deletes.any():
         return groups
-    removed = memberships.loc[memberships["action"] == "remove", ["user_id", "group_id"]]
-    renamed = users[yes(users["action"] == "rename")]
-    newer = look_up(current.memberships["user_id"], renamed, "user_id", "after_id")
-    members = current.memberships.assign(user_id=newer.fillna(current.memberships["user_id"]))
     stays = ~among(members, removed, ["user_id", "group_id"])
-    peopled = yes(groups["action"] == "delete") & groups["group_id"].isin(members.loc[stays, "group_id"])
+    peopled = deletes & groups["group_id"].isin(members.loc[stays, "group_id"])
+    reason = "not listed in the pool; kept for its members"
     return groups.assign(
         action=groups["action"].mask(peopled),
-        outcome=groups["outcome"].mask(peopled, "missing"),
-        reason=groups["reason"].mask(peopled, "not listed in the pool; kept for its members"),
+        outcome=groups["outcome"].mask(peopled, Outcome.MISSING),
+        code=groups["code"].mask(peopled, Reason.MISSING_AND_PEOPLED),
+        reason=groups["reason"].mask(peopled, reason),
     )

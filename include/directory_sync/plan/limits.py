@@ -2,100 +2,157 @@
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, yes
+from include.directory_sync.frames import yes
 from include.directory_sync.plan.changes import Excess, name_sha256
 from include.directory_sync.plan.current import Current
 from include.directory_sync.plan.matching import users_of_sync
 from include.directory_sync.plan.users import differs
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Limits
+from include.directory_sync.vocabulary import REMOVALS, Action, Cause, Reason
 
 SMALLEST_GROUP = 10
 """Members that a group has at least when `emptied_group_percent` looks at it."""
 
-REMOVALS = ("deactivate", "delete")
-CREATIONS = ("create", "adopt")
-CHANGES = ("update", "rename", "recreate", "relink")
+CREATIONS = (Action.CREATE, Action.ADOPT)
+CHANGES = (Action.UPDATE, Action.RENAME, Action.RECREATE, Action.RELINK)
 
 
 def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Series[str]", dict[str, Excess]]:
-    """The holds of users (with those they have already) after the limits on users, and what exceeds them.
+    """The holds of users, with those they have already, and what exceeds which limit.
 
-    Percents are of the linked users before the run; removals are summed with those of the last 24 hours. What exceeds
-    a limit is held whole.
+    Percents are of the linked users before the run; missing and disabled users are counted apart,
+    each with those of the last 24 hours. What exceeds a limit is held whole.
     """
     limits = run.sync.limits
     links = users_of_sync(run, current)
-    active = int((links["state"] == "active").sum()) + current.settled
-    recent = current.removals.users
+    total = len(links) + current.settled
     action = users["action"].where(users["hold"].isna())
+    removed = yes(action.isin(REMOVALS))
+    disabled = removed & yes(users["code"] == Reason.DISABLED)
+    missing = removed & ~disabled
     was_active = yes(users["before_state"] == "active")
-    removed = action.isin(REMOVALS) & (was_active | (action == "delete"))
-    active += int((removed & ~was_active).sum())
-    changed = action.isin(CHANGES) & users["linked"] & differs(users)
-    created = action.isin(CREATIONS)
-    excesses = {}
-    if excess := _percent(limits, limits.removed_users_percent, int(removed.sum()), active, recent):
-        excesses["removed_users_percent"] = excess
-    if excess := _percent(limits, limits.changed_users_percent, int(changed.sum()), len(links) + current.settled):
-        excesses["changed_users_percent"] = excess
-    if limits.created_users is not None and created.sum() > max(limits.created_users, limits.floor):
-        excesses["created_users"] = Excess(limits.created_users, int(created.sum()))
+    counted = missing & (was_active | (action == Action.DELETE))
+    active = int((links["state"] == "active").sum()) + current.settled
+    active_or_deleted = active + int((counted & ~was_active).sum())
+    changed = yes(action.isin(CHANGES)) & users["linked"] & differs(users)
+    created = yes(action.isin(CREATIONS))
+    excesses = {
+        Cause.DISABLED_USERS: find_excess(
+            limits,
+            limits.disabled_users_percent,
+            int(disabled.sum()),
+            active,
+            current.removals.disabled,
+        ),
+        Cause.REMOVED_USERS: find_excess(
+            limits,
+            limits.removed_users_percent,
+            int(counted.sum()),
+            active_or_deleted,
+            current.removals.users,
+        ),
+        Cause.CHANGED_USERS: find_excess(limits, limits.changed_users_percent, int(changed.sum()), total),
+        Cause.CREATED_USERS: _find_created_excess(limits, int(created.sum())),
+    }
     held = {
-        "removed_users_percent": action.isin(REMOVALS),
-        "changed_users_percent": changed,
-        "created_users": created,
+        Cause.DISABLED_USERS: disabled,
+        Cause.REMOVED_USERS: missing,
+        Cause.CHANGED_USERS: changed,
+        Cause.CREATED_USERS: created,
     }
     hold = users["hold"]
-    for cause in excesses:
-        hold = hold.mask(held[cause] & hold.isna(), cause)
-    makes = users["action"].isin(["create", "recreate"]) & hold.isna()
-    seats = current.users_in_all + int(makes.sum()) - int((yes(users["action"] == "delete") & hold.isna()).sum())
-    if limits.max_users is not None and makes.any() and seats > limits.max_users:
-        excesses["max_users"] = Excess(limits.max_users, seats)
-        hold = hold.mask(makes, "max_users")
-    return hold, excesses
+    for cause, excess in excesses.items():
+        if excess:
+            hold = hold.mask(held[cause] & hold.isna(), cause)
+    found = {str(cause): excess for cause, excess in excesses.items() if excess}
+    hold, seats = _limit_seats(limits, users, hold, current)
+    return hold, found | seats
 
 
-def limit_memberships(
-    run: Run, memberships: pd.DataFrame, before: "pd.Series[int]", current: Current
+def _limit_seats(
+    limits: Limits, users: pd.DataFrame, hold: "pd.Series[str]", current: Current
 ) -> tuple["pd.Series[str]", dict[str, Excess]]:
-    """The holds of membership rows after the limits on memberships, and what exceeds them.
+    makes = users["action"].isin([Action.CREATE, Action.RECREATE]) & hold.isna()
+    goes = yes(users["action"] == Action.DELETE) & hold.isna()
+    seats = current.users_in_all + int(makes.sum()) - int(goes.sum())
+    if limits.max_users is None or not makes.any() or seats <= limits.max_users:
+        return hold, {}
+    return hold.mask(makes, Cause.MAX_USERS), {Cause.MAX_USERS: Excess(limits.max_users, seats)}
 
-    Takes MembershipDecisions' changes and `before`. What a deactivated or deleted user loses belongs to his own
-    removal and isn't counted again. A user's memberships change together, so what is held of one is held of all.
+
+def limit_removed_memberships(
+    run: Run,
+    rows: pd.DataFrame,
+    before: "pd.Series[int]",
+    current: Current,
+    excesses: dict[str, Excess],
+) -> "pd.Series[str]":
+    """The holds of membership rows after `removed_memberships_percent`; notes what exceeds it.
+
+    What a deactivated or deleted user loses belongs to the user's own removal, and isn't counted.
+    before: by group name, how many memberships of ours it had.
     """
     limits = run.sync.limits
-    removed = (memberships["action"] == "remove") & memberships["hold"].isna() & ~memberships["ending"]
-    excesses = {}
-    hold = memberships["hold"].astype(TEXT)
-    total, recent = int(before.sum()), current.removals.memberships
-    if excess := _percent(limits, limits.removed_memberships_percent, int(removed.sum()), total, recent):
-        excesses["removed_memberships_percent"] = excess
-        hold = hold.mask(removed, "removed_memberships_percent")
-    emptied = _emptied(limits, memberships[removed & hold.isna()], before, current)
-    if emptied:
-        excesses["emptied_group_percent"] = max(emptied.values(), key=lambda excess: excess.figure)
-        hold = hold.mask(removed & hold.isna() & memberships["group_name"].isin(list(emptied)), "emptied_group_percent")
-    for cause in ("removed_memberships_percent", "emptied_group_percent"):
-        together = memberships["sub"].isin(memberships.loc[yes(hold == cause), "sub"])
-        hold = hold.mask(together & hold.isna(), cause)
-    return hold, excesses
+    removed = _is_removed(rows)
+    excess = find_excess(
+        limits,
+        limits.removed_memberships_percent,
+        int(removed.sum()),
+        int(before.sum()),
+        current.removals.memberships,
+    )
+    if not excess:
+        return rows["hold"]
+    excesses[Cause.REMOVED_MEMBERSHIPS] = excess
+    return rows["hold"].mask(removed, Cause.REMOVED_MEMBERSHIPS)
 
 
-def _emptied(limits: Limits, removed: pd.DataFrame, before: "pd.Series[int]", current: Current) -> dict[str, Excess]:
+def limit_emptied_groups(
+    run: Run,
+    rows: pd.DataFrame,
+    before: "pd.Series[int]",
+    current: Current,
+    excesses: dict[str, Excess],
+) -> "pd.Series[str]":
+    """The holds of membership rows after `emptied_group_percent`, as limit_removed_memberships."""
+    removed = _is_removed(rows)
+    emptied = _find_emptied_groups(run.sync.limits, rows[removed], before, current)
+    if not emptied:
+        return rows["hold"]
+    excesses[Cause.EMPTIED_GROUP] = max(emptied.values(), key=lambda excess: excess.figure)
+    inside = rows["group_name"].isin(list(emptied))
+    return rows["hold"].mask(removed & inside, Cause.EMPTIED_GROUP)
+
+
+def _is_removed(rows: pd.DataFrame) -> "pd.Series[bool]":
+    return yes((rows["action"] == Action.REMOVE) & rows["hold"].isna() & ~rows["is_ending"])
+
+
+def _find_emptied_groups(
+    limits: Limits, removed: pd.DataFrame, before: "pd.Series[int]", current: Current
+) -> dict[str, Excess]:
     excesses = {}
     for name, rows in removed.groupby("group_name").size().items():
+        had = int(before.get(name, 0))
         recent = current.removals.by_group.get(name_sha256(str(name)), 0)
-        if before.get(name, 0) + recent >= SMALLEST_GROUP:
-            excess = _percent(limits, limits.emptied_group_percent, int(rows), int(before.get(name, 0)), recent)
+        if had + recent >= SMALLEST_GROUP:
+            excess = find_excess(limits, limits.emptied_group_percent, int(rows), had, recent)
             if excess:
                 excesses[str(name)] = excess
     return excesses
 
 
-def _percent(limits: Limits, limit: float, rows: int, of: int, recent: int = 0) -> Excess | None:
-    """The excess of `rows` with the `recent` ones, of what there was before all of them; None within limit or floor."""
+def _find_created_excess(limits: Limits, created: int) -> Excess | None:
+    if limits.created_users is None or created <= max(limits.created_users, limits.floor):
+        return None
+    return Excess(limits.created_users, created)
+
+
+def find_excess(limits: Limits, limit: float, rows: int, of: int, recent: int = 0) -> Excess | None:
+    """How far `rows` with the `recent` ones exceed a percentage of what there was before all of
+    them; None within the limit or the floor.
+    """
     if not rows or rows + recent <= limits.floor:
         return None
     figure = 100 * (rows + recent) / max(of + recent, 1)

@@ -1,59 +1,132 @@
-"""Who is who: each listed user's and group's Joget row and link, before anything is decided (rules 2, 7, 11)."""
+"""Who is who: the Joget row and link of each listed user and group, before anything is decided."""
 
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from include.directory_sync.frames import TEXT, look_up, no_text, places, rows_at, yes
+from include.directory_sync import mapping
+from include.directory_sync.frames import (
+    TEXT,
+    conform,
+    look_up,
+    no_text,
+    places,
+    rows_at,
+    yes,
+)
+from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current
 from include.directory_sync.run import Run
 
-LINK = ["user_id", "user_key", "state", "misses", "changed_at", "linked_at", "before_link"]
+LINK_COLUMNS = [
+    "linked_id",
+    "user_key",
+    "origin",
+    "state",
+    "misses",
+    "changed_at",
+    "linked_at",
+    "before_link",
+]
 
 HALF = 0.5
-"""Of the active linked logins, what a changed pool must have at least to be taken for the same people."""
+"""Of the active linked logins, what a changed pool must have at least to be taken for the same
+people."""
+
+MATCHED_USERS_SCHEMA = pa.schema(
+    [
+        *mapping.USERS,
+        ("key", pa.string()),
+        ("linked_id", pa.string()),
+        ("user_key", pa.string()),
+        ("origin", pa.string()),
+        ("state", pa.string()),
+        ("misses", pa.int64()),
+        ("changed_at", pa.timestamp("us")),
+        ("linked_at", pa.timestamp("us")),
+        ("before_link", pa.string()),
+        ("after_link", pa.string()),
+        ("way", pa.string()),
+        ("found_id", pa.string()),
+        ("matches", pa.int64()),
+        *((f"now_{field.name}", field.type) for field in now.USERS),
+    ]
+)
+"""A row for each desired user, in the order of the desired users.
+
+key: the database's key of the login. linked_id: the Joget user's id as the link has it, user_key
+its key; origin to linked_at are the link's. way: how the link was found, null without a link.
+found_id: of a user without a link, the id of the Joget user with the login's key; matches: how many
+Joget users have that key. now_*: the Joget user's row (current.USERS), linked or found.
+"""
+
+MATCHED_GROUPS_SCHEMA = pa.schema(
+    [
+        *mapping.GROUPS,
+        ("name_key", pa.string()),
+        ("hashed_key", pa.string()),
+        ("linked_id", pa.string()),
+        ("group_key", pa.string()),
+        ("misses", pa.int64()),
+        ("changed_at", pa.timestamp("us")),
+        ("before_link", pa.string()),
+        ("after_link", pa.string()),
+        ("way", pa.string()),
+    ]
+)
+"""A row for each desired group, in the order of the desired groups, with its link.
+
+name_key and hashed_key: the database's keys of the Cognito name and of hashed_id. way: `own`,
+`login` (of another pool, after a change) or `rebuilt`; null without a link.
+"""
 
 
 def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """A row for each desired user (mapping.USERS, in the same order) with what is known of him:
+    """Find each desired user's link and Joget row. Gives columns MATCHED_USERS_SCHEMA.
 
-    key (of the login), before_link and its user_id, user_key, state, misses, changed_at, linked_at; after_link; `way`,
-    how the link was found: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt` (lost from the
-    ledger), `heir` (a new sub with the login of somebody who isn't listed); null without a link. Without one, user_id
-    is that of Joget's row with the same key, and `matches` says how many have it. now_*: that row (current.USERS).
+    The ways to a link: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt`
+    (the ledger lost it), `heir` (a new sub with the login of a linked user who isn't listed).
     """
     pool = run.sync.user_pool_id
     links = users_of_sync(run, current)
     here = links[links["user_pool_id"] == pool]
     own = places(desired["sub"], here["sub"])
-    users = desired.reset_index(drop=True).join(rows_at(here[LINK], own, pd.RangeIndex(len(desired))))
+    links_found = rows_at(here[LINK_COLUMNS], own, pd.RangeIndex(len(desired)))
+    users = desired.reset_index(drop=True).join(links_found)
     users["after_link"] = pool + "/" + users["sub"]
-    settled = yes(users["username"] == users["user_id"])
-    users["key"] = users["user_key"].where(settled)
-    users.loc[~settled, "key"] = look_up(users.loc[~settled, "username"], current.keys, "text", "key")
+    same = yes(users["username"] == users["linked_id"])
+    users["key"] = users["user_key"].where(same)
+    users.loc[~same, "key"] = look_up(users.loc[~same, "username"], current.keys, "text", "key")
     users["way"] = no_text(users.index).mask(users["before_link"].notna(), "own")
     elsewhere = links[links["user_pool_id"] != pool]
     _take(users, _by_history(users, current, elsewhere), elsewhere, "history")
     if pool_was_changed(run, current):
         _take(users, _by_login(users, elsewhere), elsewhere, "login")
     _rebuild(users, current)
-    # Once the change is through, whoever comes with a login that only the old pool had may be anybody.
+    # Once the change of the pool is through, a newcomer with a login of the old pool may be anybody.
     gone = pd.concat([here[~here["sub"].isin(users["sub"])], elsewhere])
     _take(users, _by_login(users, gone), gone, "heir")
     found = _found(current.users)
     users["matches"] = look_up(users["key"], found, "key", "count").fillna(0)
-    users["user_id"] = users["user_id"].fillna(look_up(users["key"], found, "key", "id"))
-    return with_rows(users, current.users)
+    unlinked = users["key"].where(users["linked_id"].isna())
+    users["found_id"] = look_up(unlinked, found, "key", "id")
+    ids = users["linked_id"].fillna(users["found_id"])
+    return conform(with_joget_rows(users, ids, current.users), MATCHED_USERS_SCHEMA)
 
 
-def with_rows(users: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Users (column user_id) with now_*: the row of current.USERS or current.GROUPS of exactly that id."""
-    return users.join(rows_at(rows, places(users["user_id"], rows["id"]), users.index).add_prefix("now_"))
+def with_joget_rows(decided: pd.DataFrame, ids: "pd.Series[str]", rows: pd.DataFrame) -> pd.DataFrame:
+    """The frame with now_*: the row of current.USERS or current.GROUPS of exactly that id."""
+    found = rows_at(rows, places(ids, rows["id"]), decided.index)
+    return decided.join(found.add_prefix("now_"))
 
 
 def users_of_sync(run: Run, current: Current) -> pd.DataFrame:
-    """The sync's live links to users, in whatever pool, with before_link."""
+    """The sync's live links to users, in whatever pool: current.USER_LINKS, with user_id as
+    linked_id, and before_link.
+    """
     links = current.user_links[current.user_links["sync"] == run.sync.name]
+    links = links.rename(columns={"user_id": "linked_id"})
     return links.assign(before_link=links["user_pool_id"] + "/" + links["sub"])
 
 
@@ -74,35 +147,40 @@ def too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:
 
 
 def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """A row for each desired group (mapping.GROUPS) with its link, of this pool or, after a change, of another:
+    """Find each desired group's link, of this pool or, after a change, of another pool.
 
-    group_id, group_key, misses, before_link, after_link, way (`own`, `login`, `rebuilt`).
+    Gives columns MATCHED_GROUPS_SCHEMA.
     """
     pool = run.sync.user_pool_id
     links = groups_of_sync(run, current)
-    ranked = links.assign(other=links["user_pool_id"] != pool).sort_values(["other", "before_link"])
-    known = ranked.drop_duplicates("group_name")
-    groups = desired.merge(
-        known[["group_name", "group_id", "group_key", "misses", "changed_at", "before_link", "other"]],
-        on="group_name",
-        how="left",
-    )
+    ranked = links.assign(other=links["user_pool_id"] != pool)
+    known = ranked.sort_values(["other", "before_link"]).drop_duplicates("group_name")
+    columns = ["group_name", "linked_id", "group_key", "misses", "changed_at", "before_link"]
+    groups = desired.merge(known[[*columns, "other"]], on="group_name", how="left")
+    groups["name_key"] = look_up(groups["group_name"], current.keys, "text", "key")
+    groups["hashed_key"] = look_up(groups["hashed_id"], current.keys, "text", "key")
     groups["after_link"] = pool + "/" + groups["group_name"]
-    groups["way"] = no_text(groups.index).mask(groups["other"].notna(), "own").mask(yes(groups["other"]), "login")
+    way = no_text(groups.index).mask(groups["other"].notna(), "own")
+    groups["way"] = way.mask(yes(groups["other"]), "login")
     remembered = current.remembered[current.remembered["entity"] == "group"]
-    remembered = remembered.merge(current.groups[["id", "id_key"]], left_on="joget_id", right_on="id")
+    rows = current.groups[["id", "id_key"]]
+    remembered = remembered.merge(rows, left_on="joget_id", right_on="id")
     remembered = remembered[~remembered["id_key"].isin(current.group_links["group_key"])]
     lost = groups["way"].isna() & groups["group_name"].isin(remembered["key"])
-    for column, source in (("group_id", "joget_id"), ("group_key", "id_key")):
-        groups[column] = groups[column].fillna(look_up(groups["group_name"].where(lost), remembered, "key", source))
+    names = groups["group_name"].where(lost)
+    for column, source in (("linked_id", "joget_id"), ("group_key", "id_key")):
+        groups[column] = groups[column].fillna(look_up(names, remembered, "key", source))
     groups["misses"] = groups["misses"].fillna(0)
     groups["way"] = groups["way"].mask(lost, "rebuilt")
-    return groups.drop(columns="other")
+    return conform(groups, MATCHED_GROUPS_SCHEMA)
 
 
 def groups_of_sync(run: Run, current: Current) -> pd.DataFrame:
-    """The sync's live links to groups, in whatever pool, with before_link."""
+    """The sync's live links to groups, in whatever pool: current.GROUP_LINKS, with group_id as
+    linked_id, and before_link.
+    """
     links = current.group_links[current.group_links["sync"] == run.sync.name]
+    links = links.rename(columns={"group_id": "linked_id"})
     return links.assign(before_link=links["user_pool_id"] + "/" + links["group_name"])
 
 
@@ -114,16 +192,16 @@ def among(pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> "pd.
 
 
 def _by_history(users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame) -> "pd.Series[str]":
-    """Back in an earlier pool: the link whose Joget user this sub had before; null where there is none."""
+    """Back in an earlier pool: the link whose Joget user this sub had before, or null."""
     past = look_up(users["sub"].where(users["way"].isna()), current.past_links, "sub", "user_id")
-    return look_up(past, elsewhere, "user_id", "before_link")
+    return look_up(past, elsewhere, "linked_id", "before_link")
 
 
 def _by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
-    """The link whose Joget user has the login of exactly one unlinked user; null where there is none."""
+    """The link whose Joget user has the login of exactly one unlinked user, or null."""
     free = users["way"].isna() & (users["verdict"] != "quarantined") & users["sub"].notna()
     key = users["key"].where(free)
-    key = key.mask(key.duplicated(keep=False))
+    key = key.mask(is_twin(key, users["active"]))
     untaken = links[~links["before_link"].isin(users["before_link"])]
     return look_up(key, untaken, "user_key", "before_link")
 
@@ -131,7 +209,7 @@ def _by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
 def _take(users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, way: str) -> None:
     """Give users the links that were chosen for them."""
     taken = chosen.notna()
-    for column in LINK:
+    for column in LINK_COLUMNS:
         found = look_up(chosen, links.assign(link=links["before_link"]), "link", column)
         users[column] = users[column].mask(taken, found)
     users["way"] = users["way"].mask(taken, way)
@@ -145,10 +223,19 @@ def _rebuild(users: pd.DataFrame, current: Current) -> None:
     rows = rows[~rows["id_key"].isin(current.user_links["user_key"])]
     lost = users["way"].isna() & users["sub"].isin(rows["key"])
     sub = users["sub"].where(lost)
-    for column, source in (("user_id", "joget_id"), ("user_key", "id_key"), ("state", "state")):
+    for column, source in (("linked_id", "joget_id"), ("user_key", "id_key"), ("state", "state")):
         users[column] = users[column].mask(lost, look_up(sub, rows, "key", source))
     users["misses"] = users["misses"].fillna(0)
     users["way"] = users["way"].mask(lost, "rebuilt")
+
+
+def is_twin(keys: "pd.Series[str]", active: "pd.Series[bool]") -> "pd.Series[bool]":
+    """Whether a login can't be given, since another user has the same key.
+
+    Of several users with one key an enabled one gives way only to another enabled one.
+    """
+    among_enabled = keys.where(active).duplicated(keep=False)
+    return keys.notna() & keys.duplicated(keep=False) & (~active | among_enabled)
 
 
 def _found(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,96 +1,132 @@
-"""Which memberships come and go (rules 4, 5, 9, 10 and 13 of the design)."""
+"""Which memberships come and go (rules 4, 5, 9, 10 and 13 of docs/design.md)."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from include.directory_sync.frames import TEXT, is_among, pair_numbers, yes
+from include.directory_sync.frames import TEXT, conform, is_among, pair_numbers, yes
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.matching import among
+from include.directory_sync.vocabulary import (
+    LEFT_ALONE,
+    REASON_RULES,
+    Action,
+    Outcome,
+    Reason,
+)
 
 PAIR = ["sub", "group_name"]
 IDS = ["user_id", "group_id"]
 
-TAKES_PART = (
-    "created",
-    "adopted",
-    "updated",
-    "deactivated",
-    "reactivated",
-    "recreated",
-    "renamed",
-    "unchanged",
+DECIDED_MEMBERSHIPS_SCHEMA = pa.schema(
+    [
+        ("sub", pa.string()),
+        ("group_name", pa.string()),
+        ("user_id", pa.string()),
+        ("group_id", pa.string()),
+        ("action", pa.string()),
+        ("code", pa.string()),
+        ("reason", pa.string()),
+        ("is_ending", pa.bool_()),
+    ]
 )
+"""A row for each membership that comes, goes, or changes its owner.
+
+user_id: the Joget user as it is now, or the login of one to be made; a rename may still change it
+(plan.rows). is_ending: the user as a whole loses the memberships.
+"""
 
 
 @dataclass(frozen=True)
-class MembershipDecisions:
-    """changes: columns entity, action, sub, group_name, user_id, group_id, reason, hold, and `ending`, true where the
-    user as a whole loses his; unchanged, read: counts; before: by group name, how many of ours it had.
+class DecidedMemberships:
+    """rows: DECIDED_MEMBERSHIPS_SCHEMA; read, unchanged: counts; before: by group name, how many
+    memberships of ours it had.
     """
 
-    changes: pd.DataFrame
+    rows: pd.DataFrame
     read: int
     unchanged: int
     before: "pd.Series[int]"
 
 
 def decide_memberships(
-    desired: pd.DataFrame, current: Current, evidence: Evidence, users: pd.DataFrame, groups: pd.DataFrame
-) -> MembershipDecisions:
+    desired: pd.DataFrame,
+    current: Current,
+    evidence: Evidence,
+    users: pd.DataFrame,
+    groups: pd.DataFrame,
+    *,
+    keeps_found: bool,
+) -> DecidedMemberships:
     """Compare memberships between the users and groups that take part; all others stay.
 
-    Takes mapping.MEMBERSHIPS, the users and the groups as decided. Of a listed user nothing is removed unless the
-    snapshot is complete and the group was listed twice: presence is evidence, one absence is none.
+    Takes mapping.MEMBERSHIPS, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A listed user loses a
+    membership only if the snapshot is complete and the group was listed twice: presence is
+    evidence, one absence is none. keeps_found: memberships found at an adoption are the local
+    administrator's until the pool names them (policies.existing_memberships).
     """
-    settled = _settled(desired, current, users, groups)
-    read, desired = len(desired), desired[~settled.desired]
-    members = current.memberships[~settled.members]
-    everybody = users
-    users = users[users["outcome"].isin(TAKES_PART) | ~users["active"]]
-    users = users[~users["outcome"].isin(["frozen", "quarantined", "unlisted"])]
-    groups = groups[groups["outcome"].isin(TAKES_PART) | groups["loses"]]
-    user_columns = users[["sub", "user_id", "after_id", "active", "joget_active", "outcome", "hold"]]
-    group_columns = groups[["group_name", "group_id", "listed_twice", "loses", "outcome"]]
-    group_columns = group_columns.rename(columns={"outcome": "group_outcome"})
+    same = _find_unchanged_pairs(desired, current, users, groups)
+    read, desired = len(desired), desired[~same.desired]
+    members = current.memberships[~same.members]
+    concerned = users[users["takes_part"] | users["loses_all"]]
+    columns = ["sub", "joget_id", "active", "joget_active", "loses_all", "outcome"]
+    of_users = concerned[columns].rename(columns={"joget_id": "user_id"})
+    of_groups = groups[groups["takes_part"] | groups["loses_all"]]
+    of_groups = of_groups[["group_name", "group_id", "listed_twice", "loses_all", "outcome"]]
+    of_groups = of_groups.rename(columns={"loses_all": "group_loses_all", "outcome": "group_outcome"})
 
-    in_joget = user_columns[user_columns["outcome"] != "created"]
-    # Until it is planned, a renamed user's rows are under the old id; all that is planned is under the new one.
-    now = members.merge(in_joget, on="user_id").merge(group_columns, on="group_id")
+    in_joget = of_users[of_users["outcome"] != Outcome.CREATED]
+    now = members.merge(in_joget, on="user_id").merge(of_groups, on="group_id")
     local = among(now, current.local_memberships, IDS)
-    now, user_columns = _under_new_ids(now), _under_new_ids(user_columns)
-    named = desired.merge(user_columns, on="sub").merge(group_columns[~group_columns["loses"]], on="group_name")
-    entitled = named[named["active"]]
+    listed_groups = of_groups[~of_groups["group_loses_all"]]
+    named = desired.merge(of_users, on="sub").merge(listed_groups, on="group_name")
+    entitled = named[named["active"] & ~named["loses_all"]]
 
     lacking = entitled[~among(entitled, now, PAIR)]
-    add = lacking[lacking["joget_active"]]
     wanted = among(now, entitled, PAIR)
-    adopted_now = yes(now["outcome"] == "adopted") | yes(now["group_outcome"] == "adopted")
-    keep_local = _found_at_adoption(members, current, everybody, groups, wanted=now[wanted])
+    found = _find_at_adoption(members, current, users, groups, wanted=now[wanted])
+    if not keeps_found:
+        found = found.iloc[:0]
     believed = evidence.complete & yes(now["listed_twice"])
-    remove = now[~wanted & ~adopted_now & ~local & (believed | ~now["active"])]
+    kept = local | among(now, found, IDS)
+    remove = now[~wanted & ~kept & (believed | now["loses_all"])]
 
-    on, vanished = remove["active"], remove["loses"]
+    ending, gone = remove["loses_all"], remove["group_loses_all"]
+    out = ending & ~(remove["active"] & (remove["outcome"].isin(ON_IN_THE_POOL)))
     parts = [
-        _rows(add, "add", "the pool names it"),
-        _rows(remove[on & ~vanished], "remove", "the pool no longer names it"),
-        _rows(remove[on & vanished], "remove", "the group is gone from the pool"),
-        _rows(remove[~on], "remove", "the user is disabled in the pool, or gone from it"),
-        _rows(keep_local, "keep_local", "found at the adoption: the local administrator's"),
-        _rows(now[wanted & local], "claim", "the pool names it now"),
+        _rows(lacking[lacking["joget_active"]], Action.ADD, Reason.NAMED),
+        _rows(remove[~ending & ~gone], Action.REMOVE, Reason.NO_LONGER_NAMED),
+        _rows(remove[~ending & gone], Action.REMOVE, Reason.GROUP_GONE),
+        _rows(remove[out], Action.REMOVE, Reason.USER_OUT),
+        _rows(remove[ending & ~out], Action.REMOVE, Reason.USER_OFF_IN_JOGET),
+        _rows(found, Action.KEEP_LOCAL, Reason.FOUND_AT_ADOPTION),
+        _rows(now[wanted & local], Action.CLAIM, Reason.NAMED_NOW),
     ]
-    changes = pd.concat(parts, ignore_index=True)
-    before = now[~local].groupby("group_name").size().add(settled.by_group, fill_value=0).astype("int64")
-    return MembershipDecisions(changes, read, int(wanted.sum()) + int(settled.members.sum()), before)
+    rows = conform(pd.concat(parts, ignore_index=True), DECIDED_MEMBERSHIPS_SCHEMA)
+    before = now[~local].groupby("group_name").size()
+    before = before.add(same.by_group, fill_value=0).astype("int64")
+    unchanged = int(wanted.sum()) + int(same.members.sum())
+    return DecidedMemberships(rows, read, unchanged, before)
+
+
+ON_IN_THE_POOL = (
+    Outcome.UNCHANGED,
+    Outcome.UPDATED,
+    Outcome.RENAMED,
+    Outcome.ADOPTED,
+)
+"""Outcomes of enabled users; with loses_all an administrator deactivated them in Joget."""
 
 
 @dataclass(frozen=True)
-class SettledPairs:
-    """Memberships that the pool and Joget both have, of users and groups that don't change: nothing is to be decided.
+class UnchangedPairs:
+    """Memberships that the pool and Joget both have, of users and groups that don't change.
 
-    desired, members: which rows of desired and of current.MEMBERSHIPS they are; by_group: how many, by group name.
+    desired, members: which rows of desired and of current.MEMBERSHIPS they are; by_group: how many,
+    by group name.
     """
 
     desired: "np.ndarray[Any, Any]"
@@ -98,62 +134,79 @@ class SettledPairs:
     by_group: "pd.Series[int]"
 
 
-def _settled(desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame) -> SettledPairs:
-    """Found by numbers, since these are nearly all of a large directory's."""
-    takes_part = users[~users["outcome"].isin(["frozen", "quarantined", "unlisted"]) & users["user_id"].notna()]
-    plain = takes_part[
-        ~takes_part["user_id"].duplicated(keep=False)
-        & takes_part["listed"]
-        & yes(takes_part["outcome"] == "unchanged")
-        & takes_part["active"]
-        & takes_part["joget_active"]
+def _find_unchanged_pairs(
+    desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame
+) -> UnchangedPairs:
+    """Found by numbers, since these are nearly all of a large directory's memberships."""
+    known = users[~users["outcome"].isin(LEFT_ALONE) & users["joget_id"].notna()]
+    plain = known[
+        ~known["joget_id"].duplicated(keep=False)
+        & known["listed"]
+        & yes(known["outcome"] == Outcome.UNCHANGED)
+        & ~known["loses_all"]
+        & known["joget_active"]
     ]
-    groups = groups[groups["outcome"].isin(["unchanged", "updated"]) & ~groups["loses"]]
+    kept = [Outcome.UNCHANGED, Outcome.UPDATED]
+    groups = groups[groups["outcome"].isin(kept) & ~groups["loses_all"]]
 
     wanted, now, local = (
-        pair_numbers(pairs, columns, plain[columns[0]], groups[columns[1]])
-        for pairs, columns in ((desired, PAIR), (current.memberships, IDS), (current.local_memberships, IDS))
+        pair_numbers(pairs, columns, plain[user_column], groups[columns[1]])
+        for pairs, columns, user_column in (
+            (desired, PAIR, "sub"),
+            (current.memberships, IDS, "joget_id"),
+            (current.local_memberships, IDS, "joget_id"),
+        )
     )
-    settled = (now >= 0) & is_among(now, wanted) & ~is_among(now, local)
-    by_group = np.bincount(now[settled] % max(len(groups), 1), minlength=len(groups))
-    return SettledPairs(
-        is_among(wanted, now[settled]), settled, pd.Series(by_group, index=pd.Index(groups["group_name"], dtype=TEXT))
-    )
+    same = (now >= 0) & is_among(now, wanted) & ~is_among(now, local)
+    by_group = np.bincount(now[same] % max(len(groups), 1), minlength=len(groups))
+    names = pd.Index(groups["group_name"], dtype=TEXT)
+    return UnchangedPairs(is_among(wanted, now[same]), same, pd.Series(by_group, index=names))
 
 
-def _found_at_adoption(
-    members: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame, *, wanted: pd.DataFrame
+def _find_at_adoption(
+    members: pd.DataFrame,
+    current: Current,
+    users: pd.DataFrame,
+    groups: pd.DataFrame,
+    *,
+    wanted: pd.DataFrame,
 ) -> pd.DataFrame:
-    """What the pool doesn't name of users and groups adopted now: theirs who are frozen or held today as well."""
-    adopted = users["outcome"] == "adopted"
-    known = users[users["linked"] | adopted].assign(active=True)
-    renames = yes(known["action"] == "rename") & known["hold"].isna()
-    known["new_id"] = known["user_id"].mask(renames, known["after_id"])
-    # What a held change waits for has nothing to do with whose a membership is, unless the user isn't ours yet.
-    known["hold"] = known["hold"].where(~known["linked"])
-    known = known[["sub", "user_id", "new_id", "outcome", "hold", "active"]].dropna(subset=["user_id", "sub"])
-    linked = groups[groups["linked"] | (groups["outcome"] == "adopted")]
-    linked = linked[["group_name", "group_id", "outcome"]].rename(columns={"outcome": "group_outcome"})
+    """What the pool doesn't name of users and groups adopted now, also of users that are left
+    alone today: PAIR, IDS and loses_all.
+    """
+    known = users[users["linked"] | (users["outcome"] == Outcome.ADOPTED)]
+    known = known[["sub", "joget_id", "outcome"]].rename(columns={"joget_id": "user_id"})
+    known = known.dropna(subset=["user_id", "sub"])
+    linked = groups[groups["linked"] | (groups["outcome"] == Outcome.ADOPTED)]
+    linked = linked[["group_name", "group_id", "outcome"]]
+    linked = linked.rename(columns={"outcome": "group_outcome"})
     found = members.merge(known, on="user_id").merge(linked, on="group_id")
-    found = found[yes(found["outcome"] == "adopted") | yes(found["group_outcome"] == "adopted")]
+    adopted = yes(found["outcome"] == Outcome.ADOPTED)
+    found = found[adopted | yes(found["group_outcome"] == Outcome.ADOPTED)]
     found = found[~among(found, wanted, PAIR) & ~among(found, current.local_memberships, IDS)]
-    return found.drop_duplicates(IDS).assign(user_id=lambda rows: rows["new_id"])
+    return found.drop_duplicates(IDS).assign(loses_all=False)
 
 
-def membership_counts(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
+def count_memberships(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
     """The report's counts, from the membership rows of a plan."""
     rows = changes[changes["entity"] == "membership"]
-    safe = rows.loc[rows["hold"].isna(), "action"]
-    held = rows["hold"].notna() & rows["action"].isin(["add", "remove"])
-    added, removed = int((safe == "add").sum()), int((safe == "remove").sum())
-    return {"read": read, "added": added, "removed": removed, "unchanged": unchanged, "held": int(held.sum())}
+    changing = rows[rows["action"].isin([Action.ADD, Action.REMOVE])]
+    safe = changing.loc[changing["hold"].isna(), "action"]
+    deferred = int(yes(changing["hold"] == "deferred").sum())
+    return {
+        "read": read,
+        "added": int((safe == Action.ADD).sum()),
+        "removed": int((safe == Action.REMOVE).sum()),
+        "unchanged": unchanged,
+        "held": int(changing["hold"].notna().sum()) - deferred,
+        "deferred": deferred,
+    }
 
 
-def _under_new_ids(rows: pd.DataFrame) -> pd.DataFrame:
-    renamed = yes(rows["outcome"] == "renamed")
-    return rows.assign(user_id=rows["user_id"].mask(renamed, rows["after_id"]))
-
-
-def _rows(pairs: pd.DataFrame, action: str, reason: str) -> pd.DataFrame:
-    rows = pairs[[*PAIR, *IDS, "hold"]]
-    return rows.assign(entity="membership", action=action, reason=reason, ending=~pairs["active"])
+def _rows(pairs: pd.DataFrame, action: Action, reason: Reason) -> pd.DataFrame:
+    return pairs[[*PAIR, *IDS]].assign(
+        action=str(action),
+        code=str(reason),
+        reason=REASON_RULES[reason].sentence,
+        is_ending=pairs["loses_all"],
+    )

@@ -5,38 +5,19 @@ from dataclasses import dataclass
 import pandas as pd
 
 from include.directory_sync.frames import TEXT, arrow, empty, look_up, yes
-from include.directory_sync.plan.approval import OUTCOMES
 from include.directory_sync.plan.changes import (
     CHANGES,
     DIRECTORY,
-    LEDGER_ONLY,
     USER_COLUMNS,
     VALUES,
     Plan,
-    in_order,
+    sort_changes,
 )
 from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.employments import choose_employment_ids
 from include.directory_sync.plan.matching import among
-from include.directory_sync.plan.memberships import membership_counts
-from include.directory_sync.plan.users import employment_ids
-
-INVERSE = {
-    "create": "delete",
-    "adopt": "release",
-    "deactivate": "reactivate",
-    "reactivate": "deactivate",
-    "recreate": "delete",
-    "delete": "create",
-    "release": "adopt",
-    "miss": "seen",
-    "seen": "miss",
-    "unlink": "relink",
-    "add": "remove",
-    "remove": "add",
-    "keep_local": "claim",
-    "claim": "keep_local",
-}
-"""The name of an inverse; update, rename and relink are their own."""
+from include.directory_sync.plan.memberships import count_memberships
+from include.directory_sync.vocabulary import APPLIED_OUTCOMES, INVERSES, LEDGER_ONLY
 
 SINCE = "changed_since"
 
@@ -60,10 +41,10 @@ def undo_plan(organization: str, done: pd.DataFrame, current: Current, belonging
     rows = pd.concat(
         [inverse, _of_made_again(organization, inverse, set(current.employment_ids["id"]))], ignore_index=True
     )
-    parts = in_order([rows])
+    parts = sort_changes([rows])
     changes = Plan(parts, empty(DIRECTORY), {}).changes
     users = changes[changes["entity"].isin(["user", "group"])]
-    outcome = users["action"].map(OUTCOMES).astype(TEXT).fillna("unchanged").mask(users["hold"].notna(), "held")
+    outcome = users["action"].map(APPLIED_OUTCOMES).astype(TEXT).fillna("unchanged").mask(users["hold"].notna(), "held")
     directory = arrow(
         users.assign(
             outcome=outcome,
@@ -74,7 +55,7 @@ def undo_plan(organization: str, done: pd.DataFrame, current: Current, belonging
         ),
         DIRECTORY,
     )
-    plan = Plan(parts, directory, membership_counts(changes, read=0, unchanged=0))
+    plan = Plan(parts, directory, count_memberships(changes, read=0, unchanged=0))
     applied = inverse["hold"].isna() & ~inverse["action"].isin(LEDGER_ONLY)
     return Undoing(plan, done.loc[applied.to_numpy()])
 
@@ -84,7 +65,7 @@ def _inverted(done: pd.DataFrame) -> pd.DataFrame:
     for column in VALUES:
         inverse[[f"before_{column}", f"after_{column}"]] = inverse[[f"after_{column}", f"before_{column}"]].to_numpy()
     inverse = arrow(inverse, CHANGES)
-    inverse["action"] = inverse["action"].map(INVERSE).astype(TEXT).fillna(inverse["action"])
+    inverse["action"] = inverse["action"].map(INVERSES).astype(TEXT).fillna(inverse["action"])
     is_user = inverse["entity"] == "user"
     key = inverse["before_id"].fillna(inverse["after_id"])
     inverse["user_id"] = inverse["user_id"].mask(is_user & key.notna(), key)
@@ -176,5 +157,5 @@ def _of_made_again(organization: str, inverse: pd.DataFrame, taken: set[str]) ->
         return rows[~rows["user_id"].isin(inverse.loc[inverse["entity"] == entity, "user_id"])].assign(entity=entity)
 
     employments = without("employment")
-    ids = employment_ids(organization, employments["user_id"], taken)
+    ids = choose_employment_ids(organization, employments["user_id"], taken)
     return pd.concat([without("role"), employments.assign(employment_id=ids)])

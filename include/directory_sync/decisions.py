@@ -1,0 +1,62 @@
+"""Deciding each row once: the first rule that fits is the one that counts."""
+
+import pandas as pd
+
+from include.directory_sync.frames import TEXT, no_text, yes
+from include.directory_sync.vocabulary import Cause, Outcome, Reason, sentence_parts
+
+
+class Decisions:
+    """Outcomes of a frame's rows, given rule by rule; a row that has one is never decided again."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._outcome, self._code, self._reason, self._hold = (no_text(frame.index) for _ in range(4))
+
+    @property
+    def open(self) -> "pd.Series[bool]":
+        """Rows that no rule fitted yet."""
+        return self._outcome.isna()
+
+    def outcome_is(self, outcome: Outcome) -> "pd.Series[bool]":
+        """Rows that have this outcome."""
+        return yes(self._outcome == outcome)
+
+    def decide(
+        self,
+        rows: "pd.Series[bool]",
+        outcome: Outcome,
+        reason: Reason | None = None,
+        hold: Cause | None = None,
+        *,
+        detail: "pd.Series[str] | str" = "",
+    ) -> None:
+        """Give an outcome to those of the rows that are still open.
+
+        `detail` is what the reason's sentence is about, such as an attribute's name; never a
+        personal value. `hold` is the cause that makes the change wait for a person.
+        """
+        chosen = yes(rows) & self.open
+        self._outcome = self._outcome.mask(chosen, outcome)
+        self._hold = self._hold.mask(chosen, hold)
+        if reason is not None:
+            before, after = sentence_parts(reason)
+            self._code = self._code.mask(chosen, reason)
+            self._reason = self._reason.mask(chosen, before + detail + after)
+
+    def decide_as_mapped(self, rows: "pd.Series[bool]", outcome: Outcome, mapped: pd.DataFrame) -> None:
+        """Give an outcome with the code and reason that mapping found (columns code, reason)."""
+        chosen = yes(rows) & self.open
+        self._outcome = self._outcome.mask(chosen, outcome)
+        self._code = self._code.mask(chosen, mapped["code"])
+        self._reason = self._reason.mask(chosen, mapped["reason"])
+
+    def frame(self) -> pd.DataFrame:
+        """Columns outcome, code, reason, hold."""
+        return pd.DataFrame(
+            {
+                "outcome": self._outcome,
+                "code": self._code,
+                "reason": self._reason,
+                "hold": self._hold,
+            }
+        ).astype(TEXT)

@@ -1,0 +1,191 @@
+"""What waits for a person: each holder in one list, in order; the first cause that fits counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from include.directory_sync.frames import TEXT, arrow, look_up, yes
+from include.directory_sync.plan.changes import CHANGES, Excess, decision_hashes
+from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.dependencies import (
+    find_holds_by_groups,
+    find_holds_by_memberships,
+    find_holds_by_users,
+)
+from include.directory_sync.plan.limits import (
+    limit_emptied_groups,
+    limit_removed_memberships,
+    limit_users,
+)
+from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import LEDGER_ONLY, REASON_RULES, Action, Cause, Reason
+
+
+@dataclass
+class Holding:
+    """What the holders look at, and the limits that they find exceeded, by cause."""
+
+    run: Run
+    current: Current
+    before: "pd.Series[int]"
+    """By group name, how many memberships of ours it had."""
+    is_wrong_pool: bool
+    """The settings may name the wrong pool."""
+    excesses: dict[str, Excess] = field(default_factory=dict)
+
+
+Holder = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
+
+
+def hold_users(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
+    """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`."""
+    return _hold(holding, users, USER_HOLDERS)
+
+
+def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
+    """The groups as decided, with every cause but the one that comes from their memberships.
+
+    users: as held; an adoption is safe only where all members are linked or safely adopted.
+    """
+    groups = _explain_adoptions(holding, groups, users)
+    return _hold(holding, groups, GROUP_HOLDERS)
+
+
+def hold_memberships(holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """Membership rows (columns of changes.CHANGES, sub and is_ending) with every cause in `hold`."""
+    rows = rows.assign(
+        hold=find_holds_by_users(rows, users).fillna(find_holds_by_groups(rows, groups)),
+        is_admin=rows["sub"].isin(users.loc[users["is_admin"], "sub"].dropna()),
+    )
+    return _hold(holding, rows, MEMBERSHIP_HOLDERS).drop(columns=["is_admin", "is_ending"])
+
+
+def hold_deletions(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
+    """The groups, none of them deleted while the removal of a membership is held."""
+    waiting = find_holds_by_memberships(groups, memberships)
+    return groups.assign(hold=groups["hold"].fillna(waiting))
+
+
+def _hold(holding: Holding, rows: pd.DataFrame, holders: tuple[Holder, ...]) -> pd.DataFrame:
+    rows = rows.assign(hold=rows["hold"].astype(TEXT))
+    for holder in holders:
+        rows["hold"] = holder(holding, rows)
+    return rows
+
+
+def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
+    """What a person said no to, about exactly this row. Misses go on being counted."""
+    decisions = holding.current.decisions
+    changing = rows[yes(_changes(rows))]
+    if decisions.empty or changing.empty:
+        return rows["hold"]
+    full = arrow(changing, CHANGES).set_axis(changing.index)
+    verdict = look_up(decision_hashes(full), decisions, "decision_sha256", "verdict")
+    return verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT)
+
+
+def _hold_admins(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
+    """Every change of a linked user who got ROLE_ADMIN, memberships too."""
+    return _fill(rows, rows["is_admin"] & _changes(rows), Cause.ROLE_ADMIN)
+
+
+def _hold_wrong_pool(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
+    if not holding.is_wrong_pool:
+        return rows["hold"]
+    return _fill(rows, rows["action"].notna(), Cause.POOL_CHANGE)
+
+
+def _hold_many_users(holding: Holding, users: pd.DataFrame) -> "pd.Series[str]":
+    hold, excesses = limit_users(holding.run, users, holding.current)
+    holding.excesses.update(excesses)
+    return hold
+
+
+def _hold_unproven(_: Holding, users: pd.DataFrame) -> "pd.Series[str]":
+    """Users whose absence is not yet proven by name: an approval asks for each of them first."""
+    return _fill(users, users["is_unproven"] & _changes(users), Cause.UNPROVEN_ABSENCE)
+
+
+def _hold_existing_groups(holding: Holding, groups: pd.DataFrame) -> "pd.Series[str]":
+    """The pool's people must not silently gain the rights of Joget's own group."""
+    if holding.run.sync.policies.existing_group == "adopt":
+        return groups["hold"]
+    asks = groups["code"].isin(ASKED_ADOPTIONS) & (groups["action"] == Action.ADOPT)
+    return _fill(groups, asks, Cause.EXISTING_GROUP)
+
+
+ASKED_ADOPTIONS = (
+    Reason.GROUP_NAMED_ALIKE,
+    Reason.GROUP_IN_OTHER_ORGANIZATION,
+    Reason.GROUP_WITH_LOCAL_MEMBERS,
+    Reason.GROUP_WITHOUT_MEMBERS,
+)
+
+
+def _explain_adoptions(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
+    """Say of each group found by its id what a person should know before it is adopted."""
+    found = yes(groups["code"] == Reason.GROUP_FOUND)
+    if not found.any():
+        return groups
+    members = holding.current.memberships
+    safe = users["linked"] | ((users["action"] == Action.ADOPT) & users["hold"].isna())
+    known = users.loc[safe, "joget_id"].dropna()
+    strangers = members.loc[~members["user_id"].isin(known), "group_id"]
+    elsewhere = groups["before_organizationId"].fillna("") != holding.run.sync.organization
+    for rows, reason in (
+        (elsewhere, Reason.GROUP_IN_OTHER_ORGANIZATION),
+        (groups["group_id"].isin(strangers), Reason.GROUP_WITH_LOCAL_MEMBERS),
+        (~groups["group_id"].isin(members["group_id"]), Reason.GROUP_WITHOUT_MEMBERS),
+    ):
+        chosen = found & yes(rows)
+        groups = groups.assign(
+            code=groups["code"].mask(chosen, reason),
+            reason=groups["reason"].mask(chosen, REASON_RULES[reason].sentence),
+        )
+        found &= ~chosen
+    return groups
+
+
+def _hold_many_removals(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
+    return limit_removed_memberships(holding.run, rows, holding.before, holding.current, holding.excesses)
+
+
+def _hold_emptied_groups(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
+    return limit_emptied_groups(holding.run, rows, holding.before, holding.current, holding.excesses)
+
+
+def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
+    """A user's memberships change together: what a limit holds of one is held of all."""
+    hold = rows["hold"]
+    for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
+        together = rows["sub"].isin(rows.loc[yes(hold == cause), "sub"])
+        hold = hold.mask(together & hold.isna(), cause)
+    return hold
+
+
+def _changes(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a row changes more than the ledger."""
+    return rows["action"].notna() & ~rows["action"].isin(LEDGER_ONLY)
+
+
+def _fill(rows: pd.DataFrame, chosen: "pd.Series[bool]", cause: Cause) -> "pd.Series[str]":
+    return rows["hold"].mask(yes(chosen) & rows["hold"].isna(), cause)
+
+
+USER_HOLDERS: tuple[Holder, ...] = (
+    _hold_answered,  # also over what a rule holds: the question was answered
+    _hold_admins,
+    _hold_wrong_pool,
+    _hold_many_users,
+    _hold_unproven,
+)
+GROUP_HOLDERS: tuple[Holder, ...] = (_hold_existing_groups, _hold_answered, _hold_wrong_pool)
+MEMBERSHIP_HOLDERS: tuple[Holder, ...] = (
+    _hold_answered,
+    _hold_admins,
+    _hold_wrong_pool,
+    _hold_many_removals,
+    _hold_emptied_groups,
+    _hold_together,
+)

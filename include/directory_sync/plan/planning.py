@@ -1,0 +1,135 @@
+"""Making a plan in three passes: decide by the rules, hold what waits for a person, write the rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pandas as pd
+
+from include.directory_sync.errors import PermanentError
+from include.directory_sync.mapping import Desired
+from include.directory_sync.plan import rows as plan_rows
+from include.directory_sync.plan.changes import Plan, sort_changes
+from include.directory_sync.plan.current import Current, Evidence
+from include.directory_sync.plan.groups import decide_groups, keep_peopled_groups
+from include.directory_sync.plan.holding import (
+    Holding,
+    hold_deletions,
+    hold_groups,
+    hold_memberships,
+    hold_users,
+)
+from include.directory_sync.plan.matching import match_users, pool_was_changed, too_few_found
+from include.directory_sync.plan.memberships import (
+    DecidedMemberships,
+    count_memberships,
+    decide_memberships,
+)
+from include.directory_sync.plan.missing import decide_missing
+from include.directory_sync.plan.unchanged import find_unchanged
+from include.directory_sync.plan.users import decide_users
+from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Action, Entity
+
+
+def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Plan:
+    """Everything that the run would change. Pure: the same input gives the same plan, in any order.
+
+    Raises PermanentError where the settings name another organization than the runs before, where
+    the run names users that the pool doesn't have, or is for some users of a pool that no run for
+    everybody has taken over yet.
+    """
+    _require_same_target(run, current)
+    decided = _decide(run, desired, current, evidence)
+    users, groups, memberships, holding = _hold(decided)
+    return _write_rows(decided, users, groups, memberships, holding)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the rules alone say: DECIDED_USERS_SCHEMA, DECIDED_GROUPS_SCHEMA, and memberships."""
+
+    run: Run
+    current: Current
+    evidence: Evidence
+    is_wrong_pool: bool
+    users: pd.DataFrame
+    groups: pd.DataFrame
+    memberships: DecidedMemberships
+
+
+def _require_same_target(run: Run, current: Current) -> None:
+    """A changed organization is refused rather than held: approving it could not be taken back,
+    since it would employ every user twice and move groups that apps refer to.
+    """
+    if run.users and not run.dry_run and pool_was_changed(run, current):
+        raise PermanentError(
+            f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync "
+            f"for everybody once, so that users are matched with it; nothing was written."
+        )
+    before, now = current.organization, run.sync.organization
+    if not run.dry_run and before not in (None, now):
+        raise PermanentError(
+            f"The settings name organization {now!r}, and the runs of sync {run.sync.name!r} wrote "
+            f"to {before!r}; nothing was written. Set organization back to {before!r}. To move to "
+            f"{now!r}, follow README, Another organization."
+        )
+
+
+def _decide(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Decided:
+    unchanged = find_unchanged(run, desired.users, current, evidence)
+    current = unchanged.current
+    matched = match_users(run, unchanged.desired, current)
+    is_wrong_pool = too_few_found(run, matched, current)
+    if is_wrong_pool:
+        evidence = replace(evidence, complete=False)
+    listed = decide_users(run, matched, current, evidence)
+    missing = decide_missing(run, matched, current, evidence)
+    del matched  # a million rows
+    users = unchanged.join(pd.concat([listed, missing], ignore_index=True))
+    groups = decide_groups(run, desired.groups, current, evidence)
+    keeps_found = run.sync.policies.existing_memberships == "keep"
+    memberships = decide_memberships(desired.memberships, current, evidence, users, groups, keeps_found=keeps_found)
+    return Decided(run, current, evidence, is_wrong_pool, users, groups, memberships)
+
+
+def _hold(decided: Decided) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, Holding]:
+    """Users, groups and membership rows with their causes; users first, groups by them, and
+    memberships by both.
+    """
+    holding = Holding(decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool)
+    users = hold_users(holding, decided.users)
+    groups = hold_groups(holding, decided.groups, users)
+    rows = decided.memberships.rows.assign(entity=str(Entity.MEMBERSHIP))
+    rows = plan_rows.give_renamed_ids(rows, users)
+    rows = hold_memberships(holding, rows, users, groups)
+    members = decided.current.memberships
+    members = plan_rows.give_renamed_ids(members, users)
+    removed = rows.loc[rows["action"] == Action.REMOVE, ["user_id", "group_id"]]
+    groups = keep_peopled_groups(groups, removed, members)
+    return users, hold_deletions(groups, rows), rows, holding
+
+
+def _write_rows(
+    decided: Decided,
+    users: pd.DataFrame,
+    groups: pd.DataFrame,
+    memberships: pd.DataFrame,
+    holding: Holding,
+) -> Plan:
+    counts = count_memberships(memberships, read=decided.memberships.read, unchanged=decided.memberships.unchanged)
+    directory = plan_rows.make_directory(users, groups)
+    evidence = decided.evidence
+    makers: list[Callable[[], pd.DataFrame]] = [
+        partial(plan_rows.make_user_rows, users),
+        partial(plan_rows.make_seen_rows, Entity.USER, users, evidence),
+        partial(plan_rows.make_role_rows, users),
+        partial(plan_rows.make_employment_rows, decided.run, users, decided.current),
+        partial(plan_rows.make_entity_rows, Entity.GROUP, groups),
+        partial(plan_rows.make_seen_rows, Entity.GROUP, groups, evidence),
+        partial(memberships.copy, deep=False),
+    ]
+    # A frame goes as soon as its rows are made: a million users fill memory.
+    del users, memberships
+    changes = sort_changes(makers.pop()() for _ in range(len(makers)))
+    return Plan(changes, directory, counts, holding.excesses)

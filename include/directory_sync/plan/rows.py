@@ -1,0 +1,141 @@
+"""A plan's rows, from what was decided and what is held."""
+
+import pandas as pd
+import pyarrow as pa
+
+from include.directory_sync.frames import TEXT, arrow, from_table, look_up, sort_texts, yes
+from include.directory_sync.plan.changes import DIRECTORY, VALUES
+from include.directory_sync.plan.current import Current, Evidence
+from include.directory_sync.plan.dependencies import find_holds_by_users
+from include.directory_sync.plan.employments import choose_employment_ids
+from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import (
+    ANSWERED,
+    LEDGER_ONLY,
+    REASON_RULES,
+    Action,
+    Entity,
+    Outcome,
+    Reason,
+)
+
+ENSURED_AT = (Outcome.CREATED, Outcome.ADOPTED, Outcome.REACTIVATED, Outcome.RECREATED)
+"""When ROLE_USER and the employment are made; later local changes to them stay."""
+
+
+def make_user_rows(users: pd.DataFrame) -> pd.DataFrame:
+    """The users that change: a row each, user_id being the id as Joget has it now."""
+    return make_entity_rows(Entity.USER, users.rename(columns={"joget_id": "user_id"}))
+
+
+def make_entity_rows(entity: Entity, decided: pd.DataFrame) -> pd.DataFrame:
+    """The users or groups that change. What is held of a listed user starts without misses, since
+    presence resets them meanwhile.
+    """
+    rows = decided[decided["action"].notna()].assign(entity=str(entity))
+    reset = rows["hold"].notna() & rows["listed"] & rows["linked"]
+    misses = rows["before_misses"]
+    return rows.assign(before_misses=misses.mask(reset & misses.notna(), 0))
+
+
+def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """Presence ends a row of misses, also where nothing else changes, or all else is held."""
+    own = decided["action"].notna() & decided["hold"].isna()
+    older = decided["changed_at"] <= evidence.at
+    has_misses = yes(decided["before_misses"] > 0)
+    seen = decided[decided["listed"] & decided["linked"] & ~own & has_misses & yes(older)]
+    values = {f"after_{name}": seen[f"before_{name}"] for name in VALUES if f"before_{name}" in seen}
+    values["after_misses"] = seen["before_misses"] * 0
+    return seen.rename(columns={"joget_id": "user_id"}).assign(
+        **values,
+        entity=str(entity),
+        action=str(Action.SEEN),
+        hold=None,
+        code=str(Reason.SEEN_AGAIN),
+        reason=REASON_RULES[Reason.SEEN_AGAIN].sentence,
+    )
+
+
+def make_role_rows(users: pd.DataFrame) -> pd.DataFrame:
+    """ROLE_USER for the users that this run brings or brings back."""
+    rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_role_user"])]
+    return _make_added_rows(Entity.ROLE, Reason.ROLE_USER, rows, users)
+
+
+def make_employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
+    """One employment in the organization for the same users."""
+    rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_employment"])]
+    rows = _make_added_rows(Entity.EMPLOYMENT, Reason.EMPLOYMENT, rows, users)
+    taken = set(current.employment_ids["id"])
+    ids = choose_employment_ids(run.sync.organization, rows["user_id"], taken)
+    return rows.assign(employment_id=pd.Series(ids, index=rows.index, dtype=TEXT))
+
+
+def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
+    """Membership rows (column user_id) under the ids that the plan's safe renames give.
+
+    users: rows with columns action, hold, after_id, and the id of now in joget_id. A rename moves
+    every child to the new id before memberships are written.
+    """
+    renamed = users[yes(users["action"] == Action.RENAME) & users["hold"].isna()]
+    newer = look_up(rows["user_id"], renamed, "joget_id", "after_id")
+    return rows.assign(user_id=newer.fillna(rows["user_id"]))
+
+
+def make_directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """directory.parquet: columns changes.DIRECTORY, in the order of ids."""
+    parts = [_list_users(users), _list_groups(groups)]
+    tables = [pa.Table.from_pandas(arrow(part, DIRECTORY), preserve_index=False) for part in parts]
+    rows = sort_texts(pa.concat_tables(tables), ["entity", "joget_id", "sub", "group_name"])
+    return arrow(from_table(rows), DIRECTORY)
+
+
+def _make_added_rows(entity: Entity, reason: Reason, rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
+    added = pd.DataFrame(
+        {
+            "entity": str(entity),
+            "action": str(Action.ADD),
+            "sub": rows["sub"],
+            "user_id": rows["after_id"],
+            "code": str(reason),
+            "reason": REASON_RULES[reason].sentence,
+        }
+    )
+    return added.assign(hold=find_holds_by_users(added, users))
+
+
+def _list_users(users: pd.DataFrame) -> pd.DataFrame:
+    acts = users["action"].notna()
+    held = users["hold"].notna() & acts & ~users["action"].isin(LEDGER_ONLY)
+    known = users["linked"] | (acts & ~held)
+    in_joget = users["after_active"].where(acts, users["before_active"])
+    off = users["before_id"].notna() & ~yes(in_joget == 1)
+    state = users["after_state"].where(acts, users["before_state"])
+    state = state.mask(yes(state == "active") & off, "deactivated in Joget")
+    asks = users["hold"].where(held)
+    answered = asks.where(asks.isin(ANSWERED))
+    reason = users["reason"].mask(answered.notna(), users["reason"] + " (" + answered + ")")
+    return pd.DataFrame(
+        {
+            "entity": str(Entity.USER),
+            "sub": users["sub"].fillna(""),
+            "joget_id": users["joget_id"].where(known),
+            "listed": users["listed"],
+            "outcome": users["outcome"].mask(held, Outcome.HELD),
+            "state": state.where(known & ~held, users["before_state"]),
+            "linked_at": users["linked_at"],
+            "code": users["code"],
+            "reason": reason,
+        }
+    )
+
+
+def _list_groups(groups: pd.DataFrame) -> pd.DataFrame:
+    held = groups["hold"].notna() & groups["action"].notna()
+    held &= ~groups["action"].isin(LEDGER_ONLY)
+    known = groups["linked"] | (groups["action"].notna() & ~held)
+    return groups[["group_name", "listed", "code", "reason"]].assign(
+        entity=str(Entity.GROUP),
+        joget_id=groups["group_id"].where(known),
+        outcome=groups["outcome"].mask(held, Outcome.HELD),
+    )

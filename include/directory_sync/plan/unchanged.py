@@ -1,0 +1,102 @@
+"""The users that don't change: nearly everybody in nearly every run, found by bytes before any rule.
+
+The rules would say `unchanged` of each (a property test holds them to it), at many times the cost.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from include.directory_sync.frames import places, rows_at, taken, yes
+from include.directory_sync.mapping import MAPPED
+from include.directory_sync.plan.current import Current, Evidence, is_own_key
+from include.directory_sync.plan.users import is_made_over, is_newer
+from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Outcome
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """users: rows for the plan, in those of DECIDED_USERS_SCHEMA's columns that aren't null.
+
+    desired, current: what is left to decide about.
+    """
+
+    users: pd.DataFrame
+    desired: pd.DataFrame
+    current: Current
+
+    def join(self, decided: pd.DataFrame) -> pd.DataFrame:
+        """All users, once the others are decided: the columns of `decided`."""
+        if self.users.empty:
+            return decided
+        types = {name: kind for name, kind in decided.dtypes.items() if name in self.users.columns}
+        return pd.concat([decided, self.users.astype(types)], ignore_index=True).astype(types)
+
+
+def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence) -> Unchanged:
+    """Take out the desired users (mapping.USERS) who are linked, active, listed without a miss, and
+    as Joget has them.
+
+    Not the users whose id in Joget is the same key as another text that the plan compares, nor any
+    user in a run for some users.
+    """
+    if run.users:
+        return Unchanged(pd.DataFrame(), desired, current)
+    links = current.user_links
+    own = (links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)
+    quiet = own & (links["state"] == "active") & (links["misses"] == 0)
+    quiet &= is_own_key(links["user_key"])
+    links = links[yes(quiet) & ~is_newer(evidence, links)]
+    of_link = places(desired["sub"], links["sub"])
+    joget_id = taken(links["user_id"], of_link, desired.index)
+    of_row = places(joget_id, current.users["id"])
+    now = rows_at(current.users, of_row, desired.index)
+    same = (
+        yes(desired["username"] == joget_id)
+        & yes(now["username"] == joget_id)
+        & yes(now["id_key"] == now["username_key"])
+    )
+    same &= (desired["verdict"] == "mapped") & desired["active"] & yes(now["active"] == 1)
+    origin = taken(links["origin"], of_link, desired.index)
+    same &= ~yes(now["is_admin"]) & ~is_made_over(run.sync.policies, origin, now["has_password"])
+    for column in MAPPED:
+        same &= yes(desired[column] == now[column]) | desired[column].isna()
+    same = yes(same)
+    found, joget_id = desired[same], joget_id[same]
+    users = pd.DataFrame(
+        {
+            "sub": found["sub"],
+            "joget_id": joget_id,
+            "before_id": joget_id,
+            "after_id": joget_id,
+            "before_link": run.sync.user_pool_id + "/" + found["sub"],
+            "before_state": "active",
+            "before_active": 1,
+            "before_misses": 0,
+            "linked_at": taken(links["linked_at"], of_link[same], found.index),
+            "outcome": str(Outcome.UNCHANGED),
+            "active": True,
+            "listed": True,
+            "linked": True,
+            "joget_active": True,
+            "takes_part": True,
+            "loses_all": False,
+            "is_admin": False,
+            "is_unproven": False,
+        }
+    )
+    return Unchanged(users, desired[~same], _leave_out(current, links.index[of_link[same]], of_row[same]))
+
+
+def _leave_out(current: Current, links: pd.Index, rows: "np.ndarray[Any, Any]") -> Current:
+    others = np.ones(len(current.users), dtype=bool)
+    others[rows] = False
+    return replace(
+        current,
+        users=current.users[others],
+        user_links=current.user_links.drop(index=links),
+        settled=len(links),
+    )
