@@ -136,6 +136,7 @@ def settings(staging_folder: Path, **changes: Any) -> dict[str, Any]:
         "organization": "ORG-001",
         "staging_url": f"file://{staging_folder}",
         "requests_per_second": 2000,
+        "policies": {"missing_minutes": 0},
         **changes,
     }
 

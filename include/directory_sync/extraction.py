@@ -1,7 +1,8 @@
 """Gather: the steps `extract_users` and `extract_groups` of a run. Each leaves a sealed folder in staging."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,11 +12,16 @@ import pyarrow as pa
 from include.directory_sync import cognito, proof, snapshot, staging
 from include.directory_sync.errors import PermanentError, without_values
 from include.directory_sync.frames import TEXT, is_among, pair_numbers
+from include.directory_sync.group_listing import GroupListing
 from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database, session
-from include.directory_sync.joget.reading import read_expected_subs, read_memberships
+from include.directory_sync.joget.reading import (
+    read_expected_subs,
+    read_group_names,
+    read_memberships,
+)
 from include.directory_sync.joget.tables import inspect
-from include.directory_sync.listing import UserListing, from_its_start, side_by_side
+from include.directory_sync.listing import UserListing
 from include.directory_sync.run import Attempt, Run, resolve
 from include.directory_sync.settings import find_sync
 from include.directory_sync.snapshot import Manifest
@@ -79,6 +85,7 @@ def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool, signpo
     doubts = proof.doubts_about_users(run.sync.proof, subs, estimated)
     _warn(doubts)
     counts = {"users": len(subs), "estimated_users": estimated or 0, "in_parts": int(listing.in_parts), **_calls(pool)}
+    counts["asked_by_name"] = listing.asked_by_name
     manifest = folder.seal(snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts)
     if manifest.complete:
         staging.note(run, SNAPSHOTS, f"{staging.moment(snapshot_at)}.{signpost}", manifest.url)
@@ -111,51 +118,66 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
 def _list_groups(
     run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, database: Database
 ) -> Manifest:
-    found = from_its_start(lambda: [group for page in pool.groups() for group in page])
-    listed = {group["GroupName"]: snapshot.group_row(group) for group in found}
-    known = read_memberships(database, inspect(database, run.sync.organization), run)
+    tables = inspect(database, run.sync.organization)
+    known = read_memberships(database, tables, run)
+    subs = staging.read_column(staging.source(users).url, "users.parquet", "sub")
+    listing = GroupListing(pool, run, subs)
+    listing.list_groups()
     sizes = known["group_name"].value_counts()
-    inside = [name for name in listed if run.sync.scope.has_group(name, run.sync.user_pool_id)]
-
-    def list_members(group_name: str) -> None:
-        for page in pool.members(group_name):
-            memberships.write([snapshot.member_row(group_name, user) for user in page])
-
-    def list_group(group_name: str) -> None:
-        try:
-            from_its_start(lambda: list_members(group_name))
-        except cognito.GroupGoneError:
-            listed.pop(group_name, None)
-
-    with folder.rows("memberships.parquet", snapshot.MEMBERSHIPS) as memberships:
-        # The largest first: a group's pages come one after the other, and the last group's would be waited for alone.
-        side_by_side(pool, list_group, sorted(inside, key=lambda name: -sizes.get(name, 0)))
-    again = _lacking(known, folder, [name for name in inside if name in listed])
-    with folder.rows("memberships_again.parquet", snapshot.MEMBERSHIPS) as memberships:
+    with _member_files(folder, run, "") as (memberships, seen):
+        listing.list_members(memberships.write, seen.write, known=sizes.to_dict())
+        listing.find_unlisted_groups(read_group_names(database, tables, run), memberships.write, seen.write)
+        listing.ask_for_users(read_expected_subs(database, run).to_pylist(), seen.write)
+    with folder.rows("absent.parquet", snapshot.ABSENT) as absent:
+        absent.write(listing.absent_rows())
+    again = _lacking(known, folder, listing.names)
+    with _member_files(folder, run, "_again") as (memberships, seen):
         log.info("asking %d group(s) again that lack somebody who is in them in Joget", len(again))
-        side_by_side(pool, list_group, again)
-    for name in again:
-        if name in listed:
-            listed[name]["listed_twice"] = True
+        listing.list_again(again, memberships.write, seen.write)
     pool.progress.say()
     with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
-        groups.write(list(listed.values()))
-    return _seal_groups(run, folder, pool, users, groups=groups.rows)
+        groups.write(listing.group_rows())
+    return _seal_groups(run, folder, pool, users, listing)
 
 
-def _seal_groups(run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, *, groups: int) -> Manifest:
-    """Hold the members against the listing of users, and say what is doubtful."""
-    subs = staging.read_column(staging.source(users).url, "users.parquet", "sub")
-    members = staging.read_column(folder.url, "memberships.parquet", "sub")
-    doubts = proof.doubts_about_members(run.sync.proof, members, subs)
+@contextmanager
+def _member_files(
+    folder: staging.Folder, run: Run, suffix: str
+) -> Iterator[tuple[staging.FrameWriter, staging.FrameWriter]]:
+    """Writers of memberships, and of users whom the list of users lacks."""
+    with (
+        folder.rows(f"memberships{suffix}.parquet", snapshot.MEMBERSHIPS) as memberships,
+        folder.rows(f"users_seen{suffix}.parquet", snapshot.users_schema(run.attributes)) as seen,
+    ):
+        yield memberships, seen
+
+
+def _seal_groups(
+    run: Run,
+    folder: staging.Folder,
+    pool: cognito.UserPool,
+    users: Manifest,
+    listing: GroupListing,
+) -> Manifest:
+    """Hold everybody who was seen against the listing of users, and say what is doubtful."""
+    names = ("users_seen.parquet", "users_seen_again.parquet")
+    parts = [pd.Series(staging.read_column(folder.url, name, "created_at")) for name in names]
+    created = pd.concat(parts, ignore_index=True)
+    seen = pd.DataFrame({"created_at": pd.to_datetime(created, utc=True)})
+    doubts = proof.doubts_about_presence(run.sync.proof, seen, users.snapshot_at, groups=len(listing.hidden))
     _warn(doubts)
     if doubts and staging.source(users).counts.get("in_parts"):
         log.warning("the parts may lack them")
         _list_in_one_chain(run, folder)
-    counts = {"groups": groups, "memberships": len(members), **_calls(pool)}
+    members = len(staging.read_column(folder.url, "memberships.parquet", "sub"))
+    counts = {
+        "groups": len(listing.group_rows()),
+        "memberships": members,
+        "asked_by_name": listing.asked_by_name,
+    }
     manifest = folder.seal(
         snapshot_at=users.snapshot_at,
-        counts=counts,
+        counts={**counts, **_calls(pool)},
         complete=not doubts,
         incomplete_reasons=doubts,
         inputs={"extract_users": users.url},
@@ -246,7 +268,7 @@ def _reuse(folder: staging.Folder, url: str, users_url: str | None = None) -> Ma
     log.info("using the listing of run %s, taken at %s", found.run_id, found.snapshot_at.isoformat())
     return folder.seal(
         snapshot_at=found.snapshot_at,
-        counts={**found.counts, "calls": 0, "throttled_calls": 0},
+        counts={**found.counts, "calls": 0, "throttled_calls": 0, "asked_by_name": 0},
         complete=found.complete,
         incomplete_reasons=found.incomplete_reasons,
         inputs={"extract_users": users_url} if users_url else {},

@@ -3,6 +3,9 @@
 "HTTP 200 with data missing" is how directories get wiped: that a listing ended is no proof that it held everything.
 """
 
+from datetime import datetime
+
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,18 +30,37 @@ def doubts_about_users(proof: Proof, subs: pa.Array, estimated: int | None) -> t
     return tuple(doubts)
 
 
+FEW = 2
+"""Users that a listing and the estimate may always be apart: in a small pool one newcomer is more
+than the percentage, and nobody is missing who wasn't asked for by name.
+"""
+
+
 def fits_estimate(proof: Proof, found: int, estimated: int) -> bool:
     """Whether so many listed users may be all of them."""
-    return abs(found - estimated) <= estimated * proof.count_tolerance_percent / 100
+    tolerance = max(estimated * proof.count_tolerance_percent / 100, FEW if found else 0)
+    return abs(found - estimated) <= tolerance
 
 
-def doubts_about_members(proof: Proof, members: pa.Array, subs: pa.Array) -> tuple[str, ...]:
-    """Why the members of groups say that the listing of users (`subs`) isn't complete."""
-    known = pc.is_in(pc.unique(members.drop_null()), value_set=subs)
-    strangers = len(known) - (pc.sum(known).as_py() or 0)
-    if strangers <= proof.newcomers:
-        return ()
-    return (
-        f"{strangers} members of groups aren't in the list of users; only {proof.newcomers} may be newcomers "
-        f"(proof.newcomers)",
-    )
+def doubts_about_presence(proof: Proof, seen: pd.DataFrame, began: datetime, *, groups: int) -> tuple[str, ...]:
+    """Why what else was seen says that the lists aren't complete.
+
+    seen: the users that the list of users lacks and another answer had (column created_at, null
+    where Cognito doesn't tell). A user created after the list began proves nothing.
+    groups: how many existing groups the list of groups lacked.
+    """
+    unknown = int(seen["created_at"].isna().sum())
+    older = int((seen["created_at"] < pd.Timestamp(began)).fillna(False).sum())
+    doubts = []
+    if older:
+        doubts.append(
+            f"{older} users were seen elsewhere, were created before the list of users began, and aren't in it"
+        )
+    if unknown > proof.newcomers:
+        doubts.append(
+            f"{unknown} users were seen elsewhere and aren't in the list of users; only "
+            f"{proof.newcomers} may be newcomers (proof.newcomers)"
+        )
+    if groups:
+        doubts.append(f"the list of groups lacked {groups} that exist")
+    return tuple(doubts)

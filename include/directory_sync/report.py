@@ -23,8 +23,19 @@ USERS = (
     "missing",
     "quarantined",
     "held",
+    "deferred",
 )
-GROUPS = ("created", "adopted", "updated", "deleted", "unchanged", "missing", "quarantined", "held")
+GROUPS = (
+    "created",
+    "adopted",
+    "updated",
+    "deleted",
+    "unchanged",
+    "missing",
+    "quarantined",
+    "held",
+    "deferred",
+)
 
 
 class Hold(BaseModel):
@@ -98,6 +109,8 @@ class Report(BaseModel):
     undoes: str | None = None
     """The run that an undo takes back."""
     settings_change: SettingsChange | None = None
+    asked_by_name: int = 0
+    """How many users and groups the pool was asked for by name."""
 
     def flat_counts(self) -> dict[str, int]:
         """Every count under one name, such as `users_created`."""
@@ -123,6 +136,7 @@ def make_report(
     timings: dict[str, float],
     review: ReviewAnswer | None = None,
     undoes: str | None = None,
+    asked_by_name: int = 0,
 ) -> Report:
     """Count a plan. A dry run counts what it would do."""
     return Report(
@@ -147,6 +161,7 @@ def make_report(
         review=review,
         undoes=undoes,
         settings_change=plan.settings_change,
+        asked_by_name=asked_by_name,
     )
 
 

@@ -9,10 +9,11 @@ from urllib.parse import unquote
 
 import pandas as pd
 
-from include.directory_sync import staging
+from include.directory_sync import cognito, staging
 from include.directory_sync.errors import PermanentError, without_values
 from include.directory_sync.joget import ledger, reviews, runs
 from include.directory_sync.joget.database import Database, session
+from include.directory_sync.listing import find_user, side_by_side
 from include.directory_sync.loading import Loading, Proposal
 from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.approval import release_approved
@@ -22,7 +23,7 @@ from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
 from include.directory_sync.snapshot import Manifest
 from include.directory_sync.steps import loading_session, propose
-from include.directory_sync.vocabulary import describe_cause
+from include.directory_sync.vocabulary import REMOVALS, Reason, describe_cause
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,8 @@ def _act(
     loading: Loading, run: Run, review: reviews.Review, asked: pd.DataFrame, transformed: Manifest
 ) -> tuple[Plan, str, tuple[str, ...]]:
     proposal, reasons = propose(loading, run, transformed)
-    approved = set(row_hashes(asked)) if review.answer == "approve" and review.is_open else set[str]()
+    approves = review.answer == "approve" and review.is_open
+    approved = set(row_hashes(_without_present(run, asked))) if approves else set[str]()
 
     def make(current: Current) -> Plan:
         return release_approved(proposal.make(current), approved)
@@ -214,6 +216,26 @@ def _act(
     )
     plan, outcome = loading.apply(answered)
     return plan, outcome, reasons
+
+
+def _without_present(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
+    """The rows without removals of users that the pool, asked for each by name, still has.
+
+    They were too many to be asked for while the pool was listed.
+    """
+    unproven = asked["action"].isin(REMOVALS) & (asked["code"] == Reason.MISSING_UNASKED)
+    subs = asked.loc[unproven, "sub"].tolist()
+    if not subs:
+        return asked
+    pool = cognito.connect(run.sync, "asking for users by name")
+    log.info("asking by name for %d users whose removal was approved", len(subs))
+    answers = side_by_side(pool, lambda sub: find_user(pool, sub), subs)
+    pool.progress.say()
+    # None: the pool can't be asked for this sub, so nothing is proven.
+    present = [sub for sub, found in zip(subs, answers, strict=True) if found or found is None]
+    if present:
+        log.warning("%d users whose removal was approved are in the pool: they stay", len(present))
+    return asked[~(unproven & asked["sub"].isin(present))]
 
 
 def _answer_of(review: reviews.Review, asked: pd.DataFrame, plan: Plan) -> ReviewAnswer:

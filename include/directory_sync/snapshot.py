@@ -15,6 +15,11 @@ GROUPS = pa.schema(
 
 MEMBERSHIPS = pa.schema([("group_name", pa.string()), ("sub", pa.string())])
 
+ABSENT = pa.schema([("entity", pa.string()), ("key", pa.string())])
+"""absent.parquet: users (by sub) and groups (by name) that Joget knows and no list has, that the
+pool was asked for by name, and that it doesn't have.
+"""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 

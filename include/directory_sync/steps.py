@@ -21,7 +21,7 @@ from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.report import make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync
-from include.directory_sync.snapshot import Manifest
+from include.directory_sync.snapshot import ABSENT, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def _snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.Da
     of_users, of_groups = staging.source(users), staging.source(groups)
     names = ("groups.parquet", "memberships.parquet", "memberships_again.parquet")
     listed, first, again = (staging.read_frame(of_groups, name) for name in names)
-    found = staging.read_frame(of_users, "users.parquet")
+    found = _read_users(of_users, of_groups)
     lacking = [name for name in run.attributes if f"attribute.{name}" not in found.columns]
     if lacking:
         raise PermanentError(
@@ -64,6 +64,31 @@ def _snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.Da
             f"It can't be planned with these settings; run the sync instead."
         )
     return found, listed, pd.concat([first, again], ignore_index=True)
+
+
+def _read_users(of_users: Manifest, of_groups: Manifest) -> pd.DataFrame:
+    """Everybody who was seen: listed, or in a group or by a direct question alone."""
+    listed = staging.read_frame(of_users, "users.parquet")
+    others = [
+        staging.read_frame(of_groups, name)
+        for name in ("users_seen.parquet", "users_seen_again.parquet")
+        if name in of_groups.files and of_groups.files[name].rows
+    ]
+    return pd.concat([listed, *others], ignore_index=True) if others else listed
+
+
+def _read_absent(transformed: Manifest) -> pd.DataFrame:
+    """Columns snapshot.ABSENT; none of a snapshot that an earlier version took."""
+    groups = staging.source(staging.read_manifest(transformed.inputs["extract_groups"]))
+    if "absent.parquet" not in groups.files:
+        return empty(ABSENT)
+    return staging.read_frame(groups, "absent.parquet")
+
+
+def _count_questions(transformed: Manifest) -> int:
+    """How many users and groups this snapshot's tasks asked the pool for by name."""
+    inputs = [staging.read_manifest(url) for url in transformed.inputs.values()]
+    return sum(manifest.counts.get("asked_by_name", 0) for manifest in inputs)
 
 
 def _write_desired(
@@ -97,6 +122,7 @@ def load(attempt: Attempt, transformed_url: str) -> Manifest:
             snapshot_at=transformed.snapshot_at,
             incomplete_reasons=reasons,
             timings=_timings(transformed, folder),
+            asked_by_name=_count_questions(transformed),
         )
         folder.json("report.json", report.model_dump(mode="json"))
         log.info("%s", report.sentence())
@@ -137,6 +163,7 @@ def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal
         transformed.snapshot_at,
         complete=not reasons,
         compares=bool(run.replay_run_id),
+        absent=_read_absent(transformed),
         missing_minutes=run.sync.policies.missing_minutes,
     )
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from include.directory_sync import mapping
+from include.directory_sync import mapping, snapshot
 from include.directory_sync.frames import from_rows
 from include.directory_sync.mapping import Desired, hashed_group_id
 from include.directory_sync.plan import Current, Evidence, Plan, Removals, current, make_plan
@@ -216,7 +216,7 @@ ABSENT = from_rows(
         *({"entity": "user", "key": sub} for sub in SUBS[:4]),
         *({"entity": "group", "key": name} for name in GROUP_NAMES[:3]),
     ],
-    current.ABSENT,
+    snapshot.ABSENT,
 )
 """Two users and a group were not asked for by name."""
 

@@ -95,6 +95,16 @@ def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFra
     )
 
 
+def read_group_names(database: Database, tables: Tables, run: Run) -> list[str]:
+    """The Cognito names of this pool's linked groups that are in scope; none without a ledger."""
+    if not ledger.exists(database):
+        return []
+    groups = links.group_links(database, tables, now.GROUP_LINKS)
+    own = (groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)
+    names = sorted(groups.loc[own, "group_name"])
+    return [name for name in names if run.sync.scope.has_group(name, run.sync.user_pool_id)]
+
+
 def read_expected_subs(database: Database, run: Run) -> pa.Array:
     """The subs of this pool's linked users in whom this run may count a miss; none without a ledger."""
     if not ledger.exists(database):

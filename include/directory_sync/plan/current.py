@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from include.directory_sync.frames import empty
 from include.directory_sync.plan.changes import Removals
+from include.directory_sync.snapshot import ABSENT
 
 USERS = pa.schema(
     [
@@ -162,10 +163,6 @@ class Current:
         return self.newest_snapshot_at is not None and self.newest_snapshot_at > pd.Timestamp(snapshot_at)
 
 
-ABSENT = pa.schema([("entity", pa.string()), ("key", pa.string())])
-"""Users (by sub) and groups (by name) that the pool was asked for by name, and doesn't have."""
-
-
 @dataclass(frozen=True)
 class Evidence:
     """How far a snapshot may be believed when it lacks somebody."""
@@ -176,7 +173,7 @@ class Evidence:
     compares: bool = False
     """An old snapshot planned for comparison: a dry run, which newer readings don't stop."""
     absent: pd.DataFrame = field(default_factory=lambda: empty(ABSENT))
-    """Columns ABSENT."""
+    """Columns snapshot.ABSENT."""
     missing_minutes: int = 0
     """At least so long between two counted misses."""
 

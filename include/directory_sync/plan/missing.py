@@ -67,7 +67,10 @@ def _decide_due(
         waited = users["misses"] >= policies.missing_runs
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir
-        decisions.decide(yes(old) & ~has_heir, Outcome.DELETED, Reason.MISSING)
+        deleted = yes(old) & ~has_heir
+        unasked = deleted & users["is_unproven"]
+        decisions.decide(unasked, Outcome.DELETED, Reason.MISSING_UNASKED)
+        decisions.decide(deleted, Outcome.DELETED, Reason.MISSING)
     ours_is_on = (users["state"] == "active") & yes(users["now_active"] == 1)
     unproven = ours_is_on & users["is_unproven"]
     decisions.decide(unproven, Outcome.DEACTIVATED, Reason.MISSING_UNASKED)
