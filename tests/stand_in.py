@@ -22,16 +22,29 @@ OTHER_POOL_ID = "us-east-1_Other"
 """A second id under which the same pool answers: for a change of the pool in the settings."""
 
 
+LONG_AGO = 1760000000.0
+"""When a user was created, in seconds since 1970."""
+
+
 def user(
-    email: str, *, sub: str | None = None, enabled: bool = True, status: str = "CONFIRMED", **attributes: str
+    email: str,
+    *,
+    sub: str | None = None,
+    enabled: bool = True,
+    status: str = "CONFIRMED",
+    created: float | None = LONG_AGO,
+    **attributes: str | None,
 ) -> Any:
-    """A user as ListUsers gives it; its sub follows from the email."""
+    """A user as ListUsers gives it; its sub follows from the email.
+
+    created: seconds since 1970, or None where Cognito doesn't tell.
+    """
     sub = sub or str(uuid.uuid5(uuid.NAMESPACE_URL, email))
     values = {"sub": sub, "email": email, "given_name": "Given", "family_name": "Family", **attributes}
     return {
         "Username": sub,
         "Attributes": [{"Name": name, "Value": value} for name, value in values.items() if value is not None],
-        "UserCreateDate": 1760000000.0,
+        **({} if created is None else {"UserCreateDate": created}),
         "UserLastModifiedDate": 1760000001.5,
         "Enabled": enabled,
         "UserStatus": status,
@@ -86,6 +99,10 @@ class Faults:
     """The token of every so manyth page is refused as expired, once."""
     cut_users_after: int = 0
     """ListUsers ends after so many users, with status 200 and no token."""
+    hidden_users: int = 0
+    """ListUsers leaves out the last so many users, unless it is asked for one by name."""
+    cut_groups_after: int = 0
+    """ListGroups ends after so many groups, with status 200 and no token."""
     repeated_users: int = 0
     """The first so many users are listed once more at the end."""
     estimate: str = "true"
@@ -228,7 +245,8 @@ class StandIn:
 
     def _found(self, operation: str, asked: dict[str, Any], start: int) -> Sequence[Any]:
         if operation == "ListGroups":
-            return [{"GroupName": name, "UserPoolId": POOL_ID} for name in self.pool.members]
+            groups = [{"GroupName": name, "UserPoolId": POOL_ID} for name in self.pool.members]
+            return groups[: self.faults.cut_groups_after or None]
         if operation == "ListUsers":
             if start == 0:
                 self.filters[asked.get("Filter", "")] += 1
@@ -246,7 +264,8 @@ class StandIn:
 
     def _users(self, wanted: str | None) -> Sequence[Any]:
         if wanted is None or self.faults.filter == "ignored":
-            listed: Sequence[Any] = self.pool.users[: self.faults.cut_users_after or None]
+            shown = len(self.pool.users) - self.faults.hidden_users
+            listed: Sequence[Any] = self.pool.users[: self.faults.cut_users_after or shown]
             repeated: Sequence[Any] = self.pool.users[: self.faults.repeated_users]
             return [*listed, *repeated] if repeated else listed
         parsed = re.fullmatch(r'"?sub"? *(\^?=) *"([^"]*)"', wanted)

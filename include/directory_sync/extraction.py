@@ -125,7 +125,9 @@ def _list_groups(
     listing.list_groups()
     sizes = known["group_name"].value_counts()
     with _member_files(folder, run, "") as (memberships, seen):
-        listing.list_members(memberships.write, seen.write, known=sizes.to_dict())
+        listing.list_members(
+            memberships.write, seen.write, known={str(name): int(size) for name, size in sizes.items()}
+        )
         listing.find_unlisted_groups(read_group_names(database, tables, run), memberships.write, seen.write)
         listing.ask_for_users(read_expected_subs(database, run).to_pylist(), seen.write)
     with folder.rows("absent.parquet", snapshot.ABSENT) as absent:

@@ -106,7 +106,7 @@ class UserListing:
         if not fits_estimate(closely, len(self.subs), estimated):
             raise PartsError(f"the parts have {len(self.subs)} users, and Cognito estimates {estimated}")
         absent = expected.filter(pc.invert(pc.is_in(expected, value_set=self.subs))).to_pylist()
-        if len(absent) > most_questions(estimated):
+        if len(absent) > estimated / PAGE:
             raise PartsError(f"of {len(absent)} users whom Joget knows and no part has, one list costs fewer calls")
         if absent:
             log.info("asking for %d users whom Joget knows and no part has", len(absent))

@@ -99,7 +99,7 @@ def test_a_user_who_is_renamed_and_disabled_is_deactivated_at_once_within_the_li
     assert counts(company.run()) == {"read": 4, "deactivated": 1, "unchanged": 3}
     assert len(company.memberships()) == 3
     company.pool.users = [renamed(person, f"new.{at}@example.org", enabled=False) for at, person in enumerate(staff)]
-    assert causes(company.run())["removed_users_percent"] == 6
+    assert causes(company.run())["disabled_users_percent"] == 6
 
 
 def test_a_held_rename_brings_no_memberships_to_whom_an_administrator_deactivated(company: Company) -> None:

@@ -29,13 +29,18 @@ def test_up_to_the_floor_and_the_percentage_nothing_is_held(hundred: Company, go
     assert len(hundred.active()) == (100 if held else 100 - gone)
 
 
-def test_disabled_and_missing_users_share_the_limit(hundred: Company) -> None:
-    hundred.pool.users = hundred.pool.users[3:]
+def test_disabled_and_missing_users_have_limits_of_their_own(hundred: Company) -> None:
+    hundred.configure(limits={"disabled_users_percent": 3, "floor": 2})
+    hundred.pool.users = hundred.pool.users[6:]
     hundred.run()
     for person in hundred.pool.users[:3]:
         person["Enabled"] = False
-    assert causes(hundred.run()) == {"removed_users_percent": 6}
-    assert len(hundred.active()) == 100
+    assert causes(hundred.run()) == {"removed_users_percent": 6}, "three are still out"
+    assert len(hundred.active()) == 97
+    hundred.pool.users[3]["Enabled"] = False
+    report = hundred.run()
+    assert causes(report) == {"removed_users_percent": 6, "disabled_users_percent": 1}
+    assert {hold["figure"] for hold in report["holds"]} == {6, 4}, "of the hundred before 24 hours"
 
 
 def test_a_slow_leak_trips_the_sum_over_24_hours(hundred: Company) -> None:
