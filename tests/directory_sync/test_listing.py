@@ -9,9 +9,9 @@ import pytest
 from include.directory_sync import listing
 from include.directory_sync.listing import parts_at_once
 from include.directory_sync.pace import Limiter
-from tests.company import Company, counts
+from tests.company import Company, causes, counts
 from tests.conftest import JogetDatabase, new_company
-from tests.stand_in import Bucket, Faults, user
+from tests.stand_in import Bucket, Faults, sub_of, user
 
 PEOPLE = [user(f"user{number}@example.org") for number in range(300)]
 PART = 'sub ^= "{}"'

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from include.directory_sync.plan.employments import choose_employment_ids
-from tests.company import Company, counts
+from tests.company import Company, causes, counts
 from tests.conftest import JogetDatabase
 from tests.stand_in import sub_of, user
 

@@ -202,5 +202,8 @@ def removals(database: Database, run: Run) -> Removals:
     found = [Counted.loads(row[0]).removals for row in rows]
     by_group = sum((Counter(removal.by_group) for removal in found), Counter())
     return Removals(
-        sum(removal.users for removal in found), sum(removal.memberships for removal in found), dict(by_group)
+        users=sum(removal.users for removal in found),
+        memberships=sum(removal.memberships for removal in found),
+        by_group=dict(by_group),
+        disabled=sum(removal.disabled for removal in found),
     )
