@@ -42,6 +42,16 @@ CONFLICTS = {1020, 1062, 1205, 1213, 1451, 1452}
 UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
 """Too many connections, shutting down, network errors, read-only during a fail-over, lost and refused connections."""
 
+INTERRUPTED = {1028, 1047, 1180, 1317, 1412, 1969, 3024, 3101, 3572}
+"""A statement that was stopped, and that the next attempt may finish: a sort that was aborted, a
+node of a cluster that isn't ready (1047) or lost against another writer (3101), a failed commit
+(1180), a killed query (1317), a table that was altered since the transaction began (1412),
+statement time-outs of MariaDB (1969) and MySQL (3024), and a row that is locked (3572).
+"""
+
+CLIENT_CODES = range(2000, 3000)
+"""The client library's own codes."""
+
 FILES_REFUSED = {1148, 2068, 3948, 4166}
 """The server, or our own client library, doesn't let files through."""
 
@@ -280,7 +290,8 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
             f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has "
             f"(MySQL error {code}). Correct the Connection's schema."
         )
-    if isinstance(error, MySQLdb.OperationalError) and 2000 <= code < 3000:  # noqa: PLR2004 - the client library's own codes
+    of_client = isinstance(error, MySQLdb.OperationalError) and code in CLIENT_CODES
+    if code in INTERRUPTED or of_client:
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")
     return RefusedRowError(f"MySQL error {code} on {about}; the run was rolled back and nothing was written.")
 

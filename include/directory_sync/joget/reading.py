@@ -15,12 +15,15 @@ from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current, own_key
 from include.directory_sync.plan.employments import EMPLOYMENT_IDS, make_employment_id
+from include.directory_sync.plan.users import MADE_WITHOUT_PASSWORD
 from include.directory_sync.run import Run
 
 GROUPS_IN_A_QUERY = 1_000
 
 
-FOUND = pa.schema([field for field in now.USERS if field.name not in ("is_admin", "is_used")])
+ASKED_APART = ("is_admin", "is_used", "is_replaced")
+
+FOUND = pa.schema([field for field in now.USERS if field.name not in ASKED_APART])
 
 MEMBERS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
 
@@ -56,6 +59,7 @@ def read_current(
         found = _found_users(database, tables)
         groups = _groups(database, tables, run, keys, has_ledger=has_ledger)
         users = _users(linked, found, _admins(database))
+        users = _with_replacements(database, tables, run, users, linked)
         users = _with_use(database, tables, users, linked=linked, desired=desired, keys=keys)
         return Current(
             users=users,
@@ -180,7 +184,8 @@ def _make_text_table(database: Database, tables: Tables) -> None:
     about = "a temporary table"
     database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=about)
     database.execute(
-        f"CREATE TEMPORARY TABLE directory_sync_text (text {tables.text} NOT NULL, KEY (text)) ENGINE=InnoDB",
+        f"CREATE TEMPORARY TABLE directory_sync_text (number INT NOT NULL AUTO_INCREMENT, "
+        f"text {tables.text} NOT NULL, PRIMARY KEY (number), KEY (text)) ENGINE=InnoDB",
         about=about,
     )
 
@@ -259,6 +264,30 @@ def _with_use(
     known = users["id"].isin(ids)
     is_used = users["id"].isin(used).astype(FLAG).mask(~known)
     return users.assign(is_used=is_used)
+
+
+def _with_replacements(
+    database: Database, tables: Tables, run: Run, users: pd.DataFrame, linked: pd.DataFrame
+) -> pd.DataFrame:
+    """With is_replaced: a user that we made has no password, and an employment with an id of ours.
+
+    With a password and without such an employment it is an account that somebody made under the
+    same name, after ours was deleted in Joget.
+    """
+    made = linked["origin"].isin(MADE_WITHOUT_PASSWORD) & yes(linked["has_password"])
+    if run.sync.policies.new_password != "none":  # noqa: S105 - a policy
+        made &= False
+    ids = linked.loc[yes(made), "user_id"].tolist()
+    ours = {
+        make_employment_id(tables.organization, user_id, at): user_id for user_id in ids for at in range(EMPLOYMENT_IDS)
+    }
+    kept = set[str]()
+    for batch in _batches(list(ours)):
+        marks = ", ".join(["%s"] * len(batch))
+        statement = f"SELECT id FROM dir_employment WHERE id IN ({marks})"
+        kept |= {ours[str(row[0])] for row in database.rows(statement, batch, about="dir_employment")}
+    replaced = (~users["id"].isin(kept)).astype(FLAG)
+    return users.assign(is_replaced=replaced.where(users["id"].isin(ids)))
 
 
 def _used_of(database: Database, tables: Tables, ids: list[str]) -> list[str]:

@@ -33,8 +33,8 @@ def _roll_back() -> None:
 class Apply:
     """One application of one plan.
 
-    `publish` is done before COMMIT, so that no change is ever without its published plan. It runs beside the writing,
-    in a thread of its own, and must not use the database; `note` is what else the ledger is to remember.
+    `publish` is done before the transaction begins: no change is ever without its published plan,
+    and no lock waits for the object store. `note` is what else the ledger is to remember.
     """
 
     database: Database
@@ -43,6 +43,7 @@ class Apply:
     revision: int
     publish: Callable[[], None]
     note: Callable[[], None] = lambda: None
+    before_commit: Callable[[], None] = lambda: None
 
     def run(self) -> None:
         """Write everything or nothing.
@@ -57,11 +58,16 @@ class Apply:
             raise RefusedRowError(f"{error} It refuses the rows of sub {sub}." if sub else str(error)) from None
 
     def _run(self) -> None:
-        self._send()
-        # The thread is waited for after a roll-back: no lock is held meanwhile.
-        with ThreadPoolExecutor(1) as beside, self.database.transaction("READ COMMITTED"):
-            hashed = beside.submit(lambda: self.row.plan.sha256)
+        with ThreadPoolExecutor(1) as beside:  # the object store and the database at the same time
             published = beside.submit(self.publish)
+            hashed = beside.submit(lambda: self.row.plan.sha256)
+            self._send()
+            published.result()
+            hashed.result()
+        self._write()
+
+    def _write(self) -> None:
+        with self.database.transaction("READ COMMITTED"):
             self._take_turn()
             lock_and_compare(self.database)
             self._write_groups()
@@ -71,11 +77,10 @@ class Apply:
             self._delete_groups()
             self._delete_users()
             self._write_employments()
-            hashed.result()
             self._write_ledger()
             self._verify()
             self.note()
-            published.result()
+            self.before_commit()
 
     def _refused_sub(self) -> str | None:
         """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
@@ -97,7 +102,7 @@ class Apply:
         parts = {entity: rows for entity, rows in mine.items() if len(rows)}
         row = replace(self.row, plan=replace(plan, parts=parts))
         try:
-            replace(self, row=row, publish=_roll_back)._run()
+            replace(self, row=row, publish=lambda: None, before_commit=_roll_back)._run()
         except RefusedRowError:
             return True
         except (_TriedError, DirectorySyncError):
@@ -118,16 +123,16 @@ class Apply:
         if turns != 1:
             raise ConflictError("Another run wrote through the ledger since this one read it. Planning again.")
 
-    def _write(self, table: str, statement: str, parameters: tuple[str, ...] = ()) -> None:
+    def _execute(self, table: str, statement: str, parameters: tuple[str, ...] = ()) -> None:
         self.database.execute(statement, parameters, about=table)
 
     def _write_groups(self) -> None:
-        self._write(
+        self._execute(
             "dir_group",
             f"INSERT INTO dir_group (id, name, description, organizationId) SELECT after_id, after_name, '', "
             f"after_organizationId FROM {GROUPS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY group_id",
         )
-        self._write(
+        self._execute(
             "dir_group",
             f"UPDATE {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.after_id SET d.name = t.after_name "
             f"WHERE t.before_id IS NOT NULL AND NOT {same(GROUP_COLUMNS, 'after')}",
@@ -136,14 +141,14 @@ class Apply:
     def _write_users(self) -> None:
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
-        self._write(
+        self._execute(
             "dir_user",
             f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, password, {after} "
             f"FROM {USERS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY user_id",
         )
         self._rename_users()
         values = ", ".join(f"d.{column} = t.after_{column}" for column in USER_COLUMNS)
-        self._write(
+        self._execute(
             "dir_user",
             f"UPDATE {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id SET {values} "
             f"WHERE t.before_id IS NOT NULL AND NOT ({same(USER_COLUMNS, 'after')})",
@@ -165,19 +170,19 @@ class Apply:
         )
         if moved:
             for table, column in OF_A_USER + OF_A_USERNAME:
-                self._write(table, f"UPDATE {_of_users(table, column)} SET d.{column} = t.after_id WHERE {renamed}")
-            self._write(
+                self._execute(table, f"UPDATE {_of_users(table, column)} SET d.{column} = t.after_id WHERE {renamed}")
+            self._execute(
                 "dir_user", f"DELETE d FROM {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id WHERE {renamed}"
             )
 
     def _write_roles(self) -> None:
-        self._write(
+        self._execute(
             "dir_user_role",
             f"DELETE d FROM {ROLES} t STRAIGHT_JOIN dir_user_role d ON d.userId = t.user_id "
             f"WHERE t.action = 'remove' AND d.roleId = %s",
             (self.tables.role_user,),
         )
-        self._write(
+        self._execute(
             "dir_user_role",
             f"INSERT INTO dir_user_role (roleId, userId) SELECT %s, user_id FROM {ROLES} WHERE action = 'add' "
             f"ORDER BY user_id",
@@ -185,12 +190,12 @@ class Apply:
         )
 
     def _write_memberships(self) -> None:
-        self._write(
+        self._execute(
             "dir_user_group",
             f"DELETE d FROM {MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d "
             f"ON d.userId = t.user_id AND d.groupId = t.group_id WHERE t.action = 'remove'",
         )
-        self._write(
+        self._execute(
             "dir_user_group",
             f"INSERT INTO dir_user_group (groupId, userId) SELECT group_id, user_id FROM {MEMBERSHIPS} "
             f"WHERE action = 'add' ORDER BY user_id, group_id",
@@ -198,7 +203,7 @@ class Apply:
 
     def _delete_groups(self) -> None:
         """A member who came meanwhile is a conflict, by the foreign key."""
-        self._write(
+        self._execute(
             "dir_group",
             f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.before_id WHERE t.after_id IS NULL",
         )
@@ -209,25 +214,25 @@ class Apply:
         if not self.database.rows(f"SELECT 1 FROM {USERS} t WHERE {deleted} LIMIT 1", about="a temporary table"):
             return
         theirs = f"{USERS} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
-        self._write(
+        self._execute(
             "dir_department",
             f"UPDATE {theirs} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL WHERE {deleted}",
         )
         for side in ("employmentId", "reportToId"):
-            self._write(
+            self._execute(
                 "dir_employment_report_to",
                 f"DELETE d FROM {theirs} STRAIGHT_JOIN dir_employment_report_to d ON d.{side} = e.id WHERE {deleted}",
             )
         for table, column in (*reversed(OF_A_USER), ("dir_user", "id"), *OF_A_USERNAME):
-            self._write(table, f"DELETE d FROM {_of_users(table, column)} WHERE {deleted}")
+            self._execute(table, f"DELETE d FROM {_of_users(table, column)} WHERE {deleted}")
 
     def _write_employments(self) -> None:
-        self._write(
+        self._execute(
             "dir_employment",
             f"DELETE d FROM {EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id "
             f"WHERE t.action = 'remove'",
         )
-        self._write(
+        self._execute(
             "dir_employment",
             f"INSERT INTO dir_employment (id, userId, organizationId) SELECT employment_id, user_id, %s "
             f"FROM {EMPLOYMENTS} WHERE action = 'add' ORDER BY employment_id",

@@ -25,6 +25,7 @@ USERS = pa.schema(
         ("has_role_user", pa.bool_()),
         ("has_employment", pa.bool_()),
         ("is_used", pa.bool_()),
+        ("is_replaced", pa.bool_()),
         ("id_key", pa.string()),
         ("username_key", pa.string()),
     ]
@@ -33,7 +34,8 @@ USERS = pa.schema(
 
 has_role_user and has_employment are null where nobody asks: for active users who are linked to
 their own login. is_used: whether Joget keeps more of the user than single sign-on makes; known
-for those unlinked users whose login a linked user wants, else null.
+for those unlinked users whose login a linked user wants, else null. is_replaced: whether another
+account has the id of a user that we made; known for those linked users who could be, else null.
 """
 
 USER_LINKS = pa.schema(

@@ -39,7 +39,7 @@ def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: 
     decisions = Decisions(users)
     decisions.decide(is_excluded(run, users, current), Outcome.FROZEN, Reason.EXCLUDED)
     decisions.decide(is_newer(evidence, users), Outcome.FROZEN, Reason.NEWER_READING)
-    replaced = is_replaced(run.sync.policies, users, current)
+    replaced = is_replaced(users, current)
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.REPLACED_IN_JOGET)
     if run.users or not evidence.complete:
         decisions.decide(decisions.open, Outcome.UNLISTED, Reason.CANNOT_TELL)

@@ -12,7 +12,7 @@ import pandas as pd
 from include.directory_sync.frames import places, rows_at, taken, yes
 from include.directory_sync.mapping import MAPPED
 from include.directory_sync.plan.current import Current, Evidence, is_own_key
-from include.directory_sync.plan.users import is_made_over, is_newer
+from include.directory_sync.plan.users import is_newer
 from include.directory_sync.run import Run
 from include.directory_sync.vocabulary import Outcome
 
@@ -60,8 +60,7 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
         & yes(now["id_key"] == now["username_key"])
     )
     same &= (desired["verdict"] == "mapped") & desired["active"] & yes(now["active"] == 1)
-    origin = taken(links["origin"], of_link, desired.index)
-    same &= ~yes(now["is_admin"]) & ~is_made_over(run.sync.policies, origin, now["has_password"])
+    same &= ~yes(now["is_admin"]) & ~yes(now["is_replaced"])
     for column in MAPPED:
         same &= yes(desired[column] == now[column]) | desired[column].isna()
     same = yes(same)

@@ -86,22 +86,14 @@ def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
     return yes(links["changed_at"] > evidence.at)
 
 
-def is_replaced(policies: Policies, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+def is_replaced(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a linked user's Joget user was deleted, and another account has the name now.
 
-    That account is never ours. It has the id in other letters, or a password: the users that we
-    make have none, and Joget's console can't give them one.
+    That account is never ours: it has the id in other letters, or what reading found out of it.
     """
     in_joget = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
     other_letters = users["now_id"].isna() & users["user_key"].isin(in_joget)
-    return other_letters | is_made_over(policies, users["origin"], users["now_has_password"])
-
-
-def is_made_over(policies: Policies, origin: "pd.Series[str]", has_password: "pd.Series[bool]") -> "pd.Series[bool]":
-    """Whether a Joget user that we made without a password has one now."""
-    if policies.new_password != "none":  # noqa: S105 - a policy
-        return pd.Series(False, index=origin.index)
-    return yes(origin.isin(MADE_WITHOUT_PASSWORD)) & yes(has_password)
+    return other_letters | yes(users["now_is_replaced"])
 
 
 def differs(users: pd.DataFrame) -> "pd.Series[bool]":
@@ -143,7 +135,7 @@ def _decide_protected(
         decisions.decide(~asked, Outcome.FROZEN, Reason.NOT_ASKED)
     newer = users["linked"] & is_newer(evidence, users)
     decisions.decide(newer, Outcome.FROZEN, Reason.NEWER_READING)
-    replaced = users["linked"] & is_replaced(run.sync.policies, users, current)
+    replaced = users["linked"] & is_replaced(users, current)
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.REPLACED_IN_JOGET)
 
 
