@@ -6,6 +6,7 @@
     │   └── RefusedRowError  the database refuses what a row holds
     └── TransientError       the next attempt may succeed: throttling, time-outs, lost connections
         └── ConflictError    somebody else wrote the same rows meanwhile: plan again
+            └── TakenKeyError    a key that another row has, or a parent that is gone
 
 A record that can't be mapped is no error: it is a row of the quarantine.
 """
@@ -38,6 +39,12 @@ class TransientError(DirectorySyncError):
 
 class ConflictError(TransientError):
     """Another writer changed the same rows between our reading and our writing."""
+
+
+class TakenKeyError(ConflictError):
+    """The database refuses a row for its key: another row has it, or a parent or child is in the
+    way. Planning again may help; where it comes again, the row is left out.
+    """
 
 
 @contextmanager

@@ -14,17 +14,22 @@ from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.reading import read_current
 from include.directory_sync.joget.tables import Tables
-from include.directory_sync.joget.writing import Apply
+from include.directory_sync.joget.writing import Apply, RefusedRowsError
 from include.directory_sync.mapping import Desired
 from include.directory_sync.plan import Current, Plan, make_empty_plan
 from include.directory_sync.plan.changes import CHANGES, ENTITIES, split_by_entity
 from include.directory_sync.plan.current import REMEMBERED
+from include.directory_sync.plan.deferral import Deferred, defer
 from include.directory_sync.run import Run
 
 log = logging.getLogger(__name__)
 
-PLANNINGS = 3
-"""How often one attempt plans when Joget changes under it."""
+PLANNINGS = 4
+"""How often one attempt plans when Joget changes under it; from the second planning on, rows that
+change again are left out.
+"""
+
+NAMES_LOGGED = 10
 
 APPLIED = "applied"
 """Signposts `<time of the commit>.<database>.<key in the ledger>` to the folders of committed runs."""
@@ -73,22 +78,34 @@ class Loading:
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")
             return self._finish(proposal, committed)
+        deferred = Deferred()
         for planning in range(1, PLANNINGS + 1):
             try:
-                return self._apply_once(proposal)
+                return self._apply_once(proposal, deferred, defers=planning > 1)
+            except RefusedRowsError as refused:
+                deferred = deferred.join(refused.deferred.subs, refused.deferred.groups)
+                log.warning(
+                    "planning %d of %d: %s Leaving out %d users and %d groups: sub or name %s",
+                    planning,
+                    PLANNINGS,
+                    refused,
+                    len(deferred.subs),
+                    len(deferred.groups),
+                    ", ".join(sorted(deferred.subs | deferred.groups)[:NAMES_LOGGED]),
+                )
             except ConflictError as conflict:
                 log.info("planning %d of %d: %s", planning, PLANNINGS, conflict)
         raise TransientError(
             f"Joget changed under {PLANNINGS} plannings in a row; nothing was written. Retrying later."
         )
 
-    def _apply_once(self, proposal: Proposal) -> tuple[Plan, str]:
+    def _apply_once(self, proposal: Proposal, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
         current = self._read(proposal)
         _refuse_a_future(current, ledger.now(self.database))
         if proposal.kind in ("full", "subset") and current.is_newer_than(proposal.snapshot_at):
             self._publish(make_empty_plan())
             return make_empty_plan(), "superseded"
-        plan, revision = proposal.make(current), current.revision
+        plan, revision = defer(proposal.make(current), deferred), current.revision
         del current  # what was read of a million users isn't needed beside what is written
         row = runs.RunRow(
             proposal.key,
@@ -98,17 +115,21 @@ class Loading:
             self.folder.url,
             proposal.transformed_url,
             proposal.kind,
+            deferred,
         )
-        Apply(
+        applied = Apply(
             self.database,
             self.tables,
             row,
             revision,
             publish=lambda: self._publish(plan),
-            note=lambda: proposal.note(self.database, plan),
+            note=lambda written: proposal.note(self.database, written),
+            defers=defers,
         ).run()
+        if applied is not plan:
+            self._publish(applied)
         self._leave_signpost(proposal, self.folder.url)
-        return plan, _outcome(plan)
+        return applied, _outcome(applied)
 
     def _read(self, proposal: Proposal) -> Current:
         return read_current(
@@ -156,6 +177,7 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
     )
     counted = committed.counted
     plan = Plan(split_by_entity(changes), directory, counted.memberships, counted.excesses, counted.settings_change)
+    plan = defer(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:
         raise PermanentError(
             f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what was applied; look "

@@ -1,6 +1,6 @@
 """Comparing by bytes, and holding what is in Joget against a plan's `before` and `after`."""
 
-from include.directory_sync.errors import ConflictError, PermanentError
+from include.directory_sync.errors import PermanentError
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.plan.changes import USER_COLUMNS
@@ -24,17 +24,32 @@ def same(columns: tuple[str, ...], side: str) -> str:
     return f"({' AND '.join(pairs)})"
 
 
-def lock_and_compare(database: Database) -> None:
-    """Lock the touched rows in key order; raises ConflictError where one isn't as the plan saw it."""
-    for changes, table, columns in ((USERS, "dir_user", USER_COLUMNS), (GROUPS, "dir_group", GROUP_COLUMNS)):
-        planned = _count(database, f"{changes} t WHERE t.before_id IS NOT NULL", about=table)
-        found, unchanged = database.rows(
-            f"SELECT COUNT(*), COALESCE(SUM({same(columns, 'before')} AND {as_bytes('d.id')} = "
-            f"{as_bytes('t.before_id')}), 0) FROM {changes} t STRAIGHT_JOIN {table} d ON d.id = t.before_id FOR UPDATE",
-            about=table,
-        )[0]
-        if not found == unchanged == planned:
-            raise ConflictError(f"{table} was changed by somebody else since it was read. Planning again.")
+def lock_and_compare(database: Database) -> tuple[list[str], list[str]]:
+    """Lock the touched rows in key order; gives the subs of the users and the names of the groups
+    that aren't as the plan saw them.
+    """
+    return (
+        _lock(database, USERS, "dir_user", USER_COLUMNS, "COALESCE(t.after_sub, t.before_sub)"),
+        _lock(database, GROUPS, "dir_group", GROUP_COLUMNS, "t.group_name"),
+    )
+
+
+def _lock(database: Database, changes: str, table: str, columns: tuple[str, ...], key: str) -> list[str]:
+    planned = _count(database, f"{changes} t WHERE t.before_id IS NOT NULL", about=table)
+    unchanged = f"{same(columns, 'before')} AND {as_bytes('d.id')} = {as_bytes('t.before_id')}"
+    found = database.rows(
+        f"SELECT COALESCE(SUM({unchanged}), 0) FROM {changes} t "
+        f"STRAIGHT_JOIN {table} d ON d.id = t.before_id FOR UPDATE",
+        about=table,
+    )
+    if found[0][0] == planned:
+        return []
+    differing = database.rows(
+        f"SELECT {key} FROM {changes} t LEFT JOIN {table} d ON d.id = t.before_id "
+        f"WHERE t.before_id IS NOT NULL AND (d.id IS NULL OR NOT ({unchanged}))",
+        about=table,
+    )
+    return [str(row[0]) for row in differing]
 
 
 def verify(database: Database, sync: str, run_key: str) -> None:

@@ -26,6 +26,7 @@ from include.directory_sync.errors import (
     DirectorySyncError,
     PermanentError,
     RefusedRowError,
+    TakenKeyError,
     TransientError,
 )
 from include.directory_sync.frames import from_table
@@ -36,8 +37,11 @@ ROWS_IN_A_PARAMETER = 500
 
 ROWS_IN_A_READ = 20_000
 
-CONFLICTS = {1020, 1062, 1205, 1213, 1451, 1452}
-"""Changed since read, duplicate key, lock wait, deadlock, a row that gained a child or lost its parent meanwhile."""
+CONFLICTS = {1020, 1205, 1213}
+"""Changed since read, lock wait, deadlock."""
+
+TAKEN_KEYS = {1062, 1451, 1452}
+"""Duplicate key, a row that has a child, a row that lacks its parent."""
 
 UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
 """Too many connections, shutting down, network errors, read-only during a fail-over, lost and refused connections."""
@@ -271,8 +275,9 @@ def session(conn_id: str) -> Iterator[Database]:
 def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncError:
     """The error of ours for one of the driver's."""
     code = int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0
-    if code in CONFLICTS:
-        return ConflictError(f"MySQL error {code} on {about}: another writer was at the same rows. Planning again.")
+    if code in CONFLICTS | TAKEN_KEYS:
+        kind = TakenKeyError if code in TAKEN_KEYS else ConflictError
+        return kind(f"MySQL error {code} on {about}: another row or writer is in the way. Planning again.")
     if code in UNREACHABLE or isinstance(error, MySQLdb.InterfaceError):
         return TransientError(
             f"Joget's database can't be reached through Connection {conn_id!r} (MySQL error {code}, {about}). "

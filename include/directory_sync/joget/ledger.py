@@ -74,7 +74,7 @@ def ddl(tables: Tables) -> dict[str, str]:
             run_sha256 {token} NOT NULL, sync {sync} NOT NULL, run_id TEXT {ASCII} NOT NULL,
             user_pool_id {pool} NOT NULL, organization {text} NOT NULL, kind {token} NOT NULL,
             snapshot_at DATETIME(6) NOT NULL, plan_sha256 {token} NOT NULL, held_sha256 {token},
-            plan_url TEXT NOT NULL, transformed_url TEXT NOT NULL, counted TEXT NOT NULL, rules LONGTEXT NOT NULL,
+            plan_url TEXT NOT NULL, transformed_url TEXT NOT NULL, counted LONGTEXT NOT NULL, rules LONGTEXT NOT NULL,
             committed_at DATETIME(6) NOT NULL,
             PRIMARY KEY (run_sha256), KEY newest (sync, user_pool_id, kind, snapshot_at)""",
     }

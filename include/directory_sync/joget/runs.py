@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from include.directory_sync.joget.database import Database
 from include.directory_sync.plan import Plan, Removals
 from include.directory_sync.plan.changes import Excess, SettingsChange
+from include.directory_sync.plan.deferral import Deferred
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Rules
 
@@ -31,16 +32,18 @@ class Counted:
     excesses: dict[str, Excess]
     removals: Removals
     settings_change: SettingsChange | None
+    deferred: Deferred = field(default_factory=Deferred)
+    """What the published plan still has as safe, and wasn't applied."""
 
     @classmethod
-    def of(cls, plan: Plan, *, approved: bool) -> "Counted":
+    def of(cls, plan: Plan, deferred: Deferred, *, approved: bool) -> "Counted":
         """A plan's; what a person approved doesn't count among the removals of 24 hours."""
         removals = Removals() if approved else plan.removals
-        return cls(plan.memberships, plan.excesses, removals, plan.settings_change)
+        return cls(plan.memberships, plan.excesses, removals, plan.settings_change, deferred)
 
     def dumps(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), default=sorted)
 
     @classmethod
     def loads(cls, text: str) -> "Counted":
@@ -50,7 +53,8 @@ class Counted:
         change = raw["settings_change"]
         if change:
             change = SettingsChange(tuple(change["settings"]), change["adds"], change["spares"])
-        return cls(raw["memberships"], excesses, Removals(**raw["removals"]), change)
+        deferred = Deferred().join(**raw.get("deferred", {"subs": (), "groups": ()}))
+        return cls(raw["memberships"], excesses, Removals(**raw["removals"]), change, deferred)
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ class RunRow:
     transformed_url: str
     kind: str
     """full, subset, review or undo."""
+    deferred: Deferred = field(default_factory=Deferred)
 
     @property
     def at(self) -> datetime:
@@ -159,7 +164,8 @@ class RunRow:
 
     def values(self, organization: str) -> pd.DataFrame:
         """One row for directory_sync_run, without committed_at."""
-        counted = Counted.of(self.plan, approved=self.kind in ("review", "undo"))
+        approved = self.kind in ("review", "undo")
+        counted = Counted.of(self.plan, self.deferred, approved=approved)
         return pd.DataFrame(
             [
                 {

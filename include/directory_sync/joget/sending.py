@@ -33,6 +33,23 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
     _send(database, MEMBERSHIPS, plan.safe_part("membership"), columns, "user_id, group_id")
 
 
+def leave_out(database: Database, before: Plan, after: Plan) -> None:
+    """Take the rows out of the tables that were safe in one plan and aren't in another. Few."""
+    for table, entity, keys in (
+        (USERS, "user", ["user_id"]),
+        (GROUPS, "group", ["group_id"]),
+        (ROLES, "role", ["user_id"]),
+        (EMPLOYMENTS, "employment", ["employment_id"]),
+        (MEMBERSHIPS, "membership", ["user_id", "group_id"]),
+    ):
+        kept = set(after.safe_part(entity)[keys].itertuples(index=False, name=None))
+        sent = before.safe_part(entity)[keys].itertuples(index=False, name=None)
+        condition = " AND ".join(f"{key} = %s" for key in keys)
+        for row in sent:
+            if row not in kept:
+                database.execute(f"DELETE FROM {table} WHERE {condition}", row, about="a temporary table")
+
+
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
     text = tables.text
     columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from include.directory_sync.errors import ConflictError, DirectorySyncError, RefusedRowError
+from include.directory_sync.errors import ConflictError, RefusedRowError, TakenKeyError
 from include.directory_sync.joget import recording, sending
 from include.directory_sync.joget.comparing import GROUP_COLUMNS, as_bytes, lock_and_compare, same, verify
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
+from include.directory_sync.plan import Plan
 from include.directory_sync.plan.changes import ENTITIES, USER_COLUMNS
+from include.directory_sync.plan.deferral import Deferred, defer
+from include.directory_sync.vocabulary import Entity
 
 
 def _of_users(table: str, column: str) -> str:
@@ -19,6 +22,42 @@ def _of_users(table: str, column: str) -> str:
     if table in WITHOUT_INDEX:
         return f"{table} d STRAIGHT_JOIN {USERS} t ON t.user_id = d.{column} AND t.before_id IS NOT NULL"
     return f"{USERS} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id"
+
+
+MOST_REFUSED = 50
+"""Users and groups that are left out, of those that the database refuses; with more of them
+something is wrong with the database, and the run fails.
+"""
+
+
+class RefusedRowsError(ConflictError):
+    """The database refuses the rows of some users and groups: plan again without them."""
+
+    def __init__(self, message: str, deferred: Deferred) -> None:
+        super().__init__(message)
+        self.deferred = deferred
+
+
+def _search(names: list[str], refuses: Callable[[list[str]], bool]) -> list[str]:
+    """The names that are refused, by halves; raises RefusedRowError where they are too many."""
+    found: list[str] = []
+    waiting = [names] if names else []
+    while waiting:
+        part = waiting.pop()
+        if not refuses(part):
+            continue
+        if len(part) == 1:
+            found += part
+        else:
+            half = len(part) // 2
+            waiting += [part[half:], part[:half]]
+        if len(found) > MOST_REFUSED:
+            raise RefusedRowError(
+                f"Joget's database refuses the rows of more than {MOST_REFUSED} users or groups, "
+                f"sub or name {found[0]} among them; the run was rolled back and nothing was "
+                f"written. Look for a trigger or a constraint of this database's own."
+            )
+    return found
 
 
 class _TriedError(Exception):
@@ -42,34 +81,40 @@ class Apply:
     row: RunRow
     revision: int
     publish: Callable[[], None]
-    note: Callable[[], None] = lambda: None
+    note: Callable[[Plan], None] = lambda _plan: None
+    defers: bool = False
     before_commit: Callable[[], None] = lambda: None
 
-    def run(self) -> None:
-        """Write everything or nothing.
+    def run(self) -> Plan:
+        """Write everything or nothing; gives the plan that was written.
 
-        Raises ConflictError where Joget or the ledger changed since the plan was made: plan again. Raises
-        RefusedRowError that names the sub where the database refuses a user's row.
+        Where `defers`, rows that Joget changed since the plan was made are left out, and the rest is
+        written. Else, and where a writer was at the ledger, raises ConflictError: plan again. Raises
+        RefusedRowsError that names users and groups where the database refuses their rows.
         """
         try:
-            self._run()
-        except RefusedRowError as error:
-            sub = self._refused_sub()
-            raise RefusedRowError(f"{error} It refuses the rows of sub {sub}." if sub else str(error)) from None
+            return self._run()
+        except (RefusedRowError, TakenKeyError) as error:
+            if isinstance(error, TakenKeyError) and not self.defers:
+                raise
+            deferred = self._find_refused()
+            if not deferred:
+                raise
+            raise RefusedRowsError(str(error), deferred) from None
 
-    def _run(self) -> None:
+    def _run(self) -> Plan:
         with ThreadPoolExecutor(1) as beside:  # the object store and the database at the same time
             published = beside.submit(self.publish)
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()
             published.result()
             hashed.result()
-        self._write()
+        return self._write()
 
-    def _write(self) -> None:
+    def _write(self) -> Plan:
         with self.database.transaction("READ COMMITTED"):
             self._take_turn()
-            lock_and_compare(self.database)
+            row = self._leave_out_changed()
             self._write_groups()
             self._write_users()
             self._write_roles()
@@ -77,35 +122,53 @@ class Apply:
             self._delete_groups()
             self._delete_users()
             self._write_employments()
-            self._write_ledger()
+            self._write_ledger(row)
             self._verify()
-            self.note()
+            self.note(row.plan)
             self.before_commit()
+        return row.plan
 
-    def _refused_sub(self) -> str | None:
+    def _leave_out_changed(self) -> RunRow:
+        """The rows are locked from here on, so what differs now differs until COMMIT."""
+        subs, groups = lock_and_compare(self.database)
+        if not subs and not groups:
+            return self.row
+        if not self.defers:
+            raise ConflictError(
+                f"{len(subs)} users and {len(groups)} groups were changed by somebody else since "
+                f"they were read. Planning again."
+            )
+        deferred = self.row.deferred.join(subs, groups)
+        plan = defer(self.row.plan, deferred)
+        sending.leave_out(self.database, self.row.plan, plan)
+        return replace(self.row, plan=plan, deferred=deferred)
+
+    def _find_refused(self) -> Deferred:
         """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
-        peopled = [entity for entity in ENTITIES if entity != "group"]
-        subs = sorted({sub for entity in peopled for sub in self.row.plan.safe_part(entity)["sub"].dropna()})
-        if self._refuses([]):
-            return None  # a group's row, which every trial has
-        while len(subs) > 1:
-            half = subs[: len(subs) // 2]
-            subs = half if self._refuses(half) else subs[len(half) :]
-        return subs[0] if subs and self._refuses(subs) else None
-
-    def _refuses(self, subs: list[str]) -> bool:
         plan = self.row.plan
-        mine = {
-            entity: rows if entity == "group" else rows[rows["sub"].isna() | rows["sub"].isin(subs)]
-            for entity, rows in plan.parts.items()
-        }
-        parts = {entity: rows for entity, rows in mine.items() if len(rows)}
-        row = replace(self.row, plan=replace(plan, parts=parts))
+        peopled = [entity for entity in ENTITIES if entity != Entity.GROUP]
+        subs = sorted({sub for entity in peopled for sub in plan.safe_part(entity)["sub"].dropna()})
+        names = sorted(plan.safe_part(Entity.GROUP)["group_name"].dropna())
+        everybody = frozenset(subs)
+
+        def refuses_groups(kept: list[str]) -> bool:
+            return self._refuses(Deferred(everybody, frozenset(names) - frozenset(kept)))
+
+        groups = frozenset(_search(names, refuses_groups))
+
+        def refuses_users(kept: list[str]) -> bool:
+            return self._refuses(Deferred(everybody - frozenset(kept), groups))
+
+        return Deferred(frozenset(_search(subs, refuses_users)), groups)
+
+    def _refuses(self, left_out: Deferred) -> bool:
+        row = replace(self.row, plan=defer(self.row.plan, left_out))
+        trial = replace(self, row=row, publish=lambda: None, before_commit=_roll_back)
         try:
-            replace(self, row=row, publish=lambda: None, before_commit=_roll_back)._run()
-        except RefusedRowError:
+            trial._run()
+        except (RefusedRowError, TakenKeyError):
             return True
-        except (_TriedError, DirectorySyncError):
+        except _TriedError:
             return False
         raise AssertionError("a trial always ends in its roll-back")
 
@@ -239,8 +302,8 @@ class Apply:
             (self.tables.organization,),
         )
 
-    def _write_ledger(self) -> None:
-        recording.record(self.database, self.tables, self.row)
+    def _write_ledger(self, row: RunRow) -> None:
+        recording.record(self.database, self.tables, row)
 
     def _verify(self) -> None:
         verify(self.database, self.row.run.sync.name, self.row.key)

@@ -1,0 +1,51 @@
+"""Leaving out what Joget's database refuses, or what somebody changes at this moment (rule 8)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from include.directory_sync.frames import yes
+from include.directory_sync.plan.changes import Plan, split_by_entity
+from include.directory_sync.plan.dependencies import find_dependent_holds
+from include.directory_sync.plan.memberships import count_memberships
+from include.directory_sync.vocabulary import Cause, Entity, Outcome
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """The users (subs) and groups (names) whose changes wait for the next run."""
+
+    subs: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.subs or self.groups)
+
+    def join(self, subs: Collection[str], groups: Collection[str]) -> "Deferred":
+        """These and others."""
+        return Deferred(self.subs | frozenset(subs), self.groups | frozenset(groups))
+
+
+def defer(plan: Plan, deferred: Deferred) -> Plan:
+    """The plan with the safe rows of these users and groups held as `deferred`, and with them what
+    depends on them. Deferring twice is the same as once.
+    """
+    if not deferred:
+        return plan
+    changes = plan.changes
+    groups = (changes["entity"] == Entity.GROUP) & changes["group_name"].isin(deferred.groups)
+    chosen = changes["sub"].isin(deferred.subs) | groups
+    changes = changes.assign(hold=changes["hold"].mask(chosen & changes["hold"].isna(), Cause.DEFERRED))
+    for _ in range(2):  # a user's membership, then the deletion of its group
+        waits = find_dependent_holds(changes) == Cause.DEFERRED
+        changes["hold"] = changes["hold"].mask(yes(waits) & changes["hold"].isna(), Cause.DEFERRED)
+    rows = changes[yes(changes["hold"] == Cause.DEFERRED)]
+    directory = plan.directory
+    for entity, key in ((Entity.USER, "sub"), (Entity.GROUP, "group_name")):
+        names = rows.loc[rows["entity"] == entity, key].dropna()
+        mine = (directory["entity"] == entity) & directory[key].isin(names)
+        outcome = directory["outcome"].mask(mine, Outcome.DEFERRED)
+        directory = directory.assign(outcome=outcome)
+    counts = plan.memberships
+    if counts:
+        counts = count_memberships(changes, read=counts["read"], unchanged=counts["unchanged"])
+    return replace(plan, parts=split_by_entity(changes), directory=directory, memberships=counts)
