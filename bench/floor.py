@@ -7,7 +7,7 @@ from typing import Any
 import MySQLdb
 import MySQLdb.cursors
 
-from demo.mariadb import MariaDB
+from demo.database import DatabaseServer
 
 TABLES = {
     "dir_group": "id",
@@ -21,7 +21,7 @@ TABLES = {
 """The tables that a first run fills, with their primary keys, parents before children."""
 
 
-def raw_load(server: MariaDB, filled: str, empty: str, folder: Path) -> float:
+def raw_load(server: DatabaseServer, filled: str, empty: str, folder: Path) -> float:
     """Seconds of LOAD DATA of all rows of the database `filled` that `empty` lacks, each table in its key's order."""
     source, target = server.connect(filled), _connect(server, empty)
     seconds = 0.0
@@ -43,7 +43,7 @@ def raw_load(server: MariaDB, filled: str, empty: str, folder: Path) -> float:
     return seconds
 
 
-def raw_select(server: MariaDB, database: str) -> float:
+def raw_select(server: DatabaseServer, database: str) -> float:
     """Seconds until mysqlclient has given every row of these tables, which nobody keeps."""
     connection = server.connect(database)
     began = time.perf_counter()
@@ -57,7 +57,7 @@ def raw_select(server: MariaDB, database: str) -> float:
     return seconds
 
 
-def _connect(server: MariaDB, database: str) -> Any:
+def _connect(server: DatabaseServer, database: str) -> Any:
     return MySQLdb.connect(
         host="127.0.0.1", port=server.port, user="root", database=database, charset="utf8mb4", local_infile=True,
         autocommit=True,

@@ -17,7 +17,8 @@ import yaml
 
 from bench.company import Company
 from demo.airflow import ROOT, environment
-from demo.mariadb import MariaDB, mariadb
+from demo.database import DatabaseServer
+from demo.mariadb import mariadb
 from include.directory_sync import staging
 from include.directory_sync.frames import from_table
 from include.directory_sync.run import resolve
@@ -35,7 +36,7 @@ class World:
     """A running world; `variables` is the environment of the sync's tasks."""
 
     folder: Path
-    joget: MariaDB
+    joget: DatabaseServer
     variables: dict[str, str]
 
     def run(self, task: str, run_id: str, *urls: str, database: str = "", endpoint: str = "") -> dict[str, Any]:

@@ -1,59 +1,20 @@
-"""A private MariaDB with Joget's directory tables, in a folder of its own."""
+"""A private MariaDB in a folder of its own."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import MySQLdb
-
+from demo.database import DatabaseServer
 from demo.processes import StartError, free_port, server, tail
 
-JOGET_SQL = Path(__file__).parent / "joget.sql"
 SYSTEM_SQL = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
-COLLATIONS = {"utf8mb4": "utf8mb4_unicode_ci", "utf8mb3": "utf8mb3_unicode_ci"}
-
-
-@dataclass(frozen=True)
-class MariaDB:
-    """A running server; root may log in from the loopback interface without a password."""
-
-    port: int
-
-    def connect(self, database: str = "", user: str = "root", password: str = "") -> Any:
-        """A connection in utf8mb4 and autocommit."""
-        return MySQLdb.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user=user,
-            passwd=password,
-            db=database,
-            charset="utf8mb4",
-            autocommit=True,
-        )
-
-    def uri(self, database: str, user: str = "root", password: str = "") -> str:
-        """The database as an Airflow Connection."""
-        return f"mysql://{user}:{password}@127.0.0.1:{self.port}/{database}"
-
-    def create_joget(self, database: str, charset: str = "utf8mb4") -> None:
-        """A fresh Joget directory."""
-        connection = self.connect()
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {database} CHARACTER SET {charset} COLLATE {COLLATIONS[charset]}")
-            cursor.execute(f"USE {database}")
-            for statement in JOGET_SQL.read_text(encoding="utf-8").split(";\n"):
-                if statement.strip():
-                    cursor.execute(statement)
-        connection.close()
 
 
 @contextmanager
-def mariadb(folder: Path, *options: str) -> Iterator[MariaDB]:
+def mariadb(folder: Path, *options: str) -> Iterator[DatabaseServer]:
     """A server with its data in the folder, for the length of a block; raises StartError where there is none.
 
     `options` come after our own.
@@ -78,8 +39,9 @@ def mariadb(folder: Path, *options: str) -> Iterator[MariaDB]:
         "--innodb-flush-log-at-trx-commit=0",
         "--innodb-buffer-pool-size=256M",
     ]
-    running = MariaDB(port)
-    with server("MariaDB", [*common, *own, *options], log=folder / "mariadb.log", ready=lambda: _answers(running)):
+    running = DatabaseServer(port)
+    log = folder / "mariadb.log"
+    with server("MariaDB", [*common, *own, *options], log=log, ready=running.accepts_logins):
         yield running
 
 
@@ -97,11 +59,3 @@ def _install(common: list[str], data: Path, log: Path) -> None:
         )
     if done.returncode:
         raise StartError(f"MariaDB's data folder can't be made.\n{tail(log)}")
-
-
-def _answers(running: MariaDB) -> bool:
-    try:
-        running.connect().close()
-    except MySQLdb.Error:
-        return False
-    return True

@@ -10,7 +10,8 @@ from typing import Any
 
 from demo.airflow import environment
 from demo.aws import BUCKET, Aws, aws
-from demo.mariadb import MariaDB, mariadb
+from demo.database import DatabaseServer
+from demo.mariadb import mariadb
 
 DATABASE = "jwdb"
 
@@ -22,7 +23,7 @@ class World:
     """Everything that a sync joins."""
 
     folder: Path
-    joget: MariaDB
+    joget: DatabaseServer
     aws: Aws
     pool_id: str
 

@@ -1,4 +1,8 @@
-"""Real servers for the tests that need them: MariaDB with Joget's tables, moto, and Airflow's database."""
+"""Real servers for the tests that need them: Joget's database, moto, and Airflow's database.
+
+JOGET_DATABASE chooses the database server: mariadb (the default) or mysql.
+JOGET_DATABASE_OPTIONS are its command-line options.
+"""
 
 import itertools
 import json
@@ -36,14 +40,18 @@ os.environ |= {
 }
 
 from demo.aws import REGION, Aws, aws  # noqa: E402
-from demo.mariadb import MariaDB, mariadb  # noqa: E402
+from demo.database import DatabaseServer  # noqa: E402
+from demo.mariadb import mariadb  # noqa: E402
+from demo.mysql import mysql  # noqa: E402
+
+DATABASE_SERVERS = {"mariadb": mariadb, "mysql": mysql}
 
 
 @dataclass(frozen=True)
 class JogetDatabase:
     """A Joget database of one test's own."""
 
-    server: MariaDB
+    server: DatabaseServer
     name: str
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -74,9 +82,19 @@ class JogetDatabase:
         self.execute("INSERT INTO dir_user_role (roleId, userId) VALUES (%s, %s)", (role, login))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `-m database` select the tests that ask for a database, also through other fixtures."""
+    for item in items:
+        if "database_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
+
+
 @pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
+    start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
+    options = os.environ.get("JOGET_DATABASE_OPTIONS", "").split()
+    with start(tmp_path_factory.mktemp("database"), *options) as server:
         yield server
 
 
@@ -87,13 +105,13 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 @pytest.fixture(scope="session")
-def new_joget(mariadb_server: MariaDB) -> Callable[[str], JogetDatabase]:
+def new_joget(database_server: DatabaseServer) -> Callable[[str], JogetDatabase]:
     numbers = itertools.count()
 
     def create(charset: str = "utf8mb4") -> JogetDatabase:
         name = f"joget_{next(numbers)}"
-        mariadb_server.create_joget(name, charset)
-        return JogetDatabase(mariadb_server, name)
+        database_server.create_joget(name, charset)
+        return JogetDatabase(database_server, name)
 
     return create
 

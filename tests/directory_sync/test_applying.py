@@ -175,12 +175,12 @@ def test_a_run_with_nothing_to_do_writes_no_directory_row(company: Company) -> N
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
     tables = ("dir_user", "dir_group", "dir_user_group", "dir_user_role", "dir_employment")
-    company.joget.execute("CREATE TABLE writes (what VARCHAR(40))")
+    company.joget.execute("CREATE TABLE writes (id INT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(40))")
     for table in tables:
         for event in ("INSERT", "UPDATE", "DELETE"):
             company.joget.execute(
                 f"CREATE TRIGGER t_{table}_{event} BEFORE {event} ON {table} FOR EACH ROW "
-                f"INSERT INTO writes VALUES ('{event} {table}')"
+                f"INSERT INTO writes (what) VALUES ('{event} {table}')"
             )
     company.run()
     assert company.joget.column("SELECT what FROM writes") == []

@@ -37,6 +37,7 @@ def database(
     joget: JogetDatabase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
     """A server that takes files from clients, or refuses them as MySQL 8 does by default; or we aren't to send any."""
+    [before] = joget.column("SELECT @@GLOBAL.local_infile")
     joget.execute(f"SET GLOBAL local_infile = {int(request.param != 'refused')}")
     if request.param == "not wanted":
         uri = f"{joget.server.uri(joget.name)}?local_infile=false"
@@ -48,7 +49,7 @@ def database(
             f"CREATE TEMPORARY TABLE sent (id {text}, name {text}, active INT, PRIMARY KEY (id))", about="sent"
         )
         yield opened
-    joget.execute("SET GLOBAL local_infile = 1")
+    joget.execute(f"SET GLOBAL local_infile = {before}")
 
 
 @pytest.mark.parametrize(

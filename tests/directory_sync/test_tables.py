@@ -19,7 +19,7 @@ def connection(request: pytest.FixtureRequest, new_joget: Callable[[str], JogetD
     database = new_joget(request.param)
     opened = database.server.connect(database.name)
     with opened.cursor() as cursor:
-        cursor.execute("CREATE TABLE pair (a VARCHAR(255), b VARCHAR(255))")
+        cursor.execute("CREATE TABLE pair (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(255), b VARCHAR(255))")
     yield request.param, opened
     opened.close()
 

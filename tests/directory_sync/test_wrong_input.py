@@ -39,7 +39,8 @@ def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Let the sync use an account that has these grants only."""
 
     def grant(*grants: str) -> None:
-        company.joget.execute("CREATE OR REPLACE USER sync@'127.0.0.1' IDENTIFIED BY 'pw'")
+        company.joget.execute("DROP USER IF EXISTS sync@'127.0.0.1'")
+        company.joget.execute("CREATE USER sync@'127.0.0.1' IDENTIFIED BY 'pw'")
         for text in grants:
             company.joget.execute(f"GRANT {text.format(company.joget.name)} TO sync@'127.0.0.1'")
         monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", company.joget.server.uri(company.joget.name, "sync", "pw"))

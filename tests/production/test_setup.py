@@ -118,4 +118,4 @@ def test_a_second_run_finds_its_stamp_and_does_nothing(machine: Path) -> None:
 
 def test_the_makefile_lists_its_targets() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
-    assert {"setup", "demo", "up", "test"} <= {line.split()[1] for line in done.stdout.splitlines()}
+    assert {"setup", "demo", "up", "test", "test-mysql"} <= {line.split()[1] for line in done.stdout.splitlines()}
