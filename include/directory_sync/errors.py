@@ -3,6 +3,7 @@
     DirectorySyncError
     ├── PermanentError       retrying can't help: settings, rights, names that don't exist
     │   ├── SettingsError    the settings file, with every fault of it
+    │   ├── MissingRightError  the database account may not do something
     │   └── RefusedRowError  the database refuses what a row holds
     └── TransientError       the next attempt may succeed: throttling, time-outs, lost connections
         └── ConflictError    somebody else wrote the same rows meanwhile: plan again
@@ -27,6 +28,10 @@ class PermanentError(DirectorySyncError):
 
 class SettingsError(PermanentError):
     """The settings file is wrong; the text lists every fault."""
+
+
+class MissingRightError(PermanentError):
+    """The database account lacks a right; the text names it."""
 
 
 class RefusedRowError(PermanentError):

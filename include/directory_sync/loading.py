@@ -1,26 +1,31 @@
-"""Loading: read Joget, plan, apply, and publish, however often the task is retried."""
+"""Loading: read Joget, plan, apply, publish and report, whoever proposes the plan.
+
+A proposal comes from a snapshot (`steps`), from a person's answer (`review`) or from an undo
+(`undo`). What happens to it is the same for all three, and happens here.
+"""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from typing import Protocol
 
 import pandas as pd
 
 from include.directory_sync import staging
 from include.directory_sync.errors import ConflictError, PermanentError, TransientError
-from include.directory_sync.frames import TEXT, empty
 from include.directory_sync.joget import ledger, runs
-from include.directory_sync.joget.database import Database
-from include.directory_sync.joget.reading import read_current
-from include.directory_sync.joget.tables import Tables
+from include.directory_sync.joget.database import Database, session
+from include.directory_sync.joget.reading import Lookups, read_current
+from include.directory_sync.joget.tables import Tables, inspect
 from include.directory_sync.joget.writing import Apply, RefusedRowsError
-from include.directory_sync.mapping import Desired
 from include.directory_sync.plan import Current, Plan, make_empty_plan
+from include.directory_sync.plan.answers import AnswerUpdate
 from include.directory_sync.plan.changes import CHANGES, ENTITIES, split_by_entity
-from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.plan.deferral import Deferred, defer
+from include.directory_sync.report import Report
 from include.directory_sync.run import Run
+from include.directory_sync.snapshot import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +37,13 @@ change again are left out.
 NAMES_LOGGED = 10
 
 APPLIED = "applied"
-"""Signposts `<time of the commit>.<database>.<key in the ledger>` to the folders of committed runs."""
+"""Signposts `<time of the commit>.<database>.<kind>.<key in the ledger>` to the folders of committed
+runs.
+"""
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """What one load would do, whoever asked for it: a snapshot, a person's answer, or an undo."""
+class Proposal(Protocol):
+    """What one load would do: proposed by a snapshot, a person's answer, or an undo."""
 
     run: Run
     kind: str
@@ -46,46 +52,89 @@ class Proposal:
     """Its key in the ledger: a retry finds by it what an earlier attempt committed."""
     snapshot_at: datetime
     transformed_url: str
-    make: Callable[[Current], Plan]
-    """Plans against Joget now; pure."""
-    desired: tuple[Desired, ...] = ()
-    """What is to be looked up in Joget for planning."""
-    ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT))
-    """Ids of Joget's that are to be looked up besides."""
-    remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
-    note: Callable[[Database, Plan], None] = lambda _database, _plan: None
-    """What else the ledger is to remember, within the transaction."""
+    incomplete_reasons: tuple[str, ...]
+    """Why the snapshot behind it isn't proven complete."""
+    inputs: dict[str, str]
+    """Manifests, by task, that it was made from."""
+    lookups: Lookups
+
+    def make_plan(self, current: Current) -> Plan:
+        """Plan against Joget now. Pure."""
+        ...
+
+    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:
+        """What the plan means for the answers (current.DECISIONS) that people gave. Pure."""
+        ...
+
+    def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
+        """The report of the plan as it was carried out; seconds: how long the task took."""
+        ...
+
+
+def carry_out(folder: staging.Folder, propose: Callable[[Database], Proposal]) -> Manifest:
+    """Plan what is proposed, apply its safe part unless the run is a dry one, report, and seal.
+
+    Raises TransientError where Joget changes under every planning.
+    """
+    run = folder.run
+    with _open_joget(run) as (database, tables):
+        proposal = propose(database)
+        loading = Loading(database, tables, folder, proposal)
+        plan, outcome = (loading.plan(), "dry_run") if run.dry_run else loading.apply()
+    report = proposal.make_report(plan, outcome, folder.seconds)
+    folder.json("report.json", report.model_dump(mode="json"))
+    log.info("%s", report.sentence())
+    return folder.seal(
+        snapshot_at=proposal.snapshot_at,
+        counts=report.flat_counts(),
+        complete=not proposal.incomplete_reasons,
+        incomplete_reasons=proposal.incomplete_reasons,
+        inputs=proposal.inputs,
+    )
+
+
+@contextmanager
+def _open_joget(run: Run) -> Iterator[tuple[Database, Tables]]:
+    """A connection for one load: with the ledger and its lock, unless the run is a dry one."""
+    with session(run.sync.joget_conn_id) as database:
+        tables = inspect(database, run.sync.organization)
+        if run.dry_run:
+            yield database, tables
+        else:
+            ledger.create(database, tables)
+            with ledger.lock(database, run):
+                yield database, tables
 
 
 class Loading:
     """One attempt at one proposal, that leaves plan.parquet and directory.parquet in the folder."""
 
-    def __init__(self, database: Database, tables: Tables, folder: staging.Folder) -> None:
-        self.database, self.tables, self.folder = database, tables, folder
+    def __init__(self, database: Database, tables: Tables, folder: staging.Folder, proposal: Proposal) -> None:
+        self._database, self._tables, self._folder = database, tables, folder
+        self._proposal = proposal
 
-    def dry(self, proposal: Proposal) -> Plan:
+    def plan(self) -> Plan:
         """Plan and publish; write nothing."""
-        plan = proposal.make(self._read(proposal))
+        plan = self._proposal.make_plan(self._read())
         self._publish(plan)
         return plan
 
-    def apply(self, proposal: Proposal) -> tuple[Plan, str]:
-        """Plan and apply under the lock, which the caller holds; gives the plan and the report's outcome.
-
-        Raises TransientError where Joget changes under every planning.
+    def apply(self) -> tuple[Plan, str]:
+        """Plan and apply under the lock, which the caller holds; gives the plan as it was applied,
+        and the report's outcome.
         """
-        committed = runs.committed_run(self.database, proposal.key)
+        committed = runs.committed_run(self._database, self._proposal.key)
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")
-            return self._finish(proposal, committed)
+            return self._finish(committed)
         deferred = Deferred()
         for planning in range(1, PLANNINGS + 1):
             try:
-                return self._apply_once(proposal, deferred, defers=planning > 1)
+                return self._apply_once(deferred, defers=planning > 1)
             except RefusedRowsError as refused:
                 deferred = deferred.join(refused.deferred.subs, refused.deferred.groups)
                 log.warning(
-                    "planning %d of %d: %s Leaving out %d users and %d groups: sub or name %s",
+                    "planning %d of %d: %s Leaving out %d users and %d groups: %s",
                     planning,
                     PLANNINGS,
                     refused,
@@ -99,63 +148,59 @@ class Loading:
             f"Joget changed under {PLANNINGS} plannings in a row; nothing was written. Retrying later."
         )
 
-    def _apply_once(self, proposal: Proposal, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
-        current = self._read(proposal)
-        _refuse_a_future(current, ledger.now(self.database))
+    def _apply_once(self, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
+        proposal, current = self._proposal, self._read()
+        _refuse_a_future(current, ledger.now(self._database))
         if proposal.kind in ("full", "subset") and current.is_newer_than(proposal.snapshot_at):
             self._publish(make_empty_plan())
             return make_empty_plan(), "superseded"
-        plan, revision = defer(proposal.make(current), deferred), current.revision
+        plan = defer(proposal.make_plan(current), deferred)
+        decisions, revision = current.decisions, current.revision
         del current  # what was read of a million users isn't needed beside what is written
         row = runs.RunRow(
             proposal.key,
             proposal.run,
             proposal.snapshot_at,
             plan,
-            self.folder.url,
+            self._folder.url,
             proposal.transformed_url,
             proposal.kind,
             deferred,
         )
         applied = Apply(
-            self.database,
-            self.tables,
+            self._database,
+            self._tables,
             row,
             revision,
             publish=lambda: self._publish(plan),
-            note=lambda written: proposal.note(self.database, written),
+            update_answers=lambda written: proposal.update_answers(written, decisions),
             defers=defers,
         ).run()
         if applied is not plan:
             self._publish(applied)
-        self._leave_signpost(proposal, self.folder.url)
+        self._leave_signpost(self._folder.url)
         return applied, _outcome(applied)
 
-    def _read(self, proposal: Proposal) -> Current:
-        return read_current(
-            self.database,
-            self.tables,
-            proposal.run,
-            desired=proposal.desired,
-            ids=proposal.ids,
-            remembered=proposal.remembered,
-        )
+    def _read(self) -> Current:
+        proposal = self._proposal
+        return read_current(self._database, self._tables, proposal.run, proposal.lookups)
 
     def _publish(self, plan: Plan) -> None:
-        self.folder.frames("plan.parquet", CHANGES, (plan.part(entity) for entity in ENTITIES))
-        self.folder.frame("directory.parquet", plan.directory)
+        self._folder.frames("plan.parquet", CHANGES, (plan.part(entity) for entity in ENTITIES))
+        self._folder.frame("directory.parquet", plan.directory)
 
-    def _finish(self, proposal: Proposal, committed: runs.CommittedRun) -> tuple[Plan, str]:
+    def _finish(self, committed: runs.CommittedRun) -> tuple[Plan, str]:
         """The plan of an attempt that ended between COMMIT and its manifest."""
         plan = read_plan(committed)
         self._publish(plan)
-        self._leave_signpost(proposal, committed.plan_url)
+        self._leave_signpost(committed.plan_url)
         return plan, _outcome(plan)
 
-    def _leave_signpost(self, proposal: Proposal, plan_url: str) -> None:
-        """After COMMIT: by the newest one a later run notices that the ledger was lost or restored."""
-        target = self.database.target
-        name = f"{staging.moment(ledger.now(self.database))}.{target}.{proposal.key}"
+    def _leave_signpost(self, plan_url: str) -> None:
+        """After COMMIT: by these a later run notices that the ledger was lost or restored."""
+        proposal, target = self._proposal, self._database.target
+        moment = staging.moment(ledger.now(self._database))
+        name = f"{moment}.{target}.{proposal.kind}.{proposal.key}"
         staging.note(proposal.run, APPLIED, name, plan_url)
 
 
@@ -163,25 +208,34 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
     newest = current.newest_snapshot_at
     if newest is not None and newest > pd.Timestamp(now) + pd.Timedelta(minutes=10):
         raise PermanentError(
-            f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and Joget's database says "
-            f"{now.isoformat()}): every run would be older than it. The clock of a worker or of the database was or is "
-            f"wrong; correct it, and the time in table directory_sync_run."
+            f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and "
+            f"Joget's database says {now.isoformat()}): every run would be older than it. The clock "
+            f"of a worker or of the database was or is wrong; correct it, and the time in table "
+            f"directory_sync_run."
         )
 
 
 def read_plan(committed: runs.CommittedRun) -> Plan:
-    """The plan that a committed run applied: the ledger's hash vouches for it. Raises PermanentError otherwise."""
+    """The plan that a committed run applied; raises PermanentError where it isn't what the ledger's
+    hash vouches for.
+    """
     changes, directory = (
         staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))
         for name in ("plan", "directory")
     )
     counted = committed.counted
-    plan = Plan(split_by_entity(changes), directory, counted.memberships, counted.excesses, counted.settings_change)
+    plan = Plan(
+        split_by_entity(changes),
+        directory,
+        counted.memberships,
+        counted.excesses,
+        counted.settings_change,
+    )
     plan = defer(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:
         raise PermanentError(
-            f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what was applied; look "
-            f"for who changed the staged files."
+            f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what "
+            f"was applied; look for who changed the staged files."
         )
     return plan
 

@@ -4,29 +4,52 @@ import pandas as pd
 
 from include.directory_sync import staging
 from include.directory_sync.frames import arrow, empty
-from include.directory_sync.joget import ledger, runs
+from include.directory_sync.joget import runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.loading import APPLIED
 from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.run import Run
 
+LOST = (
+    "the ledger doesn't know the newest run that was applied: it was lost or restored from an older "
+    "backup. Links are rebuilt where Joget's rows still match; nobody is removed"
+)
 
-def lost_links(database: Database, run: Run) -> pd.DataFrame | None:
-    """Columns current.REMEMBERED: what the newest run that was applied to this database left, where the ledger doesn't
-    know that run; else None.
 
-    Empty where staging doesn't hold that run's directory any more.
+def find_lost_links(database: Database, run: Run) -> pd.DataFrame | None:
+    """Columns current.REMEMBERED: the links that the newest run for everybody left, where the ledger
+    doesn't know every run that was applied to this database since; None where it knows them.
+
+    Only a run for everybody has everybody in its directory. Empty where staging doesn't hold that
+    directory any more.
     """
-    signposts = [name for name in staging.noted(run, APPLIED) if name.split(".")[1] == database.target]
-    if not signposts:
+    newest, later = _find_signposts(database, run)
+    if not newest:
         return None
-    key = signposts[-1].rpartition(".")[2]
-    if ledger.exists(database) and runs.committed_run(database, key):
+    known = runs.find_known_keys(database, [_key(name) for name in (newest, *later)])
+    if all(_key(name) in known for name in (newest, *later)):
         return None
-    folder = staging.read_note(run, APPLIED, signposts[-1])
+    folder = staging.read_note(run, APPLIED, newest)
     if "directory.parquet" not in staging.names(folder):
         return empty(REMEMBERED)
     directory = staging.read_parquet(staging.read_bytes(f"{folder}/directory.parquet"))
-    known = directory[directory["joget_id"].notna() & (directory["entity"].eq("group") | directory["state"].notna())]
-    state = known["state"].mask(known["state"] == "deactivated in Joget", "active")
-    return arrow(known.assign(key=known["sub"].fillna(known["group_name"]), state=state), REMEMBERED)
+    return _remember(directory)
+
+
+def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:
+    """The newest full run's signpost for this database, and those of other runs after it."""
+    names = [name for name in staging.noted(run, APPLIED) if name.split(".")[1] == database.target]
+    full = [at for at, name in enumerate(names) if name.split(".")[2] == "full"]
+    return (names[full[-1]], names[full[-1] + 1 :]) if full else (None, [])
+
+
+def _key(signpost: str) -> str:
+    return signpost.rpartition(".")[2]
+
+
+def _remember(directory: pd.DataFrame) -> pd.DataFrame:
+    has_link = directory["entity"].eq("group") | directory["state"].notna()
+    linked = directory[directory["joget_id"].notna() & has_link]
+    state = linked["state"].mask(linked["state"] == "deactivated in Joget", "active")
+    key = linked["sub"].fillna(linked["group_name"])
+    return arrow(linked.assign(key=key, state=state), REMEMBERED)

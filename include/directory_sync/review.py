@@ -14,16 +14,17 @@ from include.directory_sync.errors import PermanentError, without_values
 from include.directory_sync.joget import ledger, reviews, runs
 from include.directory_sync.joget.database import Database, session
 from include.directory_sync.listing import find_user, side_by_side
-from include.directory_sync.loading import Loading, Proposal
+from include.directory_sync.loading import carry_out
 from include.directory_sync.plan import Current, Plan
+from include.directory_sync.plan.answers import AnswerUpdate, give_answers
 from include.directory_sync.plan.approval import release_approved
 from include.directory_sync.plan.changes import Excess, held_hash, row_hashes, split_by_entity
-from include.directory_sync.report import ReviewAnswer, holds_of, make_report
+from include.directory_sync.report import Report, ReviewAnswer, holds_of, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
 from include.directory_sync.snapshot import Manifest
-from include.directory_sync.steps import loading_session, propose
-from include.directory_sync.vocabulary import REMOVALS, Reason, describe_cause
+from include.directory_sync.steps import SnapshotProposal
+from include.directory_sync.vocabulary import REMOVALS, Cause, Reason, describe_cause
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,11 @@ class Question:
 
 
 def request_review(load_url: str) -> str | None:
-    """Open a review of what a load held, unless one is open; gives its id, or None where there is nothing to ask.
+    """Open a review of what a load held, unless one is open; gives the open review's id, or None
+    where there is nothing to ask.
 
-    Repeated, it gives the same id again as long as that review is open.
+    The run of the review DAG is started by that id: a run that exists isn't started twice, and one
+    that was deleted in Airflow is started again.
     """
     with without_values("request_review"):
         staging.require_access(load_url)
@@ -56,8 +59,11 @@ def request_review(load_url: str) -> str | None:
         with session(run.sync.joget_conn_id) as database, ledger.lock(database, run):
             opened = reviews.open_review(database, run.sync.name)
             if opened is not None and opened.review_id != review.review_id:
-                log.info("a review asked for by run %s is open already; what is held stays held", opened.asked_by)
-                return None
+                log.info(
+                    "a review asked for by run %s is open already; what is held stays held",
+                    opened.asked_by,
+                )
+                return opened.review_id
             reviews.ask(database, review, run.sync.approval.timeout_hours)
         log.info("review %s asks about %d held rows", review.review_id, len(plan.to_review))
         return review.review_id
@@ -110,6 +116,11 @@ def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
         raise PermanentError(f"No run of {sync.dag_id} was applied yet, so nothing is held. Run {sync.dag_id} first.")
     if reviews.find_review(database, review_id):
         return
+    if "manifest.json" not in staging.names(newest.plan_url):
+        raise PermanentError(
+            f"The newest run of {sync.dag_id} was applied, but its task load ended before it finished "
+            f"its report. Clear that task, or run {sync.dag_id} again; then start this review again."
+        )
     loaded = staging.read_manifest(newest.plan_url)
     plan = _published_plan(loaded)
     if plan.to_review.empty:
@@ -153,69 +164,59 @@ def note_answer(sync_name: str, review_id: str, answer: str, by: str | None) -> 
 def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
     """Do what the ledger says was answered, planned from the newest applied snapshot, and report.
 
-    Applies those approved rows that are still the same; the rest stays held. Rejected rows are held in silence from
-    then on. Raises PermanentError where the review isn't answered, or the newest snapshot is gone from staging.
+    Applies those approved rows that are still the same; the rest stays held. Rejected rows are held
+    in silence from then on. Raises PermanentError where the review isn't answered, or the newest
+    snapshot is gone from staging.
     """
     with without_values("load_held"):
         sync = find_sync(sync_name)
         staging.require_access(sync.staging_url)
         run = Run(run_id=attempt.run_id, sync=sync, dry_run=False)
         folder = staging.open_folder(run, attempt.name)
-        with loading_session(run, folder) as loading:
-            review = _find(loading.database, sync, review_id)
-            if review.answer is None:
-                raise PermanentError(f"Review {review.review_id} isn't answered; answer task review_held first.")
-            asked = _asked_plan(review).to_review
-            transformed = _newest_snapshot(loading.database, run)
-            plan, outcome, reasons = _act(loading, run, review, asked, transformed)
-        report = make_report(
-            run,
+        return carry_out(folder, lambda database: AnswerProposal(database, run, review_id))
+
+
+class AnswerProposal:
+    """What a person's answer asks for, planned from the newest applied snapshot: a loading.Proposal."""
+
+    def __init__(self, database: Database, run: Run, review_id: str) -> None:
+        self.review = _find(database, run.sync, review_id)
+        if self.review.answer is None:
+            raise PermanentError(f"Review {review_id} isn't answered; answer task review_held first.")
+        self.asked = _asked_plan(self.review).to_review
+        self.run, self.kind = run, "review"
+        self.snapshot = SnapshotProposal(database, run, _newest_snapshot(database, run))
+        self.key = hashlib.sha256(f"review\0{review_id}".encode()).hexdigest()
+        self.snapshot_at, self.inputs = self.snapshot.snapshot_at, self.snapshot.inputs
+        self.transformed_url = self.snapshot.transformed_url
+        self.incomplete_reasons = self.snapshot.incomplete_reasons
+        self.lookups = self.snapshot.lookups
+        approves = self.review.answer == "approve" and self.review.is_open
+        rows = _without_present(run, self.asked) if approves else self.asked.iloc[:0]
+        self.approved = frozenset(row_hashes(rows))
+
+    def make_plan(self, current: Current) -> Plan:
+        """The snapshot's plan, with the approved rows safe."""
+        return release_approved(self.snapshot.make_plan(current), self.approved)
+
+    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
+        """Close the review, and remember what was rejected."""
+        rejects = self.review.answer == "reject" and self.review.is_open
+        rejected = self.asked if rejects else self.asked.iloc[:0]
+        given = give_answers(rejected, Cause.REJECTED, self.review.review_id)
+        return AnswerUpdate(given=given, closes_review=self.review.review_id)
+
+    def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
+        """With what was asked and answered, and what came of it."""
+        return make_report(
+            self.run,
             plan,
             outcome=outcome,
-            snapshot_at=transformed.snapshot_at,
-            incomplete_reasons=reasons,
-            timings={"load_held": folder.seconds},
-            review=_answer_of(review, asked, plan),
+            snapshot_at=self.snapshot_at,
+            incomplete_reasons=self.incomplete_reasons,
+            timings={"load_held": seconds},
+            review=_answer_of(self.review, self.asked, plan),
         )
-        folder.json("report.json", report.model_dump(mode="json"))
-        log.info("%s", report.sentence())
-        return folder.seal(
-            snapshot_at=transformed.snapshot_at,
-            counts=report.flat_counts(),
-            complete=not reasons,
-            incomplete_reasons=reasons,
-            inputs={**transformed.inputs, "transform": transformed.url},
-        )
-
-
-def _act(
-    loading: Loading, run: Run, review: reviews.Review, asked: pd.DataFrame, transformed: Manifest
-) -> tuple[Plan, str, tuple[str, ...]]:
-    proposal, reasons = propose(loading, run, transformed)
-    approves = review.answer == "approve" and review.is_open
-    approved = set(row_hashes(_without_present(run, asked))) if approves else set[str]()
-
-    def make(current: Current) -> Plan:
-        return release_approved(proposal.make(current), approved)
-
-    def close(database: Database, _: Plan) -> None:
-        if review.answer == "reject" and review.is_open:
-            reviews.remember_decisions(database, run.sync.name, asked, "rejected", review.review_id)
-        reviews.close_review(database, review.review_id)
-
-    answered = Proposal(
-        run=run,
-        kind="review",
-        key=hashlib.sha256(f"review\0{review.review_id}".encode()).hexdigest(),
-        snapshot_at=transformed.snapshot_at,
-        transformed_url=transformed.url,
-        make=make,
-        desired=proposal.desired,
-        remembered=proposal.remembered,
-        note=close,
-    )
-    plan, outcome = loading.apply(answered)
-    return plan, outcome, reasons
 
 
 def _without_present(run: Run, asked: pd.DataFrame) -> pd.DataFrame:

@@ -1,24 +1,22 @@
 """Decide and apply: the steps `transform` and `load` of a run. Each leaves a sealed folder in staging."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC
 
 import pandas as pd
 
 from include.directory_sync import mapping, recovery, staging
 from include.directory_sync.errors import PermanentError, without_values
 from include.directory_sync.frames import empty
-from include.directory_sync.joget import ledger, reviews, runs
-from include.directory_sync.joget.database import Database, session
-from include.directory_sync.joget.tables import inspect
-from include.directory_sync.loading import Loading, Proposal
+from include.directory_sync.joget import runs
+from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.reading import Lookups
+from include.directory_sync.loading import carry_out
 from include.directory_sync.plan import Current, Evidence, Plan, make_plan
-from include.directory_sync.plan.changes import decision_hashes, settings_change
+from include.directory_sync.plan.answers import AnswerUpdate, find_forgotten
+from include.directory_sync.plan.changes import settings_change
 from include.directory_sync.plan.current import REMEMBERED
-from include.directory_sync.report import make_report
+from include.directory_sync.report import Report, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync
 from include.directory_sync.snapshot import ABSENT, Manifest
@@ -112,94 +110,66 @@ def load(attempt: Attempt, transformed_url: str) -> Manifest:
         transformed = staging.read_manifest(transformed_url)
         run = staging.read_run(transformed)
         folder = staging.open_folder(run, attempt.name)
-        with loading_session(run, folder) as loading:
-            proposal, reasons = propose(loading, run, transformed)
-            plan, outcome = (loading.dry(proposal), "dry_run") if run.dry_run else loading.apply(proposal)
-        report = make_report(
-            run,
-            plan,
-            outcome=outcome,
-            snapshot_at=transformed.snapshot_at,
-            incomplete_reasons=reasons,
-            timings=_timings(transformed, folder),
-            asked_by_name=_count_questions(transformed),
+        return carry_out(folder, lambda database: SnapshotProposal(database, run, transformed))
+
+
+class SnapshotProposal:
+    """What a snapshot asks for: a loading.Proposal."""
+
+    def __init__(self, database: Database, run: Run, transformed: Manifest) -> None:
+        self.run, self.transformed = run, transformed
+        self.kind = "subset" if run.users else "full"
+        self.key = runs.run_key(run, transformed.snapshot_at)
+        self.snapshot_at, self.transformed_url = transformed.snapshot_at, transformed.url
+        self.inputs = {**transformed.inputs, "transform": transformed.url}
+        self.desired = read_desired(transformed)
+        self.desired_before = read_desired(transformed, "before_change") if run.previous else None
+        lost_links = recovery.find_lost_links(database, run)
+        self.incomplete_reasons = transformed.incomplete_reasons
+        if lost_links is not None:
+            self.incomplete_reasons += (recovery.LOST,)
+            log.warning("%s", recovery.LOST)
+        self.lookups = Lookups(
+            desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
+            remembered=empty(REMEMBERED) if lost_links is None else lost_links,
         )
-        folder.json("report.json", report.model_dump(mode="json"))
-        log.info("%s", report.sentence())
-        return folder.seal(
-            snapshot_at=transformed.snapshot_at,
-            counts=report.flat_counts(),
-            complete=not reasons,
-            incomplete_reasons=reasons,
-            inputs={**transformed.inputs, "transform": transformed.url},
-        )
 
-
-@contextmanager
-def loading_session(run: Run, folder: staging.Folder) -> Iterator[Loading]:
-    """A connection to Joget for one load: with the ledger and its lock, unless the run is a dry one."""
-    with session(run.sync.joget_conn_id) as database:
-        loading = Loading(database, inspect(database, run.sync.organization), folder)
-        if run.dry_run:
-            yield loading
-        else:
-            ledger.create(database, loading.tables)
-            with ledger.lock(database, run):
-                yield loading
-
-
-def propose(loading: Loading, run: Run, transformed: Manifest) -> tuple[Proposal, tuple[str, ...]]:
-    """What a snapshot asks for, and why it isn't proven complete: the snapshot's doubts, and a ledger that was lost."""
-    desired, reasons = read_desired(transformed), transformed.incomplete_reasons
-    before = read_desired(transformed, "before_change") if run.previous else None
-    remembered = None if run.users else recovery.lost_links(loading.database, run)
-    if remembered is not None:
-        reasons += (
-            "the ledger doesn't know the newest run that was applied: it was lost or restored from an older backup. "
-            "Links are rebuilt where Joget's rows still match; nobody is removed",
-        )
-        log.warning("%s", reasons[-1])
-    evidence = Evidence(
-        transformed.snapshot_at,
-        complete=not reasons,
-        compares=bool(run.replay_run_id),
-        absent=_read_absent(transformed),
-        missing_minutes=run.sync.policies.missing_minutes,
-    )
-
-    def make(current: Current) -> Plan:
-        plan = make_plan(run, desired, current, evidence)
+    def make_plan(self, current: Current) -> Plan:
+        """Plan; where the settings changed since the newest run, also what the change alone does."""
+        run, before, evidence = self.run, self.desired_before, self._evidence()
+        plan = make_plan(run, self.desired, current, evidence)
         if before is None:
             return plan
         without = make_plan(run.before_change, before, current, evidence)
         return replace(plan, settings_change=settings_change(run.changed_settings, plan, without))
 
-    def forget(database: Database, plan: Plan) -> None:
-        """An answer counts as long as its change is asked for; only a full, complete plan shows that it isn't."""
-        if not run.users and not reasons and reviews.has_decisions(database, run.sync.name):
-            quiet = plan.directory["outcome"].isin(["frozen", "quarantined", "unlisted"])
-            reviews.forget_decisions(
-                database,
-                run.sync.name,
-                asked=set(decision_hashes(plan.held)),
-                undecided=set(plan.directory.loc[quiet, "sub"].dropna()),
-                before=transformed.snapshot_at.astimezone(UTC).replace(tzinfo=None),
-            )
+    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:
+        """An answer counts as long as its change is asked for; only a complete plan for everybody
+        shows that it isn't.
+        """
+        if self.run.users or self.incomplete_reasons:
+            return AnswerUpdate()
+        return AnswerUpdate(forgotten=find_forgotten(plan, decisions, self._evidence().at))
 
-    proposal = Proposal(
-        run=run,
-        kind="subset" if run.users else "full",
-        key=runs.run_key(run, transformed.snapshot_at),
-        snapshot_at=transformed.snapshot_at,
-        transformed_url=transformed.url,
-        make=make,
-        desired=(desired, before) if before else (desired,),
-        remembered=empty(REMEMBERED) if remembered is None else remembered,
-        note=forget,
-    )
-    return proposal, reasons
+    def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
+        """With the times of the tasks before, and how often the pool was asked by name."""
+        transformed = self.transformed
+        timings = {task: staging.read_manifest(url).seconds for task, url in transformed.inputs.items()}
+        return make_report(
+            self.run,
+            plan,
+            outcome=outcome,
+            snapshot_at=self.snapshot_at,
+            incomplete_reasons=self.incomplete_reasons,
+            timings={**timings, "transform": transformed.seconds, "load": seconds},
+            asked_by_name=_count_questions(transformed),
+        )
 
-
-def _timings(transformed: Manifest, folder: staging.Folder) -> dict[str, float]:
-    earlier = {task: staging.read_manifest(url).seconds for task, url in transformed.inputs.items()}
-    return {**earlier, "transform": transformed.seconds, "load": folder.seconds}
+    def _evidence(self) -> Evidence:
+        return Evidence(
+            self.snapshot_at,
+            complete=not self.incomplete_reasons,
+            compares=bool(self.run.replay_run_id),
+            absent=_read_absent(self.transformed),
+            missing_minutes=self.run.sync.policies.missing_minutes,
+        )

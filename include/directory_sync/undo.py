@@ -1,28 +1,26 @@
 """Taking back what a run applied: shown first, then applied, without what changed since."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
 
-from include.directory_sync import staging
+from include.directory_sync import recovery, staging
 from include.directory_sync.errors import PermanentError, without_values
-from include.directory_sync.joget import ledger, reviews, runs
+from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database
-from include.directory_sync.joget.reading import read_belongings
-from include.directory_sync.loading import Loading, Proposal, read_plan
+from include.directory_sync.joget.reading import Lookups
+from include.directory_sync.loading import carry_out, read_plan
 from include.directory_sync.plan import Current, Plan
-from include.directory_sync.plan.undoing import Undoing, undo_plan
-from include.directory_sync.report import make_report
+from include.directory_sync.plan.answers import AnswerUpdate, give_answers
+from include.directory_sync.plan.undoing import find_undone, join_runs, plan_undo
+from include.directory_sync.report import Report, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Filled, Section, find_sync
 from include.directory_sync.snapshot import Manifest
-from include.directory_sync.steps import loading_session
-
-log = logging.getLogger(__name__)
+from include.directory_sync.vocabulary import Cause
 
 
 class Parameters(Section):
@@ -43,22 +41,7 @@ def undo(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: 
         staging.require_access(sync.staging_url)
         run = Run(run_id=attempt.run_id, sync=sync, dry_run=asked.dry_run, dry_run_reason="asked for")
         folder = staging.open_folder(run, attempt.name)
-        with loading_session(run, folder) as loading:
-            done = _run_to_undo(loading.database, run, asked.run_id)
-            proposal = _propose(loading, run, done)
-            plan, outcome = (loading.dry(proposal), "dry_run") if run.dry_run else loading.apply(proposal)
-        report = make_report(
-            run,
-            plan,
-            outcome=outcome,
-            snapshot_at=proposal.snapshot_at,
-            incomplete_reasons=(),
-            timings={"undo": folder.seconds},
-            undoes=asked.run_id,
-        )
-        folder.json("report.json", report.model_dump(mode="json"))
-        log.info("undo of run %s: %s", asked.run_id, report.sentence())
-        return folder.seal(snapshot_at=proposal.snapshot_at, counts=report.flat_counts(), complete=True)
+        return carry_out(folder, lambda database: UndoProposal(database, run, asked.run_id))
 
 
 def _parameters(parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Parameters:
@@ -72,43 +55,60 @@ def _parameters(parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Param
         raise PermanentError(f"Wrong parameter(s): {faults}. Trigger the undo again.") from None
 
 
-def _run_to_undo(database: Database, run: Run, run_id: str) -> runs.CommittedRun:
-    done = runs.newest_run_named(database, run.sync.name, run_id) if ledger.exists(database) else None
-    if done is None:
+class UndoProposal:
+    """The inverse of what was applied under a run id, however often: a loading.Proposal."""
+
+    def __init__(self, database: Database, run: Run, run_id: str) -> None:
+        found = _find_runs(database, run, run_id)
+        self.run, self.kind, self.undoes = run, "undo", run_id
+        self.done = join_runs([read_plan(one).safe for one in reversed(found)])
+        keys = "\0".join(one.key for one in found)
+        self.key = hashlib.sha256(f"undo\0{run.run_id}\0{keys}".encode()).hexdigest()
+        self.snapshot_at, self.transformed_url = ledger.now(database), found[0].transformed_url
+        self.incomplete_reasons: tuple[str, ...] = ()
+        self.inputs: dict[str, str] = {}
+        ids = [self.done[column].dropna() for column in ("user_id", "group_id", "before_id", "after_id")]
+        self.lookups = Lookups(ids=pd.concat(ids, ignore_index=True), reads_belongings=True)
+
+    def make_plan(self, current: Current) -> Plan:
+        """The inverse, without what changed since."""
+        return plan_undo(self.run.sync.organization, self.done, current)
+
+    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
+        """What was taken back stays so until the pool's value changes."""
+        return AnswerUpdate(given=give_answers(find_undone(self.done, plan), Cause.UNDONE, self.key))
+
+    def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
+        """With the run id that was taken back."""
+        return make_report(
+            self.run,
+            plan,
+            outcome=outcome,
+            snapshot_at=self.snapshot_at,
+            incomplete_reasons=(),
+            timings={"undo": seconds},
+            undoes=self.undoes,
+        )
+
+
+def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.CommittedRun]:
+    """What was applied under the run id, newest first: a cleared run is applied again."""
+    if recovery.find_lost_links(database, run) is not None:
+        raise PermanentError(
+            f"The ledger of sync {run.sync.name!r} was lost or restored from an older backup, so it "
+            f"can't tell what changed since. Run {run.sync.dag_id} first, which rebuilds its links; "
+            f"nothing was written."
+        )
+    found = runs.find_runs_named(database, run.sync.name, run_id) if ledger.exists(database) else []
+    if not found:
         raise PermanentError(
             f"The ledger of sync {run.sync.name!r} knows no applied run {run_id!r}: give the id of a run of "
             f"{run.sync.dag_id} that wasn't a dry one. Nothing was written."
         )
-    if done.organization != run.sync.organization:
-        raise PermanentError(
-            f"Run {run_id!r} wrote to organization {done.organization!r}, and the settings name "
-            f"{run.sync.organization!r} now. Set it back to undo that run; nothing was written."
-        )
-    return done
-
-
-def _propose(loading: Loading, run: Run, done: runs.CommittedRun) -> Proposal:
-    applied = read_plan(done).safe
-    made = applied.loc[(applied["entity"] == "user") & applied["before_id"].isna(), "after_id"].dropna().tolist()
-    undoing: list[Undoing] = []
-
-    def make(current: Current) -> Plan:
-        belongings = read_belongings(loading.database, made)
-        undoing[:] = [undo_plan(run.sync.organization, applied, current, belongings)]
-        return undoing[0].plan
-
-    def remember(database: Database, _: Plan) -> None:
-        reviews.remember_decisions(database, run.sync.name, undoing[0].undone, "undone", key)
-
-    key = hashlib.sha256(f"undo\0{run.run_id}\0{done.key}".encode()).hexdigest()
-    ids = [applied[column].dropna() for column in ("user_id", "group_id", "before_id", "after_id")]
-    return Proposal(
-        run=run,
-        kind="undo",
-        key=key,
-        snapshot_at=ledger.now(loading.database),
-        transformed_url=done.transformed_url,
-        make=make,
-        ids=pd.concat(ids, ignore_index=True),
-        note=remember,
-    )
+    for done in found:
+        if done.organization != run.sync.organization:
+            raise PermanentError(
+                f"Run {run_id!r} wrote to organization {done.organization!r}, and the settings name "
+                f"{run.sync.organization!r} now. Set it back to undo that run; nothing was written."
+            )
+    return found

@@ -64,6 +64,8 @@ class Action(StrEnum):
     """The inverse of an adoption."""
     EVICT = "evict"
     """An account that single sign-on made goes, so that its login is free for a rename."""
+    RESTORE = "restore"
+    """The inverse: that account comes back."""
     MISS = "miss"
     SEEN = "seen"
     UNLINK = "unlink"
@@ -97,7 +99,8 @@ ACTION_RULES = {
     Action.RECREATE: ActionRule(Action.DELETE, Outcome.RECREATED),
     Action.RELINK: ActionRule(Action.RELINK, Outcome.UPDATED),
     Action.RELEASE: ActionRule(Action.ADOPT, Outcome.UPDATED),
-    Action.EVICT: ActionRule(Action.CREATE),
+    Action.EVICT: ActionRule(Action.RESTORE),
+    Action.RESTORE: ActionRule(Action.EVICT),
     Action.MISS: ActionRule(Action.SEEN, ledger_only=True),
     Action.SEEN: ActionRule(Action.MISS, ledger_only=True),
     Action.UNLINK: ActionRule(Action.RELINK, ledger_only=True),
@@ -333,6 +336,7 @@ class Reason(StrEnum):
     FOUND_AT_ADOPTION = "found_at_adoption"
     # Undo.
     TAKEN_BACK = "taken_back"
+    CHANGED_SINCE = "changed_since"
 
 
 @dataclass(frozen=True)
@@ -490,6 +494,10 @@ REASON_RULES = {
     Reason.USER_OFF_IN_JOGET: ReasonRule("an administrator deactivated the user in Joget"),
     Reason.FOUND_AT_ADOPTION: ReasonRule("found at the adoption: the local administrator's"),
     Reason.TAKEN_BACK: ReasonRule("taken back"),
+    Reason.CHANGED_SINCE: ReasonRule(
+        "changed since that run: left as it is",
+        "Where it is to be taken back as well, change it by hand in Joget or in the pool.",
+    ),
 }
 
 

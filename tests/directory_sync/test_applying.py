@@ -1,19 +1,21 @@
 """One transaction, one lock, retried at any moment."""
 
+import itertools
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import MySQLdb
 import pytest
 
-from include.directory_sync import staging, steps
+from include.directory_sync import loading, staging, steps
 from include.directory_sync.errors import TransientError
-from include.directory_sync.joget import ledger, writing
+from include.directory_sync.joget import database, ledger, writing
 from include.directory_sync.joget.database import session
 from include.directory_sync.plan import make_plan
-from tests.company import Company, counts
-from tests.stand_in import user
+from tests.company import Company, counts, people
+from tests.stand_in import sub_of, user
 
 ANA, BOB = "ana@example.org", "bob@example.org"
 
@@ -83,46 +85,92 @@ def test_the_plan_is_published_before_the_commit(company: Company, monkeypatch: 
     assert company.usernames() == []
 
 
+def interfere(monkeypatch: pytest.MonkeyPatch, changes: Iterator[Callable[[], object]]) -> None:
+    """Make the next of these changes in Joget between each planning and its writing."""
+    send = writing.Apply._send
+
+    def send_and_interfere(self: writing.Apply) -> None:
+        send(self)
+        next(changes, lambda: None)()
+
+    monkeypatch.setattr(writing.Apply, "_send", send_and_interfere)
+
+
 def test_what_joget_changed_between_reading_and_writing_is_planned_again(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     company.pool.users = [user(ANA, given_name="One")]
     company.run()
     company.pool.users = [user(ANA, given_name="Two"), user(BOB)]
-    changes: list[Callable[[], object]] = [
-        lambda: company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = %s", (ANA,)),
-        lambda: company.joget.add_user(BOB),
-    ]
-    send = writing.Apply._send
-
-    def interfere(self: writing.Apply) -> None:
-        send(self)
-        if changes:
-            changes.pop(0)()
-
-    monkeypatch.setattr(writing.Apply, "_send", interfere)
-    report = company.run()
-    assert counts(report) == {"read": 2, "updated": 1, "adopted": 1}
+    edits = [lambda: company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = %s", (ANA,))]
+    with monkeypatch.context() as patch:
+        interfere(patch, iter(edits))
+        assert counts(company.run()) == {"read": 2, "updated": 1, "created": 1}
     assert company.user(ANA)["lastName"] == "Family"
+    company.joget.execute("DELETE FROM dir_user_role WHERE userId = %s", (BOB,))
+    eve = "eve@example.org"
+    company.pool.users.append(user(eve))
+    interfere(monkeypatch, iter([lambda: company.joget.add_user(eve)]))
+    assert counts(company.run())["adopted"] == 1, "single sign-on made the account meanwhile"
 
 
-def test_conflicts_without_end_are_transient_and_nothing_is_written(
+def test_with_an_edit_in_joget_at_every_planning_only_the_edited_users_wait(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    company.pool.users = [user(ANA)]
+    company.configure(limits={"changed_users_percent": 100})
+    company.pool.users = people(10)
     company.run()
-    company.pool.users = [user(ANA, given_name="Two")]
-    send = writing.Apply._send
-    names = iter("abcdefg")
+    company.pool.users = [user(f"person{at:03}@example.org", given_name="New") for at in range(10)]
+    numbers = itertools.count()
 
-    def interfere(self: writing.Apply) -> None:
-        send(self)
-        company.joget.execute("UPDATE dir_user SET lastName = %s WHERE id = %s", (next(names), ANA))
+    def edit() -> None:
+        login = f"person{next(numbers) % 10:03}@example.org"
+        company.joget.execute("UPDATE dir_user SET lastName = CONCAT(lastName, '!') WHERE id = %s", (login,))
 
-    monkeypatch.setattr(writing.Apply, "_send", interfere)
-    with pytest.raises(TransientError, match="3 plannings"):
-        company.run()
-    assert company.user(ANA)["firstName"] == "Given"
+    with monkeypatch.context() as patch:
+        interfere(patch, itertools.repeat(edit))
+        report = company.run()
+    assert counts(report) == {"read": 10, "updated": 9, "deferred": 1}
+    assert company.user("person001@example.org")["lastName"] == "Family!", "the edit stands"
+    plan = company.staged("plan.parquet")
+    assert plan.loc[plan["hold"] == "deferred", "sub"].tolist() == [sub_of(company.pool.users[1])]
+    assert counts(company.run()) == {"read": 10, "updated": 1, "unchanged": 9}
+    assert company.user("person001@example.org")["lastName"] == "Family"
+
+
+def test_a_user_whom_joget_has_locked_for_long_waits_and_the_others_do_not(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
+    company.pool.users = people(5)
+    company.run()
+    company.pool.users = [user(f"person{at:03}@example.org", given_name="New") for at in range(5)]
+    console = company.joget.server.connect(company.joget.name)
+    console.autocommit(False)
+    console.cursor().execute("UPDATE dir_user SET email = 'console' WHERE id = 'person000@example.org'")
+    assert counts(company.run()) == {"read": 5, "updated": 4, "deferred": 1}
+    console.rollback()
+    assert counts(company.run()) == {"read": 5, "updated": 1, "unchanged": 4}
+
+
+def test_a_load_that_died_after_leaving_rows_out_reports_them_as_left_out(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company.pool.users = people(3)
+    company.run()
+    company.pool.users = [user(f"person{at:03}@example.org", given_name="New") for at in range(3)]
+    transformed = company.prepare()
+    edit = "UPDATE dir_user SET lastName = CONCAT(lastName, '!') WHERE id = 'person000@example.org'"
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        interfere(patch, itertools.repeat(lambda: company.joget.execute(edit)))
+        patch.setattr(loading.Loading, "_leave_signpost", killed)
+        with pytest.raises(KilledError):
+            company.load(transformed)
+    assert counts(company.load(transformed)) == {"read": 3, "updated": 2, "deferred": 1}
 
 
 def test_a_row_that_joget_has_locked_is_waited_for_and_then_planned_again(company: Company) -> None:
@@ -219,3 +267,90 @@ def test_the_sync_never_makes_joget_wait_while_it_plans(company: Company, monkey
     company.run()
     with pytest.raises(MySQLdb.IntegrityError):
         console.cursor().execute("INSERT INTO dir_user (id) VALUES ('new')")
+
+
+def test_edits_in_joget_do_not_wait_for_the_object_store(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.pool.users = [user(ANA, given_name="Two")]
+    console = company.joget.server.connect(company.joget.name)
+    console.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
+    frames = staging.Folder.frames
+
+    def stalled(*arguments: Any, **options: Any) -> None:
+        frames(*arguments, **options)
+        console.cursor().execute("UPDATE dir_user SET timeZone = timeZone WHERE id = %s", (ANA,))
+
+    monkeypatch.setattr(staging.Folder, "frames", stalled)
+    assert counts(company.run())["updated"] == 1
+
+
+def test_a_worker_that_vanishes_in_its_transaction_keeps_its_locks_for_a_short_time(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SHORT_IDLE_SECONDS", 1)
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.pool.users = [user(ANA, given_name="Two")]
+
+    def silent(_: writing.Apply) -> None:
+        time.sleep(3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Apply, "_verify", silent)
+        with pytest.raises(TransientError):
+            company.run()
+    assert company.user(ANA)["firstName"] == "Given", "the server ended the session and rolled back"
+    assert counts(company.run())["updated"] == 1
+
+
+def test_the_lock_of_a_worker_that_vanished_is_free_after_a_short_time(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    run = staging.read_run(company.prepare())
+    monkeypatch.setattr(ledger, "SHORT_IDLE_SECONDS", 1)
+    monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(ledger, "LOCK_POLL", 0)
+    monkeypatch.setattr(ledger, "LOCK_WAIT", -1)
+    with session("joget_mysql") as one, session("joget_mysql") as other, ledger.lock(one, run):
+        time.sleep(3)
+        with pytest.raises(TransientError, match="Waited too long"), ledger.lock(other, run):
+            pass  # its worker lives and says so
+    monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", 3600)
+    with session("joget_mysql") as one, session("joget_mysql") as other, ledger.lock(one, run):
+        time.sleep(3)
+        with ledger.lock(other, run):
+            pass
+
+
+@pytest.mark.parametrize("code", [1412, 1317, 1969, 3024, 3101, 1047, 1205, 1213, 2013])
+def test_a_statement_that_was_stopped_is_tried_again(code: int) -> None:
+    error = database.translated(MySQLdb.OperationalError(code, "a value"), "dir_user", "joget_mysql")
+    assert isinstance(error, TransientError)
+    assert "a value" not in str(error)
+
+
+def test_a_column_that_is_shorter_in_this_installation_quarantines_one_user(company: Company) -> None:
+    company.joget.execute("ALTER TABLE dir_user MODIFY firstName VARCHAR(100)")
+    company.pool.users = [user(ANA), user(BOB, given_name="x" * 101)]
+    report = company.run()
+    assert counts(report) == {"read": 2, "created": 1, "quarantined": 1}
+    assert list(company.reasons(report).values()) == ["firstName is longer than 100 characters"]
+
+
+def test_a_rename_that_the_database_refuses_stops_nobody_else(company: Company) -> None:
+    company.configure(policies={"renamed_user": "rename"})
+    ana = user(ANA)
+    company.pool.users = [ana]
+    company.run()
+    new = "ana.lima@example.org"
+    for login in (ANA, new):
+        statement = "INSERT INTO dir_user_meta (username, meta_key, meta_value) VALUES (%s, 'theme', 'dark')"
+        company.joget.execute(statement, (login,))
+    company.pool.users = [user(new, sub=sub_of(ana)), user(BOB)]
+    assert counts(company.run()) == {"read": 2, "created": 1, "deferred": 1}
+    assert company.usernames() == [ANA, BOB]
+    company.joget.execute("DELETE FROM dir_user_meta WHERE username = %s", (new,))
+    assert counts(company.run()) == {"read": 2, "renamed": 1, "unchanged": 1}

@@ -306,6 +306,68 @@ def test_a_ledger_from_an_older_backup_is_noticed(company: Company) -> None:
     assert counts(company.run()) == {"read": 5, "unchanged": 5, "missing": 1}
 
 
+@pytest.mark.parametrize("kind", ["subset", "review", "undo"])
+def test_every_kind_of_run_notices_that_the_ledger_was_lost(company: Company, kind: str) -> None:
+    company.configure(policies={"existing_user": "quarantine", "missing_runs": 1}, limits={"floor": 0})
+    company.pool.users = people(5)
+    first = company.run()["run_id"]
+    backup = backup_of(company.joget)
+    company.pool.users = [*company.pool.users, user(ANA)]
+    company.run()
+    restore(company.joget, backup)
+    before = company.joget.contents()
+    if kind == "subset":
+        report = company.run(users=[ANA])
+        assert counts(report) == {"read": 6, "adopted": 1, "frozen": 5}
+        assert "was lost" in report["incomplete_reasons"][0]
+    elif kind == "review":
+        company.pool.users = company.pool.users[2:]
+        assert "was lost" in company.run()["incomplete_reasons"][0]
+        assert company.run()["complete"]
+        review_id = company.ask()
+        assert review_id
+        restore(company.joget, backup)
+        company.joget.execute("UPDATE directory_sync_lock SET revision = revision + 9")
+        with pytest.raises(PermanentError, match="has no review"):
+            company.answer(review_id, "approve")
+    else:
+        with pytest.raises(PermanentError, match="lost or restored from an older backup"):
+            company.undo(first)
+    assert company.joget.contents() == before
+
+
+def test_a_lost_ledger_is_remembered_from_the_newest_run_for_everybody(company: Company) -> None:
+    company.configure(policies={"existing_user": "quarantine"})
+    company.pool.users = people(5)
+    company.run()
+    company.pool.users[0] = user("person000@example.org", given_name="New")
+    company.run(users=["person000@example.org"])
+    forget_everything(company.joget)
+    assert counts(company.run(users=["person000@example.org"])) == {"read": 5, "adopted": 1, "frozen": 4}
+    report = company.run()
+    assert "was lost" in report["incomplete_reasons"][0], "a run for some users didn't make up for the loss"
+    assert counts(report) == {"read": 5, "adopted": 4, "unchanged": 1}
+    assert company.run()["complete"]
+
+
+def test_a_local_account_made_under_a_deleted_users_name_is_never_ours(company: Company) -> None:
+    ana = user(ANA)
+    company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
+    company.run()
+    for table, column in (
+        ("dir_user_role", "userId"), ("dir_user_group", "userId"), ("dir_employment", "userId"), ("dir_user", "id"),
+    ):  # fmt: skip
+        company.joget.execute(f"DELETE FROM {table} WHERE {column} = %s", (ANA,))
+    company.joget.add_user(ANA, password="another Ana's")
+    before = company.joget.contents()
+    ana["Attributes"][2]["Value"] = "Changed"
+    report = company.run()
+    assert counts(report) == {"read": 1, "quarantined": 1}
+    ana["Enabled"] = False
+    company.run()
+    assert company.joget.contents() == before
+
+
 def test_a_rebuilt_link_takes_no_row_that_somebody_else_has_now(company: Company) -> None:
     company.pool.users = [user(ANA), user(BOB)]
     company.run()

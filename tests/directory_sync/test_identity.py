@@ -88,6 +88,69 @@ def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> Non
 
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
+def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(company: Company, policy: str) -> None:
+    company.configure(policies={"renamed_user": policy})
+    ana = user(ANA)
+    company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
+    company.run()
+    company.joget.add_user(NEW.upper())
+    company.joget.execute("INSERT INTO dir_user_extra (username, loginAttempt) VALUES (%s, 1)", (NEW.upper(),))
+    before = company.joget.contents()
+    new = renamed(ana, NEW, given_name="Ana")
+    company.pool.users, company.pool.members = [new], {"Sales": [new], "Board": []}
+    report = company.run()
+    assert (causes(report), counts(report)) == ({"occupied_by_sso": 2}, {"read": 1, "held": 1})
+    review_id = company.ask()
+    assert review_id
+    answered = company.answer(review_id, "approve")
+    assert counts(answered) == {"read": 1, "renamed": 1}
+    assert (company.usernames(), company.memberships()) == ([NEW], {(NEW, "Sales")})
+    assert company.joget.column("SELECT username FROM dir_user_extra") == []
+    assert company.run()["outcome"] == "nothing_to_do"
+    report = company.undo(answered["run_id"])
+    assert causes(report) == {}
+    after = company.joget.contents()
+    assert after["dir_user_extra"] == [], "what Joget noted of its logins is gone"
+    kept = [table for table in before if table not in ("dir_user_extra", "dir_group")]
+    assert {table: after[table] for table in kept} == {table: before[table] for table in kept}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "UPDATE dir_user SET password = 'x' WHERE id = %s",
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)",
+        "INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)",
+        "INSERT INTO dir_employment (id, userId, organizationId) VALUES ('e', %s, 'ORG-001')",
+        "INSERT INTO dir_user_meta (username, meta_key) VALUES (%s, 'theme')",
+        "INSERT INTO dir_user_replacement (id, username) VALUES ('r', %s)",
+    ],
+)
+def test_an_account_that_has_more_than_single_sign_on_makes_is_never_taken_away(company: Company, use: str) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.joget.add_user(NEW)
+    company.joget.execute(use, (NEW,))
+    company.pool.users = [renamed(user(ANA), NEW)]
+    assert causes(company.run()) == {"occupied_login": 1}
+    assert company.ask() is None
+
+
+def test_a_rejected_second_account_stays_and_nobody_is_asked_again(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.joget.add_user(NEW)
+    company.pool.users = [renamed(user(ANA), NEW)]
+    company.run()
+    review_id = company.ask()
+    assert review_id
+    company.answer(review_id, "reject")
+    assert causes(company.run()) == {"rejected": 2}
+    assert company.ask() is None
+    assert company.usernames() == [NEW, ANA]
+
+
+@pytest.mark.parametrize("policy", ["hold", "rename"])
 def test_a_user_who_is_renamed_and_disabled_is_deactivated_at_once_within_the_limits(
     company: Company, policy: str
 ) -> None:

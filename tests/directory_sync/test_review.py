@@ -1,5 +1,6 @@
 """A person decides on what is held; the ledger's record of it is believed."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_scheduled_run_goes_on_with_a_newcomer_while_the_question_is_open(aske
     company.pool.users = [*company.pool.users, user(ANA)]
     company.pool.members = {"All": company.pool.users}
     assert counts(company.run())["created"] == 1
-    assert company.ask() is None, "one review is open"
+    assert company.ask() == review_id, "one review is open, and its run is started again if it is gone"
     assert company.answer(review_id, "approve")["review"]["applied"] == 80
     assert company.user(ANA)["active"] == 1
     assert len(company.active()) == 61
@@ -134,13 +135,27 @@ def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Com
     assert company.ask() not in (None, review_id)
 
 
-def test_a_review_that_airflow_lost_bars_the_next_one_no_longer_than_its_time(asked: tuple[Company, str]) -> None:
+def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     company.run()
-    assert company.ask() is None
+    assert company.ask() == review_id, "the review DAG is started under the same id, unless it runs"
+    assert review.question("default", review_id, by_hand=False)
+
+
+def test_a_review_that_nobody_answered_in_time_is_asked_anew(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
     company.hours_pass(74)
     company.run()
     assert company.ask() not in (None, review_id)
+
+
+def test_a_review_by_hand_after_a_load_that_died_says_so(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    review.note_answer("default", review_id, "timed_out", None)
+    assert company.last
+    (Path(company.last.url.removeprefix("file://")) / "manifest.json").unlink()
+    with pytest.raises(PermanentError, match="load ended before it finished its report"):
+        review.question("default", review.review_id_of("manual__1", {}), by_hand=True)
 
 
 def test_asking_twice_is_asking_once(asked: tuple[Company, str]) -> None:

@@ -1,10 +1,12 @@
 """Taking a run back."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from include.directory_sync.errors import PermanentError
+from include.directory_sync.joget.database import Database
 from tests.company import Company, causes, counts, people
 from tests.directory_sync.test_identity import renamed
 from tests.stand_in import user
@@ -162,3 +164,71 @@ def test_a_run_whose_staging_is_gone_can_not_be_undone(company: Company, tmp_pat
     with pytest.raises(PermanentError, match="Staging has nothing"):
         company.undo(run_id)
     assert company.usernames() == [ANA]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "UPDATE dir_employment SET departmentId = 'D-1' WHERE userId = %s",
+        "UPDATE dir_employment SET gradeId = 'G-1' WHERE userId = %s",
+        "UPDATE dir_employment SET employeeCode = '7' WHERE userId = %s",
+        "UPDATE dir_employment SET role = 'Lead' WHERE userId = %s",
+        "UPDATE dir_employment SET startDate = '2026-01-01' WHERE userId = %s",
+        "UPDATE dir_department SET hod = (SELECT id FROM dir_employment WHERE userId = %s)",
+        "INSERT INTO dir_employment_report_to (employmentId, reportToId) "
+        "SELECT e.id, b.id FROM dir_employment e JOIN dir_employment b WHERE e.userId = %s AND b.userId = 'local'",
+        "INSERT INTO dir_employment_report_to (employmentId, reportToId) "
+        "SELECT b.id, e.id FROM dir_employment e JOIN dir_employment b WHERE e.userId = %s AND b.userId = 'local'",
+    ],
+    ids=["department", "grade", "code", "role", "date", "head", "reports", "reported to"],
+)
+@pytest.mark.parametrize("adopted", [False, True], ids=["made", "adopted"])
+def test_an_employment_that_somebody_used_since_is_not_taken_back(company: Company, use: str, adopted: bool) -> None:
+    company.joget.add_user("local", password="local")
+    company.joget.execute("INSERT INTO dir_department (id, organizationId) VALUES ('D-1', 'ORG-001')")
+    company.joget.execute("INSERT INTO dir_grade (id, organizationId) VALUES ('G-1', 'ORG-001')")
+    company.joget.execute("INSERT INTO dir_employment (id, userId, organizationId) VALUES ('e', 'local', 'ORG-001')")
+    if adopted:
+        company.joget.add_user(ANA)
+    company.pool.users = [user(ANA), user(BOB)]
+    run_id = company.run()["run_id"]
+    company.joget.execute(use, (ANA,))
+    report = company.undo(run_id)
+    assert set(causes(report)) == {"changed_since"}
+    assert company.joget.column("SELECT COUNT(*) FROM dir_employment WHERE userId = %s", (ANA,)) == [1]
+    assert company.usernames() == [ANA, "local"]
+
+
+def test_a_run_id_that_was_applied_twice_is_undone_whole(company: Company, before: dict[str, list[str]]) -> None:
+    first = changed(company)
+    company.pool.users[0] = renamed(user(ANA), "ana.silva@example.org", given_name="Ana Maria")
+    company.pool.users[1] = user(BOB)
+    company.pool.members["Sales"] = [user(BOB), company.pool.users[2]]
+    company.run()
+    assert company.last
+    second = company.last.run_id
+    company.joget.execute("UPDATE directory_sync_run SET run_id = %s WHERE run_id = %s", (quote(first), quote(second)))
+    shown = company.undo(first, dry_run=True)
+    report = company.undo(first)
+    assert causes(report) == {}
+    assert report["plan_sha256"] == shown["plan_sha256"]
+    assert company.joget.contents() == before
+
+
+def test_an_undo_asks_each_table_once_however_many_users_it_takes_back(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company.pool.users = people(30)
+    run_id = company.run()["run_id"]
+    statements: list[str] = []
+    frame = Database.frame
+
+    def spying(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
+        statements.append(statement)
+        return frame(self, statement, *arguments, **options)
+
+    monkeypatch.setattr(Database, "frame", spying)
+    company.undo(run_id)
+    for table in ("dir_user_password_history", "dir_user_meta", "dir_employment c"):
+        assert len([one for one in statements if f"{table} " in one]) == 1
+    assert not [one for one in statements if "COUNT(*) FROM dir_user_password_history" in one and "(SELECT" in one]

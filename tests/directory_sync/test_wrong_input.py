@@ -233,7 +233,9 @@ def test_a_missing_right_names_it_and_nothing_is_written(company: Company, accou
     assert "right INSERT on dir_user_role" in text
 
 
-def test_a_database_error_names_code_table_and_sub_and_quotes_no_value(company: Company) -> None:
+def test_a_user_whom_the_database_refuses_is_left_out_and_named_by_sub_and_no_value(
+    company: Company, caplog: pytest.LogCaptureFixture
+) -> None:
     people = [user(f"person{number}@example.org") for number in range(11)]
     secret = user("ana@example.org", given_name="Secret Name")
     company.pool.users, company.pool.members = [*people, secret], {"Sales": [secret, *people]}
@@ -241,12 +243,26 @@ def test_a_database_error_names_code_table_and_sub_and_quotes_no_value(company: 
         "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW IF NEW.firstName = 'Secret Name' THEN "
         "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no Secret Name, no ana@example.org'; END IF"
     )
-    text = refused(company)
-    assert "MySQL error 1644 on dir_user" in text
-    assert f"refuses the rows of sub {sub_of(secret)}." in text
+    for created in (11, 0):
+        report = company.run()
+        assert (report["users"]["created"], report["users"]["deferred"]) == (created, 1)
+        assert (report["memberships"]["added"], report["memberships"]["deferred"]) == (created, 1)
+        assert company.ask() is None, "there is nothing to decide"
+    assert "MySQL error 1644 on dir_user" in caplog.text
+    assert sub_of(secret) in caplog.text
+    assert "Secret" not in caplog.text
+    assert "ana@" not in caplog.text
+    company.joget.execute("DROP TRIGGER refuse")
+    assert company.run()["users"]["created"] == 1, "each run tries again"
+
+
+def test_a_database_that_refuses_every_row_fails_the_run_and_writes_nothing(company: Company) -> None:
+    company.pool.users = [user(f"person{number}@example.org") for number in range(60)]
+    company.joget.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'"
+    )
+    assert "more than 50 users or groups" in refused(company)
     assert company.usernames() == []
-    assert "Secret" not in text
-    assert "ana@" not in text
 
 
 def test_what_a_trigger_changed_is_noticed_and_rolled_back(company: Company) -> None:

@@ -24,32 +24,31 @@ def same(columns: tuple[str, ...], side: str) -> str:
     return f"({' AND '.join(pairs)})"
 
 
-def lock_and_compare(database: Database) -> tuple[list[str], list[str]]:
+def lock_and_compare(database: Database, *, waits: bool) -> tuple[list[str], list[str]]:
     """Lock the touched rows in key order; gives the subs of the users and the names of the groups
     that aren't as the plan saw them.
+
+    waits: for rows that somebody else has locked; else those count as changed.
     """
     return (
-        _lock(database, USERS, "dir_user", USER_COLUMNS, "COALESCE(t.after_sub, t.before_sub)"),
-        _lock(database, GROUPS, "dir_group", GROUP_COLUMNS, "t.group_name"),
+        _lock(database, USERS, "dir_user", USER_COLUMNS, "COALESCE(t.after_sub, t.before_sub, t.sub)", waits=waits),
+        _lock(database, GROUPS, "dir_group", GROUP_COLUMNS, "t.group_name", waits=waits),
     )
 
 
-def _lock(database: Database, changes: str, table: str, columns: tuple[str, ...], key: str) -> list[str]:
+def _lock(
+    database: Database, changes: str, table: str, columns: tuple[str, ...], key: str, *, waits: bool
+) -> list[str]:
     planned = _count(database, f"{changes} t WHERE t.before_id IS NOT NULL", about=table)
     unchanged = f"{same(columns, 'before')} AND {as_bytes('d.id')} = {as_bytes('t.before_id')}"
-    found = database.rows(
-        f"SELECT COALESCE(SUM({unchanged}), 0) FROM {changes} t "
-        f"STRAIGHT_JOIN {table} d ON d.id = t.before_id FOR UPDATE",
-        about=table,
-    )
+    source = f"{changes} t STRAIGHT_JOIN {table} d ON d.id = t.before_id"
+    mode = "FOR UPDATE" if waits else "FOR UPDATE SKIP LOCKED"
+    found = database.rows(f"SELECT COALESCE(SUM({unchanged}), 0) FROM {source} {mode}", about=table)
     if found[0][0] == planned:
         return []
-    differing = database.rows(
-        f"SELECT {key} FROM {changes} t LEFT JOIN {table} d ON d.id = t.before_id "
-        f"WHERE t.before_id IS NOT NULL AND (d.id IS NULL OR NOT ({unchanged}))",
-        about=table,
-    )
-    return [str(row[0]) for row in differing]
+    kept = database.rows(f"SELECT {key} FROM {source} WHERE {unchanged} {mode}", about=table)
+    wanted = database.rows(f"SELECT {key} FROM {changes} t WHERE t.before_id IS NOT NULL", about=table)
+    return sorted({str(row[0]) for row in wanted} - {str(row[0]) for row in kept})
 
 
 def verify(database: Database, sync: str, run_key: str) -> None:
@@ -59,6 +58,7 @@ def verify(database: Database, sync: str, run_key: str) -> None:
     stays, goes = "t.action IN ('add', 'keep_local', 'claim')", "t.action = 'remove'"
     there = "t.after_id IS NOT NULL"
     renamed = f"(t.after_id IS NULL OR NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')})"
+    renamed += " AND NOT t.is_exchange"
     link = (
         f"d.sync = %s AND d.user_pool_id = t.after_pool AND d.sub = t.after_sub AND d.state = t.after_state AND "
         f"d.misses = t.after_misses AND {as_bytes('d.user_id')} = {as_bytes('t.link_user_id')}"

@@ -24,6 +24,7 @@ from include.directory_sync import connections
 from include.directory_sync.errors import (
     ConflictError,
     DirectorySyncError,
+    MissingRightError,
     PermanentError,
     RefusedRowError,
     TakenKeyError,
@@ -66,8 +67,18 @@ NOT_JOGET = {1049, 1054, 1146}
 SORT_BUFFER = 64 * 1024 * 1024
 """Bytes, of the session's sort_buffer_size."""
 
-IDLE_FOR = 8 * 60 * 60
-"""Seconds, of the session's wait_timeout: nothing is asked while a plan is made, or another task's turn waited for."""
+IDLE_SECONDS = 8 * 60 * 60
+"""The session's wait_timeout outside a writing transaction: nothing is asked while a plan is made.
+Such a connection holds no lock.
+"""
+
+SHORT_IDLE_SECONDS = 120
+"""The session's wait_timeout while it holds locks. The server ends the session of a worker whose
+host vanished after this time, and lets its locks go.
+"""
+
+LOCK_WAIT_SECONDS = 20
+"""The session's innodb_lock_wait_timeout, by default 50: the run plans again, without the row."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 VERIFIED = ("VERIFY_CA", "VERIFY_IDENTITY")
@@ -194,6 +205,23 @@ class Database:
         finally:
             self._connection.converter = converter
 
+    def limit_idle_time(self, seconds: int) -> None:
+        """How long the server keeps this session while nothing is asked; then it ends it and lets
+        its locks go.
+        """
+        self.execute("SET SESSION wait_timeout = %s", (seconds,), about="the session")
+
+    @contextmanager
+    def writing_transaction(self) -> Iterator[None]:
+        """A transaction at READ COMMITTED whose locks a vanished host doesn't keep for long."""
+        self.limit_idle_time(SHORT_IDLE_SECONDS)
+        try:
+            with self.transaction("READ COMMITTED"):
+                yield
+        finally:
+            with suppress(TransientError):  # a lost connection has no setting any more
+                self.limit_idle_time(IDLE_SECONDS)
+
     @contextmanager
     def transaction(self, isolation: str, start: str = "START TRANSACTION") -> Iterator[None]:
         """A transaction that rolls back unless it comes to its end."""
@@ -210,6 +238,12 @@ class Database:
         """After a lost connection the server has rolled back by itself."""
         with suppress(MySQLdb.Error):
             self._connection.rollback()
+
+    @contextmanager
+    def open_another(self) -> Iterator["Database"]:
+        """Another connection to the same database, closed at the end."""
+        with session(self._conn_id) as database:
+            yield database
 
     @contextmanager
     def _errors(self, about: str) -> Iterator[None]:
@@ -250,7 +284,8 @@ def connect(conn_id: str) -> Database:
         database = Database(opened, conn_id, target, sends_files=sends_files)
         # A million rows are put into key order before they are written: by default in hundreds of passes over 2 MB.
         settings = f"sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = {SORT_BUFFER}"
-        settings += f", wait_timeout = {IDLE_FOR}"
+        settings += f", wait_timeout = {IDLE_SECONDS}"
+        settings += f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
         database.execute(f"SET SESSION {settings}", about="the session")
         return database
     raise ours from None
@@ -286,7 +321,7 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
     if code in DENIED:
         verb = re.match(r"([A-Z ]+) command denied", str(error.args[-1]))
         right = f"right {verb[1]} on " if verb else "access to "
-        return PermanentError(
+        return MissingRightError(
             f"Joget's database refuses Connection {conn_id!r} the {right}{about} (MySQL error {code}). "
             f"The README lists the rights that the account needs; nothing was written."
         )

@@ -6,14 +6,15 @@ part of a run.
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from include.directory_sync.errors import PermanentError, TransientError
-from include.directory_sync.joget.database import Database
+from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
+from include.directory_sync.joget.database import SHORT_IDLE_SECONDS, Database
 from include.directory_sync.joget.tables import Tables
 from include.directory_sync.run import Run
 
@@ -23,6 +24,9 @@ LOCK_WAIT = 600
 """Seconds to wait for another run before the task gives up and is retried."""
 
 LOCK_POLL = 10
+
+HEARTBEAT_SECONDS = 30
+"""How often a held lock's connection says that its worker is alive; see SHORT_IDLE_SECONDS."""
 
 READING_WAIT = 3 * 3600
 """Seconds that a backfill's run waits for another one's listing: less than its task's execution_timeout."""
@@ -104,24 +108,41 @@ def exists(database: Database) -> bool:
     return bool(found[0][0] == len(TABLES))
 
 
+COUNTED_AS_LONG_TEXT = "ALTER TABLE directory_sync_run MODIFY counted LONGTEXT NOT NULL"
+"""Earlier versions made this column TEXT, which 900 groups that lost a member at once overflow."""
+
+
 def create(database: Database, tables: Tables) -> None:
-    """Create what is missing; raises PermanentError with the DDL for the DBA where the account may not."""
-    if not exists(database):
-        statements = ddl(tables)
-        try:
-            for table, statement in statements.items():
-                database.execute(statement, about=table)
-        except PermanentError as error:
-            script = ";\n".join(statements.values())
-            raise PermanentError(
-                f"The ledger's tables are missing, and can't be created: {error} A DBA may create them in Joget's "
-                f"schema, once:\n{script};"
-            ) from None
+    """Create or alter what is missing; raises PermanentError with the DDL for the DBA where the
+    account may not.
+    """
+    statements = _find_missing_ddl(database, tables)
+    try:
+        for table, statement in statements:
+            database.execute(statement, about=table)
+    except PermanentError as error:
+        script = ";\n".join(statement for _, statement in statements)
+        raise PermanentError(
+            f"The ledger's tables are missing or of an earlier version, and can't be made: {error} "
+            f"A DBA may do it in Joget's schema, once:\n{script};"
+        ) from None
     # Read first: an insert would wait for the writer who holds the row, not politely.
     if not database.rows("SELECT id FROM directory_sync_lock", about="directory_sync_lock"):
         database.execute(
             "INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock"
         )
+
+
+def _find_missing_ddl(database: Database, tables: Tables) -> list[tuple[str, str]]:
+    """Tables and the statements that make them as this version needs them; none of a ledger that is."""
+    if not exists(database):
+        return list(ddl(tables).items())
+    kinds = database.rows(
+        "SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() "
+        "AND table_name = 'directory_sync_run' AND column_name = 'counted'",
+        about="information_schema.columns",
+    )
+    return [] if str(kinds[0][0]).lower() == "longtext" else [("directory_sync_run", COUNTED_AS_LONG_TEXT)]
 
 
 @contextmanager
@@ -136,7 +157,7 @@ def lock(database: Database, run: Run) -> Iterator[None]:
         return f"run {name}, which has held the lock of this Joget database since {since} UTC"
 
     name = database.rows("SELECT LEFT(CONCAT('directory_sync:', DATABASE()), 64)", about="the lock")[0][0]
-    with _turn(database, name, LOCK_WAIT, holder):
+    with _hold_lock(database, name, LOCK_WAIT, holder):
         database.execute(
             "UPDATE directory_sync_lock SET holder = %s, since = UTC_TIMESTAMP(6)",
             (f"{run.sync.name}/{quote(run.run_id)}"[:255],),
@@ -149,23 +170,52 @@ def lock(database: Database, run: Run) -> Iterator[None]:
 def reading_turn(database: Database, run: Run) -> Iterator[None]:
     """Hold the turn at listing this sync's pool: a backfill's runs take turns, so that one of them lists for all."""
     of = hashlib.sha256(f"{run.sync.name}/{run.sync.user_pool_id}".encode()).hexdigest()[:32]
-    with _turn(database, f"directory_sync_read:{of}", READING_WAIT, lambda: "the run that lists the pool for all"):
+    name = f"directory_sync_read:{of}"
+    with _hold_lock(database, name, READING_WAIT, lambda: "the run that lists the pool for all"):
         yield
 
 
 @contextmanager
-def _turn(database: Database, name: str, patience: float, holder: Callable[[], str]) -> Iterator[None]:
-    waited_since = time.monotonic()
-    while database.rows("SELECT GET_LOCK(%s, %s)", (name, LOCK_POLL), about="the lock")[0][0] != 1:
-        whom = holder()
-        if time.monotonic() - waited_since > patience:
-            raise TransientError(f"Waited too long for {whom}. Retrying later.")
-        log.info("waiting for %s", whom)
+def _hold_lock(database: Database, name: str, patience: float, describe_holder: Callable[[], str]) -> Iterator[None]:
+    """Hold a lock of the server's on a connection of its own, which is never idle for long.
+
+    So the lock of a worker whose host vanished is free after SHORT_IDLE_SECONDS, however long the
+    work under the lock may take. A lost lock harms nothing: a writer also takes its turn in the
+    ledger's lock row (writing.Apply).
+    """
+    with database.open_another() as connection:
+        connection.limit_idle_time(SHORT_IDLE_SECONDS)
+        waited_since = time.monotonic()
+        while connection.rows("SELECT GET_LOCK(%s, %s)", (name, LOCK_POLL), about="the lock")[0][0] != 1:
+            holder = describe_holder()
+            if time.monotonic() - waited_since > patience:
+                raise TransientError(f"Waited too long for {holder}. Retrying later.")
+            log.info("waiting for %s", holder)
+        with _heartbeat(connection):
+            yield
+        with suppress(TransientError):  # a connection that was lost holds nothing any more
+            connection.rows("SELECT RELEASE_LOCK(%s)", (name,), about="the lock")
+
+
+@contextmanager
+def _heartbeat(connection: Database) -> Iterator[None]:
+    """Ask the server something every HEARTBEAT_SECONDS, on a connection that nobody else uses."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        try:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                connection.execute("DO 0", about="the lock")
+        except DirectorySyncError as error:
+            log.warning("the lock's connection was lost; another run may begin: %s", error)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        with suppress(TransientError):  # a connection that was lost holds nothing any more
-            database.rows("SELECT RELEASE_LOCK(%s)", (name,), about="the lock")
+        ended.set()
+        thread.join()
 
 
 def now(database: Database) -> datetime:

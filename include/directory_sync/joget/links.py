@@ -8,7 +8,7 @@ from include.directory_sync.joget.tables import Tables
 from include.directory_sync.plan.current import USER_LINKS
 from include.directory_sync.run import Run
 
-LINK = [field for field in USER_LINKS if field.name != "user_key"]
+LINK = [field for field in USER_LINKS if field.name not in ("user_key", "is_compared")]
 
 LINKED = pa.schema(
     [
@@ -43,7 +43,9 @@ def linked_users(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
 
 
 def other_syncs_links(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
-    """Columns current.USER_LINKS: other syncs' live links to users whom a sent text names."""
+    """Columns current.USER_LINKS without is_compared: other syncs' live links to users that a sent
+    text names.
+    """
     user_id = tables.as_directory("l.user_id")
     return database.frame(
         f"SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, l.changed_at, "
@@ -51,7 +53,7 @@ def other_syncs_links(database: Database, tables: Tables, run: Run) -> pd.DataFr
         f"JOIN directory_sync_text t ON t.text = {user_id} "
         f"WHERE l.user_id_sha256 IS NOT NULL AND l.sync <> %s",
         (run.sync.name,),
-        schema=USER_LINKS,
+        schema=pa.schema([*LINK, ("user_key", pa.string())]),
         about="directory_sync_user_link",
     )
 

@@ -1,25 +1,32 @@
 """Reading Joget as it is now, in one consistent snapshot, for planning."""
 
+import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from include.directory_sync.errors import MissingRightError
 from include.directory_sync.frames import BEYOND_BMP, FLAG, TEXT, arrow, empty, look_up, matches, places, taken, yes
 from include.directory_sync.joget import ledger, links, reviews, runs
 from include.directory_sync.joget.database import Database
-from include.directory_sync.joget.tables import OF_A_USERNAME, Tables
+from include.directory_sync.joget.tables import OF_A_USERNAME, WITHOUT_INDEX, Tables
 from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
-from include.directory_sync.plan.current import Current, own_key
+from include.directory_sync.plan.current import Current
 from include.directory_sync.plan.employments import EMPLOYMENT_IDS, make_employment_id
 from include.directory_sync.plan.users import MADE_WITHOUT_PASSWORD
 from include.directory_sync.run import Run
 
-GROUPS_IN_A_QUERY = 1_000
+log = logging.getLogger(__name__)
 
+IDS_IN_A_QUERY = 1_000
+
+UNCOMPARED = "="
+"""Begins the key of an id that the database wasn't asked about; the database's keys are hashes."""
 
 ASKED_APART = ("is_admin", "is_used", "is_replaced")
 
@@ -36,26 +43,32 @@ LEDGER_FRAMES = {
 }
 
 
-def read_current(
-    database: Database,
-    tables: Tables,
-    run: Run,
-    *,
-    desired: Sequence[Desired],
-    ids: "pd.Series[str]",
-    remembered: pd.DataFrame,
-) -> Current:
-    """Joget's rows that a plan for `desired` may touch, and those of the ids; and the ledger, which is empty where it
-    isn't there yet. `remembered`: links that the ledger lost (current.REMEMBERED).
+@dataclass(frozen=True)
+class Lookups:
+    """What a proposal has to know of Joget to plan."""
 
-    Most users' logins are, byte for byte, the ids that they are linked to; only about the other texts the database is
-    asked which are the same key.
+    desired: tuple[Desired, ...] = ()
+    """The directories whose users and groups are looked up."""
+    ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT))
+    """Ids of Joget's users and groups that are looked up besides."""
+    remembered: pd.DataFrame = field(default_factory=lambda: empty(now.REMEMBERED))
+    """Links that the ledger lost: columns current.REMEMBERED."""
+    reads_belongings: bool = False
+    """Whether to count what Joget keeps of the users among the ids."""
+
+
+def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups) -> Current:
+    """Joget's rows that a plan may touch, and the ledger, which is empty where it isn't there yet.
+
+    Most users' logins are, byte for byte, the ids that they are linked to; only about the other
+    texts the database is asked which are the same key.
     """
+    desired, remembered = lookups.desired, lookups.remembered
     _make_text_table(database, tables)
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = ledger.exists(database)
         linked = links.linked_users(database, tables, run) if has_ledger else empty(links.LINKED)
-        keys = _keys(database, tables, _texts(run, desired, pd.concat([ids, remembered["joget_id"]]), linked))
+        keys = _keys(database, tables, _texts(run, desired, pd.concat([lookups.ids, remembered["joget_id"]]), linked))
         found = _found_users(database, tables)
         groups = _groups(database, tables, run, keys, has_ledger=has_ledger)
         users = _users(linked, found, _admins(database))
@@ -77,6 +90,10 @@ def read_current(
             remembered=remembered,
             column_lengths=tables.column_lengths,
             organization=runs.newest_organization(database, run) if has_ledger else None,
+            belongings=_read_belongings(database) if lookups.reads_belongings else empty(now.BELONGINGS),
+            used_employments=_read_used_employments(database)
+            if lookups.reads_belongings
+            else empty(now.USED_EMPLOYMENTS),
         )
 
 
@@ -117,31 +134,55 @@ def read_expected_subs(database: Database, run: Run) -> pa.Array:
     return pa.array(expected["sub"], pa.string())
 
 
-BELONGINGS = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("memberships", pa.int64()),
-        ("roles", pa.int64()),
-        ("employments", pa.int64()),
-        ("others", pa.int64()),
+def _read_belongings(database: Database) -> pd.DataFrame:
+    """Columns current.BELONGINGS, of the users whose ids were sent.
+
+    One query for each table, however many users: two of the tables have no index on the username
+    and would be scanned for each user.
+    """
+    counts = [
+        ("memberships", _count_by_user(database, "dir_user_group", "userId")),
+        ("roles", _count_by_user(database, "dir_user_role", "userId")),
+        ("employments", _count_by_user(database, "dir_employment", "userId")),
+        *(("others", _count_by_user(database, table, column)) for table, column in OF_A_USERNAME),
     ]
-)
+    rows = pd.concat([found.assign(what=what) for what, found in counts], ignore_index=True)
+    if rows.empty:
+        return empty(now.BELONGINGS)
+    wide = rows.pivot_table(index="user_id", columns="what", values="rows", aggfunc="sum", fill_value=0)
+    wide = wide.reindex(columns=now.BELONGINGS.names[1:], fill_value=0).reset_index()
+    return arrow(wide, now.BELONGINGS)
 
 
-def read_belongings(database: Database, user_ids: list[str]) -> pd.DataFrame:
-    """Columns BELONGINGS: how many rows of Joget's tables each of these users has; others go by username."""
-    parts = [empty(BELONGINGS)]
-    for ids in _batches(user_ids):
-        counts = ", ".join(
-            f"(SELECT COUNT(*) FROM {table} c WHERE c.userId = u.id)"
-            for table in ("dir_user_group", "dir_user_role", "dir_employment")
-        )
-        others = " + ".join(
-            f"(SELECT COUNT(*) FROM {table} c WHERE c.{column} = u.id)" for table, column in OF_A_USERNAME
-        )
-        statement = f"SELECT u.id, {counts}, {others} FROM dir_user u WHERE u.id IN ({', '.join(['%s'] * len(ids))})"
-        parts.append(database.frame(statement, ids, schema=BELONGINGS, about="the tables of a user's belongings"))
-    return pd.concat(parts, ignore_index=True)
+COUNT_SCHEMA = pa.schema([("user_id", pa.string()), ("rows", pa.int64())])
+
+
+def _count_by_user(database: Database, table: str, column: str) -> pd.DataFrame:
+    """Columns COUNT_SCHEMA: rows of a table by user, for the sent ids of users that have any."""
+    sent, rows = "directory_sync_text t", f"{table} c"
+    first, second = (rows, sent) if table in WITHOUT_INDEX else (sent, rows)
+    return database.frame(
+        f"SELECT t.text, COUNT(*) FROM {first} STRAIGHT_JOIN {second} WHERE c.{column} = t.text GROUP BY t.text",
+        schema=COUNT_SCHEMA,
+        about=table,
+    )
+
+
+def _read_used_employments(database: Database) -> pd.DataFrame:
+    """Columns current.USED_EMPLOYMENTS, of the sent ids of users."""
+    entered = " OR ".join(f"e.{column} IS NOT NULL" for column in ("startDate", "endDate", "gradeId", "departmentId"))
+    entered += " OR COALESCE(e.employeeCode, '') <> '' OR COALESCE(e.role, '') <> ''"
+    heads = "EXISTS (SELECT 1 FROM dir_department d WHERE d.hod = e.id)"
+    reports = " OR ".join(
+        f"EXISTS (SELECT 1 FROM dir_employment_report_to r WHERE r.{side} = e.id)"
+        for side in ("employmentId", "reportToId")
+    )
+    return database.frame(
+        f"SELECT e.id, e.userId FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.userId = t.text "
+        f"WHERE {entered} OR {heads} OR {reports}",
+        schema=now.USED_EMPLOYMENTS,
+        about="dir_employment, dir_department, dir_employment_report_to",
+    )
 
 
 def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> dict[str, Any]:
@@ -162,7 +203,7 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
 
     Not the logins of users who have been linked to them and active all the time: those are equal by their bytes.
     """
-    settled = linked[
+    quiet = linked[
         linked["is_same"] & (linked["state"] == "active") & (linked["user_pool_id"] == run.sync.user_pool_id)
     ]
     changed = linked[~linked["is_same"] | (linked["state"] != "active")]
@@ -171,9 +212,9 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
     for one in desired:
         usable = (one.users["verdict"] != "quarantined") & (one.users["username"].str.len() <= LOGIN_LENGTH)
         users = one.users.loc[usable, ["sub", "username"]]
-        link = places(users["sub"], settled["sub"])
-        is_settled = (link >= 0) & yes(taken(settled["user_id"], link, users.index) == users["username"])
-        parts.append(users.loc[~is_settled, "username"])
+        link = places(users["sub"], quiet["sub"])
+        is_linked_login = (link >= 0) & yes(taken(quiet["user_id"], link, users.index) == users["username"])
+        parts.append(users.loc[~is_linked_login, "username"])
         groups = one.groups[one.groups["verdict"] == "mapped"]
         parts += [groups["group_name"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
@@ -232,12 +273,14 @@ def _admins(database: Database) -> "pd.Series[str]":
 
 
 def _users(linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]") -> pd.DataFrame:
-    """Columns current.USERS. Of users whom no text names nobody asks for roles and employments: they keep theirs."""
-    settled = linked[linked["is_same"]].rename(columns={"user_id": "id"})
-    settled = settled[~settled["id"].isin(found["id"])]
-    key = own_key(settled["id"])
-    settled = settled.assign(username=settled["id"], id_key=key, username_key=key)
-    users = pd.concat([arrow(found, now.USERS), arrow(settled, now.USERS)], ignore_index=True)
+    """Columns current.USERS. The roles and employments of linked users whose id is no sent text
+    aren't asked for: such users keep theirs.
+    """
+    others = linked[linked["is_same"]].rename(columns={"user_id": "id"})
+    others = others[~others["id"].isin(found["id"])]
+    key = UNCOMPARED + others["id"]
+    others = others.assign(username=others["id"], id_key=key, username_key=key)
+    users = pd.concat([arrow(found, now.USERS), arrow(others, now.USERS)], ignore_index=True)
     return users.assign(is_admin=users["id"].isin(admins).astype(FLAG))
 
 
@@ -260,7 +303,7 @@ def _with_use(
     wanted = users["id_key"].isin(look_up(logins.dropna(), keys, "text", "key").dropna())
     wanted &= ~users["id"].isin(linked["user_id"]) & ~yes(users["has_password"])
     ids = users.loc[yes(wanted), "id"].tolist()
-    used = {user_id for batch in _batches(ids) for user_id in _used_of(database, tables, batch)}
+    used = {user_id for batch in _batches(ids) for user_id in _find_used(database, tables, batch)}
     known = users["id"].isin(ids)
     is_used = users["id"].isin(used).astype(FLAG).mask(~known)
     return users.assign(is_used=is_used)
@@ -290,20 +333,27 @@ def _with_replacements(
     return users.assign(is_replaced=replaced.where(users["id"].isin(ids)))
 
 
-def _used_of(database: Database, tables: Tables, ids: list[str]) -> list[str]:
+def _find_used(database: Database, tables: Tables, ids: list[str]) -> list[str]:
     """Of these users the ones of whom Joget keeps more than its single sign-on makes: a row in
     dir_user and ROLE_USER. What Joget notes of each login (dir_user_extra) doesn't count.
+
+    Where the account may not read all of a user's tables, nobody can tell, and all count as used:
+    they may not be evicted then either.
     """
     marks = ", ".join(["%s"] * len(ids))
     sources = [("dir_user_group", "userId"), ("dir_employment", "userId")]
     sources += [(table, column) for table, column in OF_A_USERNAME if table != "dir_user_extra"]
     used = " OR ".join(f"EXISTS (SELECT 1 FROM {table} c WHERE c.{column} = u.id)" for table, column in sources)
     roles = "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId <> %s)"
-    rows = database.rows(
-        f"SELECT u.id FROM dir_user u WHERE u.id IN ({marks}) AND ({roles} OR {used})",
-        (*ids, tables.role_user),
-        about="the tables of a user's belongings",
-    )
+    try:
+        rows = database.rows(
+            f"SELECT u.id FROM dir_user u WHERE u.id IN ({marks}) AND ({roles} OR {used})",
+            (*ids, tables.role_user),
+            about="the tables of a user's belongings",
+        )
+    except MissingRightError as error:
+        log.warning("whether single sign-on made the accounts that are in the way of renames is unknown: %s", error)
+        return ids
     return [str(row[0]) for row in rows]
 
 
@@ -323,8 +373,12 @@ def _user_links(
     asked = pd.concat([found[["id", "id_key"]].set_axis(["text", "key"], axis=1), keys], ignore_index=True)
     was_asked = linked["user_id"].isin(asked["text"])
     known = look_up(linked.loc[was_asked, "user_id"], asked, "text", "key")
-    own = linked.assign(user_key=own_key(linked["user_id"]).mask(was_asked, known.reindex(linked.index)))
-    others = links.other_syncs_links(database, tables, run)
+    uncompared = UNCOMPARED + linked["user_id"]
+    own = linked.assign(
+        user_key=uncompared.mask(was_asked, known.reindex(linked.index)),
+        is_compared=was_asked,
+    )
+    others = links.other_syncs_links(database, tables, run).assign(is_compared=True)
     return pd.concat([arrow(own, now.USER_LINKS), arrow(others, now.USER_LINKS)], ignore_index=True)
 
 
@@ -398,4 +452,4 @@ def _stored_ids(database: Database, tables: Tables, table: str, children: list[s
 
 
 def _batches(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[start : start + GROUPS_IN_A_QUERY] for start in range(0, len(ids), GROUPS_IN_A_QUERY))
+    return (ids[start : start + IDS_IN_A_QUERY] for start in range(0, len(ids), IDS_IN_A_QUERY))

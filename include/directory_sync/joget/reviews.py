@@ -8,8 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from include.directory_sync.joget.database import Database
-from include.directory_sync.plan.changes import decision_hashes
-from include.directory_sync.plan.dependencies import without_dependents
+from include.directory_sync.plan.answers import AnswerUpdate
 from include.directory_sync.run import Run
 
 
@@ -102,45 +101,33 @@ def close_review(database: Database, review_id: str) -> None:
 def decisions(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
     """What was rejected or undone, in the schema's columns."""
     return database.frame(
-        "SELECT decision_sha256, verdict FROM directory_sync_decision WHERE sync = %s",
+        "SELECT decision_sha256, verdict, about, decided_at FROM directory_sync_decision WHERE sync = %s",
         (run.sync.name,),
         schema=schema,
         about="directory_sync_decision",
     )
 
 
-def remember_decisions(database: Database, sync: str, changes: pd.DataFrame, verdict: str, decided_by: str) -> None:
-    """Note changes (columns plan.changes.CHANGES) that a person said no to, or took back. Within a transaction."""
-    changes = without_dependents(changes)
-    frame = pd.DataFrame({"sha256": decision_hashes(changes), "about": changes["sub"]})
-    frame = frame.assign(sync=sync, verdict=verdict, decided_by=decided_by)
+HASHES_IN_A_STATEMENT = 50_000
+"""About 3 MB, well below MariaDB's max_allowed_packet of 16 MB."""
+
+
+def update_answers(database: Database, sync: str, update: AnswerUpdate) -> None:
+    """Remember and forget answers, and close their review. Within the transaction of the changes."""
+    given = update.given.assign(sync=sync)
     database.insert(
         "REPLACE INTO directory_sync_decision (sync, decision_sha256, verdict, about, decided_by, decided_at) "
         "VALUES (%s, %s, %s, %s, %s, UTC_TIMESTAMP(6))",
-        frame[["sync", "sha256", "verdict", "about", "decided_by"]],
+        given[["sync", "decision_sha256", "verdict", "about", "decided_by"]],
         about="directory_sync_decision",
     )
-
-
-def has_decisions(database: Database, sync: str) -> bool:
-    """Whether a person rejected or took back anything that is still asked for."""
-    statement = "SELECT 1 FROM directory_sync_decision WHERE sync = %s LIMIT 1"
-    return bool(database.rows(statement, (sync,), about="directory_sync_decision"))
-
-
-def forget_decisions(database: Database, sync: str, *, asked: set[str], undecided: set[str], before: datetime) -> None:
-    """Forget decisions on changes that nobody asks for any more: made before a snapshot (UTC), not among the hashes
-    that its plan asks for, nor about a sub that it didn't decide on. Within a transaction.
-    """
-    rows = database.rows(
-        "SELECT decision_sha256, about FROM directory_sync_decision WHERE sync = %s AND decided_at < %s",
-        (sync, before),
-        about="directory_sync_decision",
-    )
-    for sha256, about in rows:
-        if sha256 not in asked and about not in undecided:
-            database.execute(
-                "DELETE FROM directory_sync_decision WHERE sync = %s AND decision_sha256 = %s",
-                (sync, sha256),
-                about="directory_sync_decision",
-            )
+    for start in range(0, len(update.forgotten), HASHES_IN_A_STATEMENT):
+        hashes = update.forgotten[start : start + HASHES_IN_A_STATEMENT]
+        database.execute(
+            f"DELETE FROM directory_sync_decision WHERE sync = %s "
+            f"AND decision_sha256 IN ({', '.join(['%s'] * len(hashes))})",
+            (sync, *hashes),
+            about="directory_sync_decision",
+        )
+    if update.closes_review:
+        close_review(database, update.closes_review)

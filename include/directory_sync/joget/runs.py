@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 from pydantic import ValidationError
 
+from include.directory_sync.joget import ledger
 from include.directory_sync.joget.database import Database
 from include.directory_sync.plan import Plan, Removals
 from include.directory_sync.plan.changes import Excess, SettingsChange
@@ -93,16 +94,28 @@ def committed_run(database: Database, key: str) -> CommittedRun | None:
     )
 
 
-def newest_run_named(database: Database, sync: str, run_id: str) -> CommittedRun | None:
-    """What was committed last under a run id of Airflow's."""
-    return _committed(
-        database.rows(
-            f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s "
-            f"ORDER BY committed_at DESC LIMIT 1",
-            (sync, quote(run_id)),
-            about="directory_sync_run",
-        )
+def find_known_keys(database: Database, keys: list[str]) -> set[str]:
+    """Those of the keys that the ledger has a run for; none without a ledger."""
+    if not ledger.exists(database):
+        return set()
+    rows = database.rows(
+        f"SELECT run_sha256 FROM directory_sync_run WHERE run_sha256 IN ({', '.join(['%s'] * len(keys))})",
+        keys,
+        about="directory_sync_run",
     )
+    return {str(row[0]) for row in rows}
+
+
+def find_runs_named(database: Database, sync: str, run_id: str) -> list[CommittedRun]:
+    """What was committed under a run id of Airflow's, newest first; a run that was cleared reads the
+    pool anew and may be applied again.
+    """
+    rows = database.rows(
+        f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s ORDER BY committed_at DESC",
+        (sync, quote(run_id)),
+        about="directory_sync_run",
+    )
+    return [found for row in rows if (found := _committed([row]))]
 
 
 def newest_full_run(database: Database, run: Run) -> CommittedRun | None:

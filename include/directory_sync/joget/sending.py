@@ -10,6 +10,7 @@ from include.directory_sync.joget.ledger import ASCII
 from include.directory_sync.joget.tables import Tables
 from include.directory_sync.plan import Plan
 from include.directory_sync.plan.changes import USER_COLUMNS, link_parts, name_sha256
+from include.directory_sync.vocabulary import Action, Entity
 
 USERS = "directory_sync_user_change"
 GROUPS = "directory_sync_group_change"
@@ -33,14 +34,16 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
     _send(database, MEMBERSHIPS, plan.safe_part("membership"), columns, "user_id, group_id")
 
 
-def leave_out(database: Database, before: Plan, after: Plan) -> None:
-    """Take the rows out of the tables that were safe in one plan and aren't in another. Few."""
+def remove_deferred(database: Database, before: Plan, after: Plan) -> None:
+    """Delete from the five tables the rows that are safe in the plan before and held in the one
+    after. They are few.
+    """
     for table, entity, keys in (
-        (USERS, "user", ["user_id"]),
-        (GROUPS, "group", ["group_id"]),
-        (ROLES, "role", ["user_id"]),
-        (EMPLOYMENTS, "employment", ["employment_id"]),
-        (MEMBERSHIPS, "membership", ["user_id", "group_id"]),
+        (USERS, Entity.USER, ["user_id"]),
+        (GROUPS, Entity.GROUP, ["group_id"]),
+        (ROLES, Entity.ROLE, ["user_id"]),
+        (EMPLOYMENTS, Entity.EMPLOYMENT, ["employment_id"]),
+        (MEMBERSHIPS, Entity.MEMBERSHIP, ["user_id", "group_id"]),
     ):
         kept = set(after.safe_part(entity)[keys].itertuples(index=False, name=None))
         sent = before.safe_part(entity)[keys].itertuples(index=False, name=None)
@@ -53,18 +56,22 @@ def leave_out(database: Database, before: Plan, after: Plan) -> None:
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
     text = tables.text
     columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}
+    columns |= {"sub": TOKEN, "is_exchange": "INT"}
     users = users.assign(password=no_text(users.index))
     if random_passwords:  # what Joget takes for a hash that no password has
         passwords = [secrets.token_hex(16) for _ in range(len(users))]
-        users["password"] = pd.Series(passwords, index=users.index, dtype=TEXT)
+        made = users["action"] != Action.RESTORE
+        users["password"] = pd.Series(passwords, index=users.index, dtype=TEXT).where(made)
     for side in SIDES:
         columns |= {f"{side}_id": text, f"{side}_state": TOKEN, f"{side}_misses": "INT"}
         columns |= {f"{side}_{column}": "INT" if column == "active" else text for column in USER_COLUMNS}
         pool, sub = link_parts(users[f"{side}_link"])
         users = users.assign(**{f"{side}_pool": pool, f"{side}_sub": sub})
         columns |= {f"{side}_pool": TOKEN, f"{side}_sub": TOKEN}
-    # The link of somebody whom Joget lost keeps the id that it had.
+    # The link of a user who was deleted in Joget keeps the id that it had.
     users = users.assign(link_user_id=users["after_id"].fillna(users["user_id"]))
+    # An eviction and the rename to that login: the one's old id is the other's new id.
+    users = users.assign(is_exchange=users["sub"].duplicated(keep=False).astype("int64"))
     _send(database, USERS, users, columns, "user_id")
 
 

@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from include.directory_sync.errors import ConflictError, RefusedRowError, TakenKeyError
-from include.directory_sync.joget import recording, sending
+from include.directory_sync.joget import recording, reviews, sending
 from include.directory_sync.joget.comparing import GROUP_COLUMNS, as_bytes, lock_and_compare, same, verify
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
 from include.directory_sync.plan import Plan
+from include.directory_sync.plan.answers import AnswerUpdate
 from include.directory_sync.plan.changes import ENTITIES, USER_COLUMNS
 from include.directory_sync.plan.deferral import Deferred, defer
 from include.directory_sync.vocabulary import Entity
@@ -38,7 +39,7 @@ class RefusedRowsError(ConflictError):
         self.deferred = deferred
 
 
-def _search(names: list[str], refuses: Callable[[list[str]], bool]) -> list[str]:
+def _find_refused_names(names: list[str], refuses: Callable[[list[str]], bool]) -> list[str]:
     """The names that are refused, by halves; raises RefusedRowError where they are too many."""
     found: list[str] = []
     waiting = [names] if names else []
@@ -73,7 +74,8 @@ class Apply:
     """One application of one plan.
 
     `publish` is done before the transaction begins: no change is ever without its published plan,
-    and no lock waits for the object store. `note` is what else the ledger is to remember.
+    and no lock waits for the object store. `update_answers` says what the ledger remembers and
+    forgets of people's answers.
     """
 
     database: Database
@@ -81,7 +83,7 @@ class Apply:
     row: RunRow
     revision: int
     publish: Callable[[], None]
-    note: Callable[[Plan], None] = lambda _plan: None
+    update_answers: Callable[[Plan], AnswerUpdate] = lambda _plan: AnswerUpdate()
     defers: bool = False
     before_commit: Callable[[], None] = lambda: None
 
@@ -109,12 +111,13 @@ class Apply:
             self._send()
             published.result()
             hashed.result()
-        return self._write()
+        return self._write(self.update_answers(self.row.plan))
 
-    def _write(self) -> Plan:
-        with self.database.transaction("READ COMMITTED"):
+    def _write(self, answers: AnswerUpdate) -> Plan:
+        with self.database.writing_transaction():
             self._take_turn()
             row = self._leave_out_changed()
+            self._evict_users()
             self._write_groups()
             self._write_users()
             self._write_roles()
@@ -124,13 +127,15 @@ class Apply:
             self._write_employments()
             self._write_ledger(row)
             self._verify()
-            self.note(row.plan)
+            if row is not self.row:
+                answers = self.update_answers(row.plan)
+            reviews.update_answers(self.database, row.run.sync.name, answers)
             self.before_commit()
         return row.plan
 
     def _leave_out_changed(self) -> RunRow:
         """The rows are locked from here on, so what differs now differs until COMMIT."""
-        subs, groups = lock_and_compare(self.database)
+        subs, groups = lock_and_compare(self.database, waits=not self.defers)
         if not subs and not groups:
             return self.row
         if not self.defers:
@@ -140,26 +145,23 @@ class Apply:
             )
         deferred = self.row.deferred.join(subs, groups)
         plan = defer(self.row.plan, deferred)
-        sending.leave_out(self.database, self.row.plan, plan)
+        sending.remove_deferred(self.database, self.row.plan, plan)
         return replace(self.row, plan=plan, deferred=deferred)
 
     def _find_refused(self) -> Deferred:
-        """Whose rows the database refuses, found by trying halves of the plan and rolling each back."""
+        """The users and groups whose rows the database refuses, found by trying halves of the plan
+        and rolling each back; none where it refuses even a plan without any.
+        """
         plan = self.row.plan
-        peopled = [entity for entity in ENTITIES if entity != Entity.GROUP]
-        subs = sorted({sub for entity in peopled for sub in plan.safe_part(entity)["sub"].dropna()})
-        names = sorted(plan.safe_part(Entity.GROUP)["group_name"].dropna())
-        everybody = frozenset(subs)
-
-        def refuses_groups(kept: list[str]) -> bool:
-            return self._refuses(Deferred(everybody, frozenset(names) - frozenset(kept)))
-
-        groups = frozenset(_search(names, refuses_groups))
-
-        def refuses_users(kept: list[str]) -> bool:
-            return self._refuses(Deferred(everybody - frozenset(kept), groups))
-
-        return Deferred(frozenset(_search(subs, refuses_users)), groups)
+        of_users = [entity for entity in ENTITIES if entity != Entity.GROUP]
+        subs = frozenset(sub for entity in of_users for sub in plan.safe_part(entity)["sub"].dropna())
+        names = frozenset(plan.safe_part(Entity.GROUP)["group_name"].dropna())
+        if self._refuses(Deferred(subs, names)):
+            return Deferred()
+        groups = _find_refused_names(sorted(names), lambda kept: self._refuses(Deferred(subs, names - set(kept))))
+        refused = frozenset(groups)
+        users = _find_refused_names(sorted(subs), lambda kept: self._refuses(Deferred(subs - set(kept), refused)))
+        return Deferred(frozenset(users), refused)
 
     def _refuses(self, left_out: Deferred) -> bool:
         row = replace(self.row, plan=defer(self.row.plan, left_out))
@@ -189,6 +191,10 @@ class Apply:
     def _execute(self, table: str, statement: str, parameters: tuple[str, ...] = ()) -> None:
         self.database.execute(statement, parameters, about=table)
 
+    def _has_changes(self, condition: str) -> bool:
+        statement = f"SELECT 1 FROM {USERS} t WHERE {condition} LIMIT 1"
+        return bool(self.database.rows(statement, about="a temporary table"))
+
     def _write_groups(self) -> None:
         self._execute(
             "dir_group",
@@ -201,7 +207,22 @@ class Apply:
             f"WHERE t.before_id IS NOT NULL AND NOT {same(GROUP_COLUMNS, 'after')}",
         )
 
+    def _evict_users(self) -> None:
+        """Accounts that single sign-on made for a linked user's new login, before the rename to it.
+
+        Only what single sign-on makes is deleted: a membership or employment that came meanwhile
+        stops the deletion by its foreign key.
+        """
+        if not self._has_changes("t.action = 'evict'"):
+            return  # so that the right to delete is only needed where something is deleted
+        for table, column in (("dir_user_role", "userId"), ("dir_user", "id"), ("dir_user_extra", "username")):
+            self._execute(
+                table,
+                f"DELETE d FROM {USERS} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id WHERE t.action = 'evict'",
+            )
+
     def _write_users(self) -> None:
+        self._rename_users()
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
         self._execute(
@@ -209,7 +230,6 @@ class Apply:
             f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, password, {after} "
             f"FROM {USERS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY user_id",
         )
-        self._rename_users()
         values = ", ".join(f"d.{column} = t.after_{column}" for column in USER_COLUMNS)
         self._execute(
             "dir_user",
@@ -273,8 +293,8 @@ class Apply:
 
     def _delete_users(self) -> None:
         """In Joget's safe order: nothing may point to a row when it goes, and nothing of a username may stay."""
-        deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL"
-        if not self.database.rows(f"SELECT 1 FROM {USERS} t WHERE {deleted} LIMIT 1", about="a temporary table"):
+        deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL AND t.action <> 'evict'"
+        if not self._has_changes(deleted):
             return
         theirs = f"{USERS} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
         self._execute(

@@ -50,13 +50,15 @@ USER_LINKS = pa.schema(
         ("changed_at", pa.timestamp("us")),
         ("linked_at", pa.timestamp("us")),
         ("user_key", pa.string()),
+        ("is_compared", pa.bool_()),
     ]
 )
 """The sync's live links, and those of other syncs to users that a desired login names.
 
 origin is the action that made the link. state is `active`, or `deactivated` where we did that.
 changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of
-its first one.
+its first one. is_compared: whether the database was asked which texts have the user's key; false
+where no text of this run can have it but the id itself, byte for byte.
 """
 
 PAST_LINKS = pa.schema(
@@ -100,8 +102,33 @@ LOCAL_MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string(
 EMPLOYMENT_IDS = pa.schema([("id", pa.string())])
 """Ids of employments that exist, among those that a new one of these users may choose from."""
 
-DECISIONS = pa.schema([("decision_sha256", pa.string()), ("verdict", pa.string())])
-"""What a person rejected or undid, by changes.decision_hashes: `rejected`, `undone`."""
+DECISIONS = pa.schema(
+    [
+        ("decision_sha256", pa.string()),
+        ("verdict", pa.string()),
+        ("about", pa.string()),
+        ("decided_at", pa.timestamp("us")),
+    ]
+)
+"""What a person rejected or undid, by changes.decision_hashes; verdict: `rejected` or `undone`;
+about: a sub, null for a group; decided_at in UTC.
+"""
+
+BELONGINGS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("memberships", pa.int64()),
+        ("roles", pa.int64()),
+        ("employments", pa.int64()),
+        ("others", pa.int64()),
+    ]
+)
+"""How many rows Joget has of each user; others: those that it keeps by username."""
+
+USED_EMPLOYMENTS = pa.schema([("id", pa.string()), ("user_id", pa.string())])
+"""Employments in which somebody entered a department, grade, role, code, dates, head-of or
+report-to.
+"""
 
 REMEMBERED = pa.schema(
     [("entity", pa.string()), ("key", pa.string()), ("joget_id", pa.string()), ("state", pa.string())]
@@ -109,22 +136,9 @@ REMEMBERED = pa.schema(
 """Links that the newest applied run left, by sub or group name, where the ledger lost them (`recovery`)."""
 
 KEYS = pa.schema([("text", pa.string()), ("key", pa.string())])
-"""The database's own comparison key for each login and group id asked about: equal keys are the same to Joget.
-An empty text, or one of characters that its collation ignores, has no key (null)."""
-
-
-OWN = "="
-"""What no key of the database's begins with: those are hashes."""
-
-
-def own_key(ids: "pd.Series[str]") -> "pd.Series[str]":
-    """A key for ids of Joget's that are the same to it as no text asked about: nothing but themselves."""
-    return OWN + ids
-
-
-def is_own_key(keys: "pd.Series[str]") -> "pd.Series[bool]":
-    """Whether keys are such: their users' ids are no other text's key."""
-    return keys.str.startswith(OWN)
+"""The database's own comparison key for each login and group id asked about: equal keys are the
+same to Joget. An empty text, or one of characters that its collation ignores, has no key (null).
+"""
 
 
 @dataclass(frozen=True)
@@ -153,12 +167,16 @@ class Current:
     removals: Removals
     """What this sync's runs took away during the last 24 hours, without what a person approved."""
     remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
-    settled: int = 0
-    """Unchanged users of this pool, left out of users and user_links (plan.unchanged)."""
+    unchanged_users: int = 0
+    """Users of this pool that are left out of users and user_links (plan.unchanged)."""
     column_lengths: dict[str, int] = field(default_factory=dict)
     """How many characters each text column of dir_user holds in this installation."""
     organization: str | None = None
     """The organization that the sync's newest run wrote to; null before the first one."""
+    belongings: pd.DataFrame = field(default_factory=lambda: empty(BELONGINGS))
+    """Of the users that an undo may delete."""
+    used_employments: pd.DataFrame = field(default_factory=lambda: empty(USED_EMPLOYMENTS))
+    """Of the users that an undo looks at."""
 
     def is_newer_than(self, snapshot_at: datetime) -> bool:
         """Whether a newer full snapshot was applied already: nothing older may come over it."""

@@ -3,8 +3,9 @@
 A held row holds what can't be done, or mustn't be done, without it (rule 13 of docs/design.md):
 
     user created, adopted, recreated, relinked   their role, employment and memberships
-    user deactivated or deleted                  the removals of their memberships
+    user deactivated, deleted or released        the removals of their memberships
     user reactivated                             their role, employment and new memberships
+    user renamed to an occupied login            the eviction of the occupier, and the other way round
     group created, adopted, recreated, relinked  its memberships
     removal of a membership                      the deletion of its group
 
@@ -15,12 +16,16 @@ long as the row does.
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, look_up, yes
-from include.directory_sync.vocabulary import Action, Entity
+from include.directory_sync.frames import TEXT, look_up, no_text, yes
+from include.directory_sync.vocabulary import Action, Cause, Entity
 
 GIVING_A_USER = (Action.CREATE, Action.ADOPT, Action.RECREATE, Action.RELINK)
 GIVING_A_GROUP = (Action.CREATE, Action.ADOPT, Action.RECREATE, Action.RELINK)
-REMOVING_A_USER = (Action.DEACTIVATE, Action.DELETE)
+REMOVING_A_USER = (Action.DEACTIVATE, Action.DELETE, Action.RELEASE)
+EXCHANGES = (Action.EVICT, Action.RESTORE)
+
+CHILDREN = (Entity.ROLE, Entity.EMPLOYMENT, Entity.MEMBERSHIP)
+"""Rows of Joget's that belong to a user."""
 
 
 def find_holds_by_users(rows: pd.DataFrame, users: pd.DataFrame) -> "pd.Series[str]":
@@ -49,12 +54,25 @@ def find_holds_by_memberships(groups: pd.DataFrame, rows: pd.DataFrame) -> "pd.S
     return _look_up(groups, held, "group_name").where(yes(groups["action"] == Action.DELETE))
 
 
+def find_holds_by_exchanges(users: pd.DataFrame) -> "pd.Series[str]":
+    """For each user row (columns sub, action, hold) the cause of the row that it is done together
+    with: a rename, and the eviction or restoration of the account that has the login.
+    """
+    renames = users[users["action"] == Action.RENAME]
+    exchanges = users[users["action"].isin(EXCHANGES)]
+    if exchanges.empty:
+        return no_text(users.index)
+    of_renames = _look_up(renames, exchanges[exchanges["hold"].notna()], "sub")
+    of_exchanges = _look_up(exchanges, renames[renames["hold"].notna()], "sub")
+    return pd.concat([of_renames, of_exchanges]).reindex(users.index).astype(TEXT)
+
+
 def find_dependent_holds(changes: pd.DataFrame) -> "pd.Series[str]":
     """For each row of a plan (columns changes.CHANGES) the cause of a row that it waits for."""
     entity = changes["entity"]
     users, groups = changes[entity == Entity.USER], changes[entity == Entity.GROUP]
-    theirs = entity.isin([Entity.ROLE, Entity.EMPLOYMENT, Entity.MEMBERSHIP])
-    hold = find_holds_by_users(changes, users).where(theirs)
+    hold = find_holds_by_users(changes, users).where(entity.isin(CHILDREN))
+    hold = hold.fillna(find_holds_by_exchanges(users).reindex(changes.index))
     memberships = entity == Entity.MEMBERSHIP
     hold = hold.fillna(find_holds_by_groups(changes, groups).where(memberships))
     waiting = changes.assign(hold=changes["hold"].fillna(hold))[memberships]
@@ -63,13 +81,35 @@ def find_dependent_holds(changes: pd.DataFrame) -> "pd.Series[str]":
 
 
 def without_dependents(changes: pd.DataFrame) -> pd.DataFrame:
-    """The rows (columns changes.CHANGES) that wait for no other row among them."""
-    depends = find_dependent_holds(changes.assign(hold="asked")).notna()
-    group = changes["entity"] == Entity.GROUP
-    return changes[~depends | group]
+    """The rows (columns changes.CHANGES) that an answer is about: those that wait for no other row.
+
+    Of a rename and its eviction the rename counts. A membership in a group that is created counts
+    beside the group, since a later membership brings an undone group back (find_wanted_groups).
+    """
+    entity, asked = changes["entity"], changes.assign(hold="asked")
+    users = asked[entity == Entity.USER]
+    groups = asked[(entity == Entity.GROUP) & (asked["action"] != Action.CREATE)]
+    depends = find_holds_by_users(asked, users).where(entity.isin(CHILDREN))
+    depends = depends.fillna(find_holds_by_groups(asked, groups).where(entity == Entity.MEMBERSHIP))
+    return changes[depends.isna() & ~changes["action"].isin(EXCHANGES)]
+
+
+def find_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a group (columns group_name, action, hold) whose creation was undone comes back,
+    since a membership that nobody took back is in it.
+
+    So undoing a first load and correcting it brings the groups with the users.
+    """
+    wanted = memberships.loc[memberships["hold"].isna() & yes(memberships["action"] == Action.ADD), "group_name"]
+    return is_undone_creation(groups) & groups["group_name"].isin(wanted)
+
+
+def is_undone_creation(groups: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a group would be created but for a person who took its creation back."""
+    return yes((groups["action"] == Action.CREATE) & (groups["hold"] == Cause.UNDONE))
 
 
 def _look_up(rows: pd.DataFrame, held: pd.DataFrame, key: str) -> "pd.Series[str]":
     if held.empty:
-        return pd.Series(None, index=rows.index, dtype=TEXT)
+        return no_text(rows.index)
     return look_up(rows[key], held, key, "hold")

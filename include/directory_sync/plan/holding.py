@@ -12,6 +12,8 @@ from include.directory_sync.plan.dependencies import (
     find_holds_by_groups,
     find_holds_by_memberships,
     find_holds_by_users,
+    find_wanted_groups,
+    is_undone_creation,
 )
 from include.directory_sync.plan.limits import (
     limit_emptied_groups,
@@ -19,7 +21,14 @@ from include.directory_sync.plan.limits import (
     limit_users,
 )
 from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import LEDGER_ONLY, REASON_RULES, Action, Cause, Reason
+from include.directory_sync.vocabulary import (
+    LEDGER_ONLY,
+    REASON_RULES,
+    Action,
+    Cause,
+    Entity,
+    Reason,
+)
 
 
 @dataclass
@@ -40,7 +49,8 @@ Holder = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
 
 def hold_users(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
     """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`."""
-    return _hold(holding, users, USER_HOLDERS)
+    named = users.assign(entity=str(Entity.USER), user_id=users["joget_id"])
+    return users.assign(hold=_hold(holding, named, USER_HOLDERS)["hold"])
 
 
 def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
@@ -49,16 +59,27 @@ def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> 
     users: as held; an adoption is safe only where all members are linked or safely adopted.
     """
     groups = _explain_adoptions(holding, groups, users)
-    return _hold(holding, groups, GROUP_HOLDERS)
+    named = groups.assign(entity=str(Entity.GROUP))
+    return groups.assign(hold=_hold(holding, named, GROUP_HOLDERS)["hold"])
 
 
 def hold_memberships(holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """Membership rows (columns of changes.CHANGES, sub and is_ending) with every cause in `hold`."""
+    """Membership rows (columns of changes.CHANGES, sub and is_ending) with every cause in `hold`.
+
+    A group whose creation was undone holds no membership: see release_wanted_groups.
+    """
+    binding = groups[~is_undone_creation(groups)]
     rows = rows.assign(
-        hold=find_holds_by_users(rows, users).fillna(find_holds_by_groups(rows, groups)),
+        hold=find_holds_by_users(rows, users).fillna(find_holds_by_groups(rows, binding)),
         is_admin=rows["sub"].isin(users.loc[users["is_admin"], "sub"].dropna()),
     )
     return _hold(holding, rows, MEMBERSHIP_HOLDERS).drop(columns=["is_admin", "is_ending"])
+
+
+def release_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
+    """The groups, those whose creation was undone safe where a safe membership needs them."""
+    wanted = find_wanted_groups(groups, memberships)
+    return groups.assign(hold=groups["hold"].mask(wanted))
 
 
 def hold_deletions(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +96,10 @@ def _hold(holding: Holding, rows: pd.DataFrame, holders: tuple[Holder, ...]) -> 
 
 
 def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """What a person said no to, about exactly this row. Misses go on being counted."""
+    """What a person said no to, about exactly this row. Misses go on being counted.
+
+    Rows are named as in changes.CHANGES: entity, user_id, group_id.
+    """
     decisions = holding.current.decisions
     changing = rows[yes(_changes(rows))]
     if decisions.empty or changing.empty:

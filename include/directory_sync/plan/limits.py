@@ -26,14 +26,14 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     """
     limits = run.sync.limits
     links = users_of_sync(run, current)
-    total = len(links) + current.settled
+    total = len(links) + current.unchanged_users
     action = users["action"].where(users["hold"].isna())
     removed = yes(action.isin(REMOVALS))
     disabled = removed & yes(users["code"] == Reason.DISABLED)
     missing = removed & ~disabled
     was_active = yes(users["before_state"] == "active")
     counted = missing & (was_active | (action == Action.DELETE))
-    active = int((links["state"] == "active").sum()) + current.settled
+    active = int((links["state"] == "active").sum()) + current.unchanged_users
     active_or_deleted = active + int((counted & ~was_active).sum())
     changed = yes(action.isin(CHANGES)) & users["linked"] & differs(users)
     created = yes(action.isin(CREATIONS))

@@ -133,7 +133,7 @@ def users_of_sync(run: Run, current: Current) -> pd.DataFrame:
 def pool_was_changed(run: Run, current: Current) -> bool:
     """Whether the sync has links of another pool, and none of this one yet."""
     pools = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
-    return not current.settled and bool(len(pools)) and not bool((pools == run.sync.user_pool_id).any())
+    return not current.unchanged_users and bool(len(pools)) and not bool((pools == run.sync.user_pool_id).any())
 
 
 def too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:

@@ -29,11 +29,11 @@ def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: 
     present = matched.loc[~heir, "before_link"].dropna()
     users = links[~links["before_link"].isin(present)].reset_index(drop=True)
     users = with_joget_rows(users, users["linked_id"], current.users)
-    users["key"] = no_text(users.index)
+    users["key"] = users["occupier_id"] = no_text(users.index)
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(users, "user", "sub", run.sync.user_pool_id)
     users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
-    users["is_unproven"] = ~proven & yes(users["misses"] < runs)
+    users["is_unproven"] = ~proven & yes(users["misses"] < runs) & (not evidence.compares)
     due = yes(users["after_misses"] >= runs) | users["is_unproven"]
     users["after_misses"] = users["after_misses"].mask(users["is_unproven"], runs)
     decisions = Decisions(users)

@@ -18,6 +18,7 @@ from include.directory_sync.plan.holding import (
     hold_groups,
     hold_memberships,
     hold_users,
+    release_wanted_groups,
 )
 from include.directory_sync.plan.matching import match_users, pool_was_changed, too_few_found
 from include.directory_sync.plan.memberships import (
@@ -103,6 +104,7 @@ def _hold(decided: Decided) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, H
     rows = decided.memberships.rows.assign(entity=str(Entity.MEMBERSHIP))
     rows = plan_rows.give_renamed_ids(rows, users)
     rows = hold_memberships(holding, rows, users, groups)
+    groups = release_wanted_groups(groups, rows)
     members = decided.current.memberships
     members = plan_rows.give_renamed_ids(members, users)
     removed = rows.loc[rows["action"] == Action.REMOVE, ["user_id", "group_id"]]
@@ -122,6 +124,7 @@ def _write_rows(
     evidence = decided.evidence
     makers: list[Callable[[], pd.DataFrame]] = [
         partial(plan_rows.make_user_rows, users),
+        partial(plan_rows.make_eviction_rows, users, decided.current),
         partial(plan_rows.make_seen_rows, Entity.USER, users, evidence),
         partial(plan_rows.make_role_rows, users),
         partial(plan_rows.make_employment_rows, decided.run, users, decided.current),

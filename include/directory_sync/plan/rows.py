@@ -3,8 +3,17 @@
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.frames import TEXT, arrow, from_table, look_up, sort_texts, yes
-from include.directory_sync.plan.changes import DIRECTORY, VALUES
+from include.directory_sync.frames import (
+    TEXT,
+    arrow,
+    from_table,
+    look_up,
+    places,
+    rows_at,
+    sort_texts,
+    yes,
+)
+from include.directory_sync.plan.changes import DIRECTORY, USER_COLUMNS, VALUES
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.dependencies import find_holds_by_users
 from include.directory_sync.plan.employments import choose_employment_ids
@@ -53,6 +62,27 @@ def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) ->
         hold=None,
         code=str(Reason.SEEN_AGAIN),
         reason=REASON_RULES[Reason.SEEN_AGAIN].sentence,
+    )
+
+
+def make_eviction_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
+    """The accounts of single sign-on that go, each with the rename to its login (rule 6)."""
+    renamed = users[users["occupier_id"].notna()]
+    if renamed.empty:
+        return pd.DataFrame()
+    occupiers = rows_at(current.users, places(renamed["occupier_id"], current.users["id"]), renamed.index)
+    values = {f"before_{column}": occupiers[column] for column in ("id", *USER_COLUMNS)}
+    return pd.DataFrame(
+        {
+            "entity": str(Entity.USER),
+            "action": str(Action.EVICT),
+            "sub": renamed["sub"],
+            "user_id": renamed["occupier_id"],
+            "code": str(Reason.SECOND_ACCOUNT),
+            "reason": REASON_RULES[Reason.SECOND_ACCOUNT].sentence,
+            "hold": renamed["hold"],
+            **values,
+        }
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from include.directory_sync.frames import places, rows_at, taken, yes
 from include.directory_sync.mapping import MAPPED
-from include.directory_sync.plan.current import Current, Evidence, is_own_key
+from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.users import is_newer
 from include.directory_sync.run import Run
 from include.directory_sync.vocabulary import Outcome
@@ -48,7 +48,7 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
     links = current.user_links
     own = (links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)
     quiet = own & (links["state"] == "active") & (links["misses"] == 0)
-    quiet &= is_own_key(links["user_key"])
+    quiet &= ~links["is_compared"]
     links = links[yes(quiet) & ~is_newer(evidence, links)]
     of_link = places(desired["sub"], links["sub"])
     joget_id = taken(links["user_id"], of_link, desired.index)
@@ -97,5 +97,5 @@ def _leave_out(current: Current, links: pd.Index, rows: "np.ndarray[Any, Any]") 
         current,
         users=current.users[others],
         user_links=current.user_links.drop(index=links),
-        settled=len(links),
+        unchanged_users=len(links),
     )

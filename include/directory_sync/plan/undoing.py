@@ -1,10 +1,15 @@
-"""Taking a run back: the inverse of what it applied, without what changed since."""
+"""Taking runs back: the inverse of what they applied, without what changed since.
 
-from dataclasses import dataclass
+join_runs     the changes of several runs as one
+plan_undo     their inverse against Joget now
+find_undone   the changes that an undo took back
+"""
+
+from collections.abc import Sequence
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, arrow, empty, look_up, yes
+from include.directory_sync.frames import TEXT, arrow, empty, look_up, no_text, yes
 from include.directory_sync.plan.changes import (
     CHANGES,
     DIRECTORY,
@@ -14,121 +19,212 @@ from include.directory_sync.plan.changes import (
     sort_changes,
 )
 from include.directory_sync.plan.current import Current
+from include.directory_sync.plan.dependencies import (
+    CHILDREN,
+    EXCHANGES,
+    find_holds_by_exchanges,
+    find_holds_by_groups,
+    find_holds_by_users,
+)
 from include.directory_sync.plan.employments import choose_employment_ids
 from include.directory_sync.plan.matching import among
 from include.directory_sync.plan.memberships import count_memberships
-from include.directory_sync.vocabulary import APPLIED_OUTCOMES, INVERSES, LEDGER_ONLY
+from include.directory_sync.plan.rows import give_renamed_ids
+from include.directory_sync.vocabulary import (
+    APPLIED_OUTCOMES,
+    INVERSES,
+    LEDGER_ONLY,
+    REASON_RULES,
+    Action,
+    Cause,
+    Entity,
+    Outcome,
+    Reason,
+)
 
-SINCE = "changed_since"
+ROW_KEY = ["entity", "sub", "group_name", "employment_id"]
 
 
-@dataclass(frozen=True)
-class Undoing:
-    """plan: the inverse, with what changed since held as `changed_since`; undone: the changes that it takes back."""
+def plan_undo(organization: str, done: pd.DataFrame, current: Current) -> Plan:
+    """The inverse of applied changes (columns CHANGES) against Joget now.
 
-    plan: Plan
-    undone: pd.DataFrame
-
-
-def undo_plan(organization: str, done: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> Undoing:
-    """The inverse of applied changes (columns CHANGES), against Joget now.
-
-    belongings: columns user_id, memberships, roles, employments, others: how many rows of Joget's each user whom the
-    run made has now.
+    What isn't as the runs left it is held as `changed_since`, and with it what depends on it.
+    current: with the belongings and used employments of the users among the changes.
     """
-    inverse = _inverted(done)
-    inverse["hold"] = _holds(inverse, current, belongings)
-    rows = pd.concat(
-        [inverse, _of_made_again(organization, inverse, set(current.employment_ids["id"]))], ignore_index=True
-    )
-    parts = sort_changes([rows])
+    inverse = _invert(done)
+    inverse = inverse.assign(hold=_find_changed_rows(inverse, current))
+    inverse = inverse.assign(hold=_hold_dependents(inverse, current))
+    inverse = _use_ids_of_now(inverse)
+    made_again = _make_children_of_restored(organization, inverse, set(current.employment_ids["id"]))
+    parts = sort_changes([pd.concat([inverse, made_again], ignore_index=True)])
     changes = Plan(parts, empty(DIRECTORY), {}).changes
-    users = changes[changes["entity"].isin(["user", "group"])]
-    outcome = users["action"].map(APPLIED_OUTCOMES).astype(TEXT).fillna("unchanged").mask(users["hold"].notna(), "held")
-    directory = arrow(
-        users.assign(
-            outcome=outcome,
-            listed=True,
-            joget_id=users["user_id"].fillna(users["group_id"]),
-            state=users["after_state"],
-            reason=users["reason"].mask(users["hold"].notna(), "changed since that run: left as it is"),
-        ),
-        DIRECTORY,
-    )
-    plan = Plan(parts, directory, count_memberships(changes, read=0, unchanged=0))
-    applied = inverse["hold"].isna() & ~inverse["action"].isin(LEDGER_ONLY)
-    return Undoing(plan, done.loc[applied.to_numpy()])
+    return Plan(parts, _make_directory(changes), count_memberships(changes, read=0, unchanged=0))
 
 
-def _inverted(done: pd.DataFrame) -> pd.DataFrame:
+def find_undone(done: pd.DataFrame, written: Plan) -> pd.DataFrame:
+    """The changes (columns CHANGES) that an undo's plan took back, without those of the ledger alone."""
+    inverses = written.safe
+    inverses = inverses[~inverses["action"].isin(LEDGER_ONLY)]
+    keys = ["entity", "action", "sub", "group_name"]
+    taken_back = done.assign(action=done["action"].map(INVERSES).astype(TEXT))
+    return done[among(_without_nulls(taken_back[keys]), _without_nulls(inverses[keys]), keys).to_numpy()]
+
+
+def join_runs(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The changes of several runs, oldest first, as if one run had made them (columns CHANGES).
+
+    Each row goes from the oldest run's `before` to the newest run's `after`; what one run did and a
+    later one took back is left out.
+    """
+    joined = runs[0]
+    for newer in runs[1:]:
+        joined = _join_two(joined, newer)
+    return joined
+
+
+def _join_two(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
+    older = _rename_children(older, newer)
+    both = _row_keys(older, "older_at").merge(_row_keys(newer, "newer_at"), on=ROW_KEY)
+    first = older.loc[both["older_at"]].reset_index(drop=True)
+    second = newer.loc[both["newer_at"]].reset_index(drop=True)
+    merged = second.assign(**{f"before_{name}": first[f"before_{name}"] for name in VALUES})
+    merged["action"] = _join_actions(first["action"], merged)
+    of_nobody = merged["before_id"].isna() & merged["after_id"].isna()
+    cancelled = (first["action"].map(INVERSES).astype(TEXT) == second["action"]) & of_nobody
+    rest = (older.drop(index=both["older_at"].tolist()), newer.drop(index=both["newer_at"].tolist()))
+    parts = [arrow(part, CHANGES) for part in (*rest, merged[~yes(cancelled)])]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rename_children(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
+    """The older run's roles, employments and memberships under the ids that the newer run gave."""
+    renamed = newer[newer["entity"] == Entity.USER].assign(joget_id=newer["before_id"])
+    children = older["entity"].isin(CHILDREN)
+    ids = give_renamed_ids(older[children], renamed)["user_id"]
+    return older.assign(user_id=ids.reindex(older.index).fillna(older["user_id"]))
+
+
+def _row_keys(changes: pd.DataFrame, at: str) -> pd.DataFrame:
+    """ROW_KEY and the row's place, of every row but those of accounts that aren't linked."""
+    keys = _without_nulls(changes[ROW_KEY]).reset_index(names=at)
+    return keys[~changes["action"].isin(EXCHANGES).to_numpy()]
+
+
+def _join_actions(first: "pd.Series[str]", merged: pd.DataFrame) -> "pd.Series[str]":
+    """What two changes of one row are together: that it was made, adopted or deleted counts most."""
+    had, has = merged["before_id"].notna(), merged["after_id"].notna()
+    is_child = merged["entity"].isin(CHILDREN)
+    action = merged["action"].mask(merged["action"].isin(LEDGER_ONLY) & ~is_child, first)
+    action = action.mask(~is_child & ~had & has, first)
+    action = action.mask(yes(first == Action.ADOPT) & has, Action.ADOPT)
+    made_again = had & has & action.isin([Action.CREATE, Action.RECREATE, Action.DELETE])
+    return action.mask(made_again, Action.UPDATE)
+
+
+def _without_nulls(keys: pd.DataFrame) -> pd.DataFrame:
+    return keys.astype(object).where(keys.notna(), "")
+
+
+def _invert(done: pd.DataFrame) -> pd.DataFrame:
+    """The rows with both sides exchanged: user_id is the user's id as the runs left it."""
     inverse = done.reset_index(drop=True)
-    for column in VALUES:
-        inverse[[f"before_{column}", f"after_{column}"]] = inverse[[f"after_{column}", f"before_{column}"]].to_numpy()
+    for name in VALUES:
+        sides = [f"before_{name}", f"after_{name}"]
+        inverse[sides] = inverse[sides[::-1]].to_numpy()
     inverse = arrow(inverse, CHANGES)
-    inverse["action"] = inverse["action"].map(INVERSES).astype(TEXT).fillna(inverse["action"])
-    is_user = inverse["entity"] == "user"
-    key = inverse["before_id"].fillna(inverse["after_id"])
-    inverse["user_id"] = inverse["user_id"].mask(is_user & key.notna(), key)
-    renamed = inverse[is_user & (inverse["action"] == "rename")]
-    old_id = look_up(inverse["user_id"].where(~is_user), renamed, "before_id", "after_id")
-    return inverse.assign(user_id=old_id.fillna(inverse["user_id"]), reason="taken back")
+    is_user = inverse["entity"] == Entity.USER
+    own_id = inverse["before_id"].fillna(inverse["after_id"])
+    return inverse.assign(
+        action=inverse["action"].map(INVERSES).astype(TEXT),
+        user_id=inverse["user_id"].mask(is_user & own_id.notna(), own_id),
+        code=str(Reason.TAKEN_BACK),
+        reason=REASON_RULES[Reason.TAKEN_BACK].sentence,
+    )
 
 
-def _holds(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> "pd.Series[str]":
-    """`changed_since` for what isn't as the run left it, and for whatever depends on that."""
-    is_user, is_group, is_membership = (rows["entity"] == entity for entity in ("user", "group", "membership"))
-    pairs = _pairs_now(rows)
-    changed = is_user & _user_changed(rows, current, belongings)
-    changed |= is_membership & _membership_changed(rows, pairs, current)
-    changed |= ~is_group & rows["sub"].isin(rows.loc[is_user & changed, "sub"].dropna())
-    removed = pairs[is_membership & (rows["action"] == "remove") & ~changed]
-    changed |= is_group & _group_changed(rows, removed, current)
-    changed |= is_membership & rows["group_id"].isin(rows.loc[is_group & changed, "group_id"].dropna())
-    return pd.Series(None, index=rows.index, dtype=TEXT).mask(yes(changed), SINCE)
+def _find_changed_rows(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
+    """`changed_since` for the rows that aren't as the runs left them, each by its own values."""
+    entity = rows["entity"]
+    changed = (entity == Entity.USER) & _is_user_changed(rows, current)
+    changed |= (entity == Entity.MEMBERSHIP) & _is_membership_changed(rows, current)
+    used = rows["employment_id"].isin(current.used_employments["id"])
+    changed |= (entity == Entity.EMPLOYMENT) & (rows["action"] == Action.REMOVE) & used
+    changed |= (entity == Entity.GROUP) & _is_group_changed(rows, current)
+    return no_text(rows.index).mask(yes(changed), Cause.CHANGED_SINCE)
 
 
-def _pairs_now(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns user_id, group_id: memberships under the ids of now, which one who is renamed back has still."""
-    renamed = rows[(rows["entity"] == "user") & (rows["action"] == "rename")]
-    newer = look_up(rows["user_id"], renamed, "after_id", "before_id").fillna(rows["user_id"])
-    return pd.DataFrame({"user_id": newer, "group_id": rows["group_id"]})
+def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
+    """The holds, with those of what depends on held rows (plan.dependencies), and of groups that
+    would keep members.
+    """
+    users = rows[rows["entity"] == Entity.USER]
+    hold = rows["hold"].fillna(find_holds_by_exchanges(users).reindex(rows.index))
+    users = users.assign(hold=hold[users.index])
+    children = rows["entity"].isin(CHILDREN)
+    hold = hold.fillna(find_holds_by_users(rows, users).where(children))
+    is_group, is_membership = (rows["entity"] == one for one in (Entity.GROUP, Entity.MEMBERSHIP))
+    removed = rows[is_membership & (rows["action"] == Action.REMOVE) & hold.isna()]
+    leaving = users[(users["action"] == Action.DELETE) & users["hold"].isna()]
+    stays = ~among(current.memberships, removed, ["user_id", "group_id"])
+    stays &= ~current.memberships["user_id"].isin(leaving["before_id"])
+    goes = rows["before_id"].notna() & rows["after_id"].isna()
+    peopled = is_group & goes & rows["before_id"].isin(current.memberships.loc[stays, "group_id"])
+    hold = hold.mask(yes(peopled) & hold.isna(), Cause.CHANGED_SINCE)
+    groups = rows.assign(hold=hold)[is_group]
+    return hold.fillna(find_holds_by_groups(rows, groups).where(is_membership)).astype(TEXT)
 
 
-def _user_changed(rows: pd.DataFrame, current: Current, belongings: pd.DataFrame) -> "pd.Series[bool]":
+def _use_ids_of_now(rows: pd.DataFrame) -> pd.DataFrame:
+    """Children under the ids that the plan's safe renames give; those of a held rename stay."""
+    users = rows[rows["entity"] == Entity.USER].assign(joget_id=lambda users: users["before_id"])
+    children = rows["entity"].isin(CHILDREN)
+    renamed = give_renamed_ids(rows[children], users)["user_id"]
+    return rows.assign(user_id=renamed.reindex(rows.index).fillna(rows["user_id"]))
+
+
+def _is_user_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     now = rows[["before_id"]].merge(current.users, left_on="before_id", right_on="id", how="left")
     had_row = rows["before_id"].notna()
     differs = had_row & now["id"].isna()
     for column in USER_COLUMNS:
         before = rows[f"before_{column}"]
-        differs |= had_row & ~(yes(before == now[column]) | (before.isna() & now[column].isna()))
-    links = current.user_links.assign(link=current.user_links["user_pool_id"] + "/" + current.user_links["sub"])
+        same = yes(before == now[column]) | (before.isna() & now[column].isna())
+        differs |= had_row & ~same
+    links = current.user_links
+    links = links.assign(link=links["user_pool_id"] + "/" + links["sub"])
     state = look_up(rows["before_link"], links, "link", "state")
     misses = look_up(rows["before_link"], links, "link", "misses")
     linked = rows["before_link"].notna()
     differs |= linked & ~yes(state == rows["before_state"])
     differs |= linked & rows["action"].isin(LEDGER_ONLY) & ~yes(misses == rows["before_misses"])
     differs |= ~linked & rows["after_link"].isin(links["link"])
-    back = rows["after_id"].where(rows["before_id"].isna() | (rows["action"] == "rename"))
-    key = look_up(back, current.keys, "text", "key")
-    taken = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
-    differs |= key.notna() & key.isin(taken)
-    return differs | _has_gained(rows, belongings)
+    return differs | _is_id_taken(rows, current) | _is_used(rows, current)
 
 
-def _has_gained(rows: pd.DataFrame, belongings: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a user who is to go has more than the run gave him: a person used the account."""
-    ours = rows[(rows["entity"] == "membership") & (rows["action"] == "remove")].groupby("user_id").size()
-    gained = belongings.assign(ours=belongings["user_id"].map(ours).astype("float64").fillna(0))
-    gained = gained[
-        (gained["memberships"] > gained["ours"])
-        | (gained["roles"] > 1)
-        | (gained["employments"] > 1)
-        | (gained["others"] > 0)
-    ]
-    return rows["after_id"].isna() & rows["before_id"].isin(gained["user_id"])
+def _is_id_taken(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    """Whether a user who comes back, under the old id, would meet somebody who has it now."""
+    renamed = rows["action"] == Action.RENAME
+    returning = rows["after_id"].where(rows["before_id"].isna() | renamed)
+    key = look_up(returning, current.keys, "text", "key")
+    staying = current.users[~current.users["id"].isin(rows.loc[renamed, "before_id"].dropna())]
+    in_joget = pd.concat([staying["id_key"], staying["username_key"]]).dropna()
+    return key.notna() & key.isin(in_joget)
 
 
-def _group_changed(rows: pd.DataFrame, removed: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+def _is_used(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    """Whether a user who is to go has more than the runs gave: somebody used the account."""
+    given = rows[(rows["entity"] == Entity.MEMBERSHIP) & (rows["action"] == Action.REMOVE)]
+    sizes = given.groupby("user_id").size()
+    has = current.belongings
+    memberships = has["user_id"].map(sizes).astype("float64").fillna(0)
+    used = (has["memberships"] > memberships) | (has["roles"] > 1) | (has["employments"] > 1)
+    used |= has["others"] > 0
+    used |= has["user_id"].isin(current.used_employments["user_id"])
+    goes = rows["before_id"].notna() & rows["after_id"].isna()
+    return goes & rows["before_id"].isin(has.loc[used, "user_id"])
+
+
+def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     now = rows[["before_id"]].merge(current.groups, left_on="before_id", right_on="id", how="left")
     had_row = rows["before_id"].notna()
     same = yes(now["name"] == rows["before_name"]) | (now["name"].isna() & rows["before_name"].isna())
@@ -136,26 +232,53 @@ def _group_changed(rows: pd.DataFrame, removed: pd.DataFrame, current: Current) 
     links = current.group_links["user_pool_id"] + "/" + current.group_links["group_name"]
     differs |= rows["before_link"].notna() & ~rows["before_link"].isin(links)
     key = look_up(rows["after_id"].where(~had_row), current.keys, "text", "key")
-    differs |= key.notna() & key.isin(current.groups["id_key"])
-    goes = had_row & rows["after_id"].isna()
-    stays = ~among(current.memberships, removed, ["user_id", "group_id"])
-    return differs | (goes & rows["before_id"].isin(current.memberships.loc[stays, "group_id"]))
+    return differs | (key.notna() & key.isin(current.groups["id_key"]))
 
 
-def _membership_changed(rows: pd.DataFrame, pairs: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    found = among(pairs, current.memberships, ["user_id", "group_id"])
-    there = rows["action"].isin(["remove", "claim", "keep_local"])
-    return yes((found & (rows["action"] == "add")) | (~found & there))
+def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    found = among(rows, current.memberships, ["user_id", "group_id"])
+    expected = rows["action"].isin([Action.REMOVE, Action.CLAIM, Action.KEEP_LOCAL])
+    return yes((found & (rows["action"] == Action.ADD)) | (~found & expected))
 
 
-def _of_made_again(organization: str, inverse: pd.DataFrame, taken: set[str]) -> pd.DataFrame:
-    """ROLE_USER and the employment of users who were deleted and come back, where the inverse doesn't bring them."""
-    back = inverse[(inverse["entity"] == "user") & inverse["before_id"].isna() & inverse["after_id"].notna()]
-    rows = back[["sub", "hold"]].assign(user_id=back["after_id"], action="add", reason="taken back")
+def _make_children_of_restored(organization: str, inverse: pd.DataFrame, taken: set[str]) -> pd.DataFrame:
+    """ROLE_USER and the employment of users who come back, where the inverse doesn't bring them.
 
-    def without(entity: str) -> pd.DataFrame:
-        return rows[~rows["user_id"].isin(inverse.loc[inverse["entity"] == entity, "user_id"])].assign(entity=entity)
+    An account of single sign-on's has no employment.
+    """
+    back = inverse[(inverse["entity"] == Entity.USER) & inverse["before_id"].isna() & inverse["after_id"].notna()]
+    rows = back[["sub", "hold", "action"]].assign(user_id=back["after_id"])
+    employed = rows[rows["action"] != Action.RESTORE]
 
-    employments = without("employment")
+    def find_lacking(entity: Entity, users: pd.DataFrame) -> pd.DataFrame:
+        brought = inverse.loc[inverse["entity"] == entity, "user_id"]
+        return users[~users["user_id"].isin(brought)].assign(
+            entity=str(entity),
+            action=str(Action.ADD),
+            code=str(Reason.TAKEN_BACK),
+            reason=REASON_RULES[Reason.TAKEN_BACK].sentence,
+        )
+
+    employments = find_lacking(Entity.EMPLOYMENT, employed)
     ids = choose_employment_ids(organization, employments["user_id"], taken)
-    return pd.concat([without("role"), employments.assign(employment_id=ids)])
+    return pd.concat([find_lacking(Entity.ROLE, rows), employments.assign(employment_id=ids)])
+
+
+def _make_directory(changes: pd.DataFrame) -> pd.DataFrame:
+    """Columns DIRECTORY: what the undo does with each user and group."""
+    rows = changes[changes["entity"].isin([Entity.USER, Entity.GROUP])]
+    rows = rows[~rows["action"].isin(EXCHANGES)]
+    held = rows["hold"].notna()
+    outcomes = {str(action): str(outcome) for action, outcome in APPLIED_OUTCOMES.items()}
+    outcome = rows["action"].map(outcomes).astype(TEXT).fillna(str(Outcome.UNCHANGED))
+    return arrow(
+        rows.assign(
+            outcome=outcome.mask(held, Outcome.HELD),
+            listed=True,
+            joget_id=rows["user_id"].fillna(rows["group_id"]),
+            state=rows["after_state"],
+            reason=rows["reason"].mask(held, REASON_RULES[Reason.CHANGED_SINCE].sentence),
+            code=rows["code"].mask(held, Reason.CHANGED_SINCE),
+        ),
+        DIRECTORY,
+    )

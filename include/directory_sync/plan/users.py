@@ -23,6 +23,7 @@ DECIDED_USERS_SCHEMA = pa.schema(
     [
         ("sub", pa.string()),
         ("joget_id", pa.string()),
+        ("occupier_id", pa.string()),
         ("listed", pa.bool_()),
         ("linked", pa.bool_()),
         ("active", pa.bool_()),
@@ -47,7 +48,8 @@ DECIDED_USERS_SCHEMA = pa.schema(
 """A row for each listed and each linked user, once the rules have decided.
 
 joget_id: the id of the Joget user as it is now, or the login of one to be made; null where this run
-knows no Joget user. active: whether the pool has the user enabled. joget_active: whether Joget's
+knows no Joget user. occupier_id: the id of single sign-on's account that has the login, where the
+user is renamed to it. active: whether the pool has the user enabled. joget_active: whether Joget's
 user is active once the changes are applied. takes_part: whether the memberships that the pool names
 are compared; loses_all: whether all memberships of ours go. is_unproven: missing, and not yet asked
 for by name. hold: a cause that the rules alone found. before_*, after_*: changes.USER_VALUES.
@@ -71,6 +73,8 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
     users = users.join(_find_values(users))
     _decide_changes(users, decisions)
     users = users.drop(columns=["code", "reason"]).join(decisions.frame())
+    by_sso = users["code"] == Reason.LOGIN_OCCUPIED_BY_SSO
+    users["occupier_id"] = look_up(users["key"].where(yes(by_sso)), current.users, "id_key", "id")
     return conform(_finish(users), DECIDED_USERS_SCHEMA)
 
 
