@@ -43,14 +43,14 @@ Reads the user pool **{pool}** and makes the Joget organization **{organization}
 
 **What it never does:** it doesn't touch users and groups that it didn't bring or adopt, passwords, other roles,
 departments or metadata. A user who isn't in the pool any more is counted as *missing*, and deactivated only after
-{missing_runs} complete readings in a row that lack him; many at once wait for a person.
+{missing_runs} complete readings in a row that lack them; many at once wait for a person.
 
 **Taking a run back:** trigger `{undo}` with the run's id.
 
 **What did a run change?** Each run's tab *Directory changes* shows it, before and after.
 
-**Why can't Ana see an app?** Ask on this DAG's tab *Directory*: it tells her way from the pool to Joget, and what holds
-her back.
+**Why can't Ana see an app?** Ask on this DAG's tab *Directory*: it tells the way from the pool to Joget, and what is
+in the way.
 
 **Try first:** trigger with `dry_run`; it reports what would change and writes nothing to Joget.
 """

@@ -12,6 +12,7 @@ from include.directory_sync import snapshot
 from include.directory_sync.cognito import GroupGoneError, UserPool
 from include.directory_sync.listing import find_user, from_its_start, most_questions, side_by_side
 from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Entity
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class GroupListing:
 
     def absent_rows(self) -> list[dict[str, Any]]:
         """Rows of absent.parquet."""
-        users = [{"entity": "user", "key": sub} for sub in self._absent_users]
+        users = [{"entity": str(Entity.USER), "key": sub} for sub in self._absent_users]
         unlisted = sorted(self._gone - set(self._groups))
-        return users + [{"entity": "group", "key": name} for name in unlisted]
+        return users + [{"entity": str(Entity.GROUP), "key": name} for name in unlisted]
 
     def list_groups(self) -> None:
         """List every group of the pool."""

@@ -66,7 +66,7 @@ class UserListing:
 
     @property
     def subs(self) -> pa.ChunkedArray:
-        """The sub of each user of the chains that ended, null where he has none.
+        """The sub of each user of the chains that ended, null where a user has none.
 
         What a chain brought that had to begin again isn't among them, though it was written: presence is evidence.
         """

@@ -26,6 +26,7 @@ from include.directory_sync.plan.deferral import Deferred, defer
 from include.directory_sync.report import Report
 from include.directory_sync.run import Run
 from include.directory_sync.snapshot import Manifest
+from include.directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ class Proposal(Protocol):
     """What one load would do: proposed by a snapshot, a person's answer, or an undo."""
 
     run: Run
-    kind: str
-    """full, subset, review or undo: how the ledger remembers it."""
+    kind: RunKind
     key: str
     """Its key in the ledger: a retry finds by it what an earlier attempt committed."""
     snapshot_at: datetime
@@ -151,7 +151,7 @@ class Loading:
     def _apply_once(self, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
         proposal, current = self._proposal, self._read()
         _refuse_a_future(current, ledger.now(self._database))
-        if proposal.kind in ("full", "subset") and current.is_newer_than(proposal.snapshot_at):
+        if proposal.kind in (RunKind.FULL, RunKind.SUBSET) and current.is_newer_than(proposal.snapshot_at):
             self._publish(make_empty_plan())
             return make_empty_plan(), "superseded"
         plan = defer(proposal.make_plan(current), deferred)

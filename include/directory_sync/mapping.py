@@ -26,7 +26,7 @@ from include.directory_sync.frames import (
     taken,
 )
 from include.directory_sync.settings import Mapping, Scope
-from include.directory_sync.vocabulary import Outcome, Reason
+from include.directory_sync.vocabulary import Entity, Outcome, Reason, Verdict
 
 LOGIN_LENGTH = 100
 """Characters of a username: Joget's workflow tables hold no more."""
@@ -112,9 +112,9 @@ class Desired:
 def quarantine_of(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """Columns QUARANTINE, from frames with a verdict and a reason."""
     parts = []
-    for entity, key, frame in (("user", "sub", users), ("group", "group_name", groups)):
-        rows = frame[frame["verdict"] == "quarantined"]
-        parts.append(rows.assign(entity=entity, key=rows[key].fillna(""))[QUARANTINE.names])
+    for entity, key, frame in ((Entity.USER, "sub", users), (Entity.GROUP, "group_name", groups)):
+        rows = frame[frame["verdict"] == Verdict.QUARANTINED]
+        parts.append(rows.assign(entity=str(entity), key=rows[key].fillna(""))[QUARANTINE.names])
     found = pd.concat(parts, ignore_index=True).sort_values(["entity", "key"], ignore_index=True)
     return arrow(found, QUARANTINE)
 
@@ -163,7 +163,7 @@ def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFra
 
 
 def _once_each(snapshot: pd.DataFrame) -> pd.DataFrame:
-    """Each sub's newest row; whoever has no sub, as often as he is listed."""
+    """The newest row of each sub; users without a sub as often as they are listed."""
     if not snapshot["sub"].dropna().duplicated().any():
         return snapshot
     known = snapshot[snapshot["sub"].notna()].sort_values("modified_at", kind="stable", na_position="first")
@@ -247,7 +247,7 @@ def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataF
                 "plain_id": name if CONSOLE_GROUP_ID.fullmatch(name) else None,
                 "hashed_id": hashed_group_id(name),
                 "listed_twice": name in listed_twice,
-                "verdict": "mapped" if inside else "frozen",
+                "verdict": str(Verdict.MAPPED if inside else Verdict.FROZEN),
                 "code": None if inside else Reason.GROUP_OUT_OF_SCOPE,
                 "reason": None if inside else "the group isn't in scope",
             }

@@ -9,6 +9,7 @@ from include.directory_sync.joget.database import Database
 from include.directory_sync.loading import APPLIED
 from include.directory_sync.plan.current import REMEMBERED
 from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Entity, RunKind, State
 
 LOST = (
     "the ledger doesn't know the newest run that was applied: it was lost or restored from an older "
@@ -39,7 +40,7 @@ def find_lost_links(database: Database, run: Run) -> pd.DataFrame | None:
 def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:
     """The newest full run's signpost for this database, and those of other runs after it."""
     names = [name for name in staging.noted(run, APPLIED) if name.split(".")[1] == database.target]
-    full = [at for at, name in enumerate(names) if name.split(".")[2] == "full"]
+    full = [at for at, name in enumerate(names) if name.split(".")[2] == RunKind.FULL]
     return (names[full[-1]], names[full[-1] + 1 :]) if full else (None, [])
 
 
@@ -48,8 +49,8 @@ def _key(signpost: str) -> str:
 
 
 def _remember(directory: pd.DataFrame) -> pd.DataFrame:
-    has_link = directory["entity"].eq("group") | directory["state"].notna()
+    has_link = directory["entity"].eq(Entity.GROUP) | directory["state"].notna()
     linked = directory[directory["joget_id"].notna() & has_link]
-    state = linked["state"].mask(linked["state"] == "deactivated in Joget", "active")
+    state = linked["state"].mask(linked["state"] == State.DEACTIVATED_IN_JOGET, State.ACTIVE)
     key = linked["sub"].fillna(linked["group_name"])
     return arrow(linked.assign(key=key, state=state), REMEMBERED)

@@ -8,33 +8,34 @@ from pydantic import BaseModel, ConfigDict
 from include.directory_sync.plan import Plan
 from include.directory_sync.plan.changes import SettingsChange
 from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Entity, Outcome
 
-USERS = (
-    "created",
-    "adopted",
-    "updated",
-    "renamed",
-    "deactivated",
-    "reactivated",
-    "deleted",
-    "recreated",
-    "unchanged",
-    "frozen",
-    "missing",
-    "quarantined",
-    "held",
-    "deferred",
+USER_OUTCOMES = (
+    Outcome.CREATED,
+    Outcome.ADOPTED,
+    Outcome.UPDATED,
+    Outcome.RENAMED,
+    Outcome.DEACTIVATED,
+    Outcome.REACTIVATED,
+    Outcome.DELETED,
+    Outcome.RECREATED,
+    Outcome.UNCHANGED,
+    Outcome.FROZEN,
+    Outcome.MISSING,
+    Outcome.QUARANTINED,
+    Outcome.HELD,
+    Outcome.DEFERRED,
 )
-GROUPS = (
-    "created",
-    "adopted",
-    "updated",
-    "deleted",
-    "unchanged",
-    "missing",
-    "quarantined",
-    "held",
-    "deferred",
+GROUP_OUTCOMES = (
+    Outcome.CREATED,
+    Outcome.ADOPTED,
+    Outcome.UPDATED,
+    Outcome.DELETED,
+    Outcome.UNCHANGED,
+    Outcome.MISSING,
+    Outcome.QUARANTINED,
+    Outcome.HELD,
+    Outcome.DEFERRED,
 )
 
 
@@ -149,8 +150,8 @@ def make_report(
         outcome=outcome,
         complete=not incomplete_reasons,
         incomplete_reasons=incomplete_reasons,
-        users=_counts(plan.directory, "user", USERS),
-        groups=_counts(plan.directory, "group", GROUPS),
+        users=_counts(plan.directory, Entity.USER, USER_OUTCOMES),
+        groups=_counts(plan.directory, Entity.GROUP, GROUP_OUTCOMES),
         memberships=plan.memberships,
         holds=holds_of(plan, plan.held),
         quarantine=_quarantine(plan.directory),
@@ -181,12 +182,12 @@ def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> 
     found = rows["outcome"].value_counts()
     counts = {outcome: int(found.get(outcome, 0)) for outcome in outcomes}
     unlisted = rows.loc[~rows["listed"], "outcome"]
-    counts["missing"] = int((~unlisted.isin(["unlisted", "frozen"])).sum())
+    counts["missing"] = int((~unlisted.isin([Outcome.UNLISTED, Outcome.FROZEN])).sum())
     return {"read": int(rows["listed"].sum()), **counts}
 
 
 def _quarantine(directory: pd.DataFrame) -> tuple[Quarantined, ...]:
-    rows = directory[directory["outcome"] == "quarantined"]
+    rows = directory[directory["outcome"] == Outcome.QUARANTINED]
     keys = rows["sub"].fillna(rows["group_name"])
     return tuple(
         Quarantined(entity=entity, key=key, reason=reason, code=code if isinstance(code, str) else None)

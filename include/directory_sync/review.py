@@ -24,7 +24,7 @@ from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync, find_sync
 from include.directory_sync.snapshot import Manifest
 from include.directory_sync.steps import SnapshotProposal
-from include.directory_sync.vocabulary import REMOVALS, Cause, Reason, describe_cause
+from include.directory_sync.vocabulary import REMOVALS, Cause, Entity, Reason, RunKind, describe_cause
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | Non
             return None
         plan = _asked_plan(review)
         asked = plan.to_review
-        total = int((plan.directory["joget_id"].notna() & (plan.directory["entity"] == "user")).sum())
+        total = int((plan.directory["joget_id"].notna() & (plan.directory["entity"] == Entity.USER)).sum())
         lines = [_line(hold.cause, hold.limit, hold.figure, asked, total) for hold in holds_of(plan, asked)]
         body = "\n\n".join(
             (
@@ -184,7 +184,7 @@ class AnswerProposal:
         if self.review.answer is None:
             raise PermanentError(f"Review {review_id} isn't answered; answer task review_held first.")
         self.asked = _asked_plan(self.review).to_review
-        self.run, self.kind = run, "review"
+        self.run, self.kind = run, RunKind.REVIEW
         self.snapshot = SnapshotProposal(database, run, _newest_snapshot(database, run))
         self.key = hashlib.sha256(f"review\0{review_id}".encode()).hexdigest()
         self.snapshot_at, self.inputs = self.snapshot.snapshot_at, self.snapshot.inputs

@@ -20,6 +20,7 @@ from include.directory_sync.report import Report, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Sync
 from include.directory_sync.snapshot import ABSENT, Manifest
+from include.directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class SnapshotProposal:
 
     def __init__(self, database: Database, run: Run, transformed: Manifest) -> None:
         self.run, self.transformed = run, transformed
-        self.kind = "subset" if run.users else "full"
+        self.kind = RunKind.SUBSET if run.users else RunKind.FULL
         self.key = runs.run_key(run, transformed.snapshot_at)
         self.snapshot_at, self.transformed_url = transformed.snapshot_at, transformed.url
         self.inputs = {**transformed.inputs, "transform": transformed.url}

@@ -20,7 +20,7 @@ from include.directory_sync.report import Report, make_report
 from include.directory_sync.run import Attempt, Run
 from include.directory_sync.settings import Filled, Section, find_sync
 from include.directory_sync.snapshot import Manifest
-from include.directory_sync.vocabulary import Cause
+from include.directory_sync.vocabulary import Cause, RunKind
 
 
 class Parameters(Section):
@@ -60,7 +60,7 @@ class UndoProposal:
 
     def __init__(self, database: Database, run: Run, run_id: str) -> None:
         found = _find_runs(database, run, run_id)
-        self.run, self.kind, self.undoes = run, "undo", run_id
+        self.run, self.kind, self.undoes = run, RunKind.UNDO, run_id
         self.done = join_runs([read_plan(one).safe for one in reversed(found)])
         keys = "\0".join(one.key for one in found)
         self.key = hashlib.sha256(f"undo\0{run.run_id}\0{keys}".encode()).hexdigest()

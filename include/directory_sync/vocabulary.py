@@ -43,6 +43,35 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"
 
 
+class Verdict(StrEnum):
+    """What mapping found of a record."""
+
+    MAPPED = "mapped"
+    FROZEN = "frozen"
+    QUARANTINED = "quarantined"
+
+
+class State(StrEnum):
+    """The state of a link: column `state` of the ledger and of directory.parquet."""
+
+    ACTIVE = "active"
+    DEACTIVATED = "deactivated"
+    """By the sync."""
+    DEACTIVATED_IN_JOGET = "deactivated in Joget"
+    """By an administrator; the ledger has `active`."""
+
+
+class RunKind(StrEnum):
+    """How the ledger remembers a run."""
+
+    FULL = "full"
+    """For everybody, from a snapshot."""
+    SUBSET = "subset"
+    """For the users that the trigger form names."""
+    REVIEW = "review"
+    UNDO = "undo"
+
+
 LEFT_ALONE = (Outcome.FROZEN, Outcome.QUARANTINED, Outcome.UNLISTED)
 """Nothing of these users and groups changes, and no miss counts."""
 

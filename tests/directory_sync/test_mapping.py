@@ -63,6 +63,7 @@ def test_the_plugins_mapping_is_the_default() -> None:
         "active": True,
         "creatable": True,
         "verdict": "mapped",
+        "code": None,
         "reason": None,
     }
 
@@ -127,12 +128,12 @@ def test_statuses_outside_the_scope_are_frozen_and_archived_ones_deactivate_but_
 
 def test_a_user_without_a_sub_or_with_an_impossible_one_is_quarantined() -> None:
     assert transformed(listed(None)).quarantine.to_dict("records") == [
-        {"entity": "user", "key": "", "reason": "the user has no sub"}
+        {"entity": "user", "key": "", "code": "no_sub", "reason": "the user has no sub"}
     ]
     assert only(transformed(listed("s 1")))["verdict"] == "quarantined"
 
 
-def test_a_user_who_was_listed_twice_counts_once_with_his_newest_values() -> None:
+def test_a_user_who_was_listed_twice_counts_once_with_the_newest_values() -> None:
     old, new = listed(given_name="Old"), listed(given_name="New")
     old["UserLastModifiedDate"] = pd.Timestamp("2026-01-01", tz="UTC")
     new["UserLastModifiedDate"] = pd.Timestamp("2026-01-02", tz="UTC")

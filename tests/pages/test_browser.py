@@ -167,7 +167,7 @@ def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(office: Office
     tab = frame(page)
     tab.get_by_label("Login, email or sub").fill(ANA.upper())
     page.keyboard.press("Enter")
-    expect(tab.get_by_text("an administrator deactivated him in Joget")).to_be_visible()
+    expect(tab.get_by_text("an administrator deactivated the user in Joget")).to_be_visible()
     expect(tab.get_by_role("article", name="Explanation")).to_contain_text("to Joget user " + ANA)
     assert ANA not in page.frames[1].url.lower()
     expect(tab.locator("canvas").first).to_have_attribute("aria-label", re.compile("300 users"))

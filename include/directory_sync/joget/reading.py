@@ -20,6 +20,7 @@ from include.directory_sync.plan.current import Current
 from include.directory_sync.plan.employments import EMPLOYMENT_IDS, make_employment_id
 from include.directory_sync.plan.users import MADE_WITHOUT_PASSWORD
 from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import State, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -204,18 +205,18 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
     Not the logins of users who have been linked to them and active all the time: those are equal by their bytes.
     """
     quiet = linked[
-        linked["is_same"] & (linked["state"] == "active") & (linked["user_pool_id"] == run.sync.user_pool_id)
+        linked["is_same"] & (linked["state"] == State.ACTIVE) & (linked["user_pool_id"] == run.sync.user_pool_id)
     ]
-    changed = linked[~linked["is_same"] | (linked["state"] != "active")]
+    changed = linked[~linked["is_same"] | (linked["state"] != State.ACTIVE)]
     named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users, *run.users]
     parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT)]
     for one in desired:
-        usable = (one.users["verdict"] != "quarantined") & (one.users["username"].str.len() <= LOGIN_LENGTH)
+        usable = (one.users["verdict"] != Verdict.QUARANTINED) & (one.users["username"].str.len() <= LOGIN_LENGTH)
         users = one.users.loc[usable, ["sub", "username"]]
         link = places(users["sub"], quiet["sub"])
         is_linked_login = (link >= 0) & yes(taken(quiet["user_id"], link, users.index) == users["username"])
         parts.append(users.loc[~is_linked_login, "username"])
-        groups = one.groups[one.groups["verdict"] == "mapped"]
+        groups = one.groups[one.groups["verdict"] == Verdict.MAPPED]
         parts += [groups["group_name"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 

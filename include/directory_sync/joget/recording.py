@@ -5,13 +5,16 @@ from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import GROUPS, MEMBERSHIPS, USERS
 from include.directory_sync.joget.tables import Tables
+from include.directory_sync.vocabulary import RunKind
 
 MOVED = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.after_sub)"
 
 
 def _stamp(database: Database, row: RunRow) -> None:
-    """A subset run stamps whom it decided on, so that an older reading doesn't change his memberships back."""
-    if row.kind == "subset":
+    """A run for some users stamps the links of users whose memberships it changed, so that an older
+    reading doesn't change them back.
+    """
+    if row.kind == RunKind.SUBSET:
         database.execute(
             f"UPDATE {MEMBERSHIPS} t STRAIGHT_JOIN directory_sync_user_link d ON d.sub = t.sub SET d.changed_at = %s "
             f"WHERE d.sync = %s AND d.user_pool_id = %s AND d.user_id_sha256 IS NOT NULL",

@@ -18,6 +18,7 @@ from include.directory_sync.plan.changes import Excess, SettingsChange
 from include.directory_sync.plan.deferral import Deferred
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Rules
+from include.directory_sync.vocabulary import RunKind
 
 
 def run_key(run: Run, snapshot_at: datetime) -> str:
@@ -63,8 +64,7 @@ class CommittedRun:
     """A run that was applied: where its plan lies and the hash that vouches for it."""
 
     key: str
-    kind: str
-    """full, subset, review or undo."""
+    kind: RunKind
     plan_url: str
     """The folder with its plan.parquet and directory.parquet."""
     plan_sha256: str
@@ -82,7 +82,9 @@ def _committed(rows: list[tuple[Any, ...]]) -> CommittedRun | None:
     if not rows:
         return None
     key, kind, plan_url, plan_sha256, transformed_url, counted, pool, organization = rows[0]
-    return CommittedRun(key, kind, plan_url, plan_sha256, transformed_url, Counted.loads(counted), pool, organization)
+    return CommittedRun(
+        key, RunKind(kind), plan_url, plan_sha256, transformed_url, Counted.loads(counted), pool, organization
+    )
 
 
 def committed_run(database: Database, key: str) -> CommittedRun | None:
@@ -166,8 +168,7 @@ class RunRow:
     plan: Plan
     plan_url: str
     transformed_url: str
-    kind: str
-    """full, subset, review or undo."""
+    kind: RunKind
     deferred: Deferred = field(default_factory=Deferred)
 
     @property
@@ -177,7 +178,7 @@ class RunRow:
 
     def values(self, organization: str) -> pd.DataFrame:
         """One row for directory_sync_run, without committed_at."""
-        approved = self.kind in ("review", "undo")
+        approved = self.kind in (RunKind.REVIEW, RunKind.UNDO)
         counted = Counted.of(self.plan, self.deferred, approved=approved)
         return pd.DataFrame(
             [
@@ -187,7 +188,7 @@ class RunRow:
                     "run_id": quote(self.run.run_id),
                     "user_pool_id": self.run.sync.user_pool_id,
                     "organization": organization,
-                    "kind": self.kind,
+                    "kind": str(self.kind),
                     "snapshot_at": self.at,
                     "plan_sha256": self.plan.sha256,
                     "held_sha256": self.plan.held_sha256,

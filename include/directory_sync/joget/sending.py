@@ -24,14 +24,14 @@ SIDES = ("before", "after")
 
 def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bool) -> None:
     """Fill the five tables above; ids are in the directory's collation, keys of the ledger in ASCII."""
-    _send_users(database, tables, plan.safe_part("user"), random_passwords=random_passwords)
-    _send_groups(database, tables, plan.safe_part("group"))
+    _send_users(database, tables, plan.safe_part(Entity.USER), random_passwords=random_passwords)
+    _send_groups(database, tables, plan.safe_part(Entity.GROUP))
     columns = {"user_id": tables.text, "action": TOKEN}
-    _send(database, ROLES, plan.safe_part("role"), columns, "user_id")
-    employments = plan.safe_part("employment").sort_values("employment_id")
+    _send(database, ROLES, plan.safe_part(Entity.ROLE), columns, "user_id")
+    employments = plan.safe_part(Entity.EMPLOYMENT).sort_values("employment_id")
     _send(database, EMPLOYMENTS, employments, {**columns, "employment_id": TOKEN}, "employment_id")
     columns = {"user_id": tables.text, "group_id": tables.text, "sub": TOKEN, "action": TOKEN}
-    _send(database, MEMBERSHIPS, plan.safe_part("membership"), columns, "user_id, group_id")
+    _send(database, MEMBERSHIPS, plan.safe_part(Entity.MEMBERSHIP), columns, "user_id, group_id")
 
 
 def remove_deferred(database: Database, before: Plan, after: Plan) -> None:
@@ -72,7 +72,8 @@ def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, rand
     users = users.assign(link_user_id=users["after_id"].fillna(users["user_id"]))
     # An eviction and the rename to that login: the one's old id is the other's new id.
     users = users.assign(is_exchange=users["sub"].duplicated(keep=False).astype("int64"))
-    _send(database, USERS, users, columns, "user_id")
+    # An undo renames a user back and restores the account that has that login: two rows of one id.
+    _send(database, USERS, users, columns, "user_id, action")
 
 
 def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> None:

@@ -13,13 +13,22 @@ from airflow.utils.session import create_session
 from sqlalchemy import Select, and_, select, tuple_
 
 from include.directory_sync.settings import Sync, load
+from include.directory_sync.vocabulary import Outcome
 
 REPORTING = {"sync": "load", "review": "load_held", "undo": "undo"}
 """By kind of DAG: the task whose report tells what a run did."""
 
 ASKING = "review_held"
 
-UNCHANGING = ("read", "unchanged", "frozen", "missing", "quarantined", "held")
+UNCHANGING = (
+    "read",
+    Outcome.UNCHANGED,
+    Outcome.FROZEN,
+    Outcome.MISSING,
+    Outcome.QUARANTINED,
+    Outcome.HELD,
+    Outcome.DEFERRED,
+)
 """Counts, after the entity's name, of what a run leaves as it is."""
 
 ROWS_AT_ONCE = 200

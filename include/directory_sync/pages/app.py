@@ -41,9 +41,9 @@ from include.directory_sync.pages.rights import (
     may_see_values,
 )
 from include.directory_sync.pages.seeking import Sought, logins, seek
+from include.directory_sync.pages.wording import count_nouns
 from include.directory_sync.report import Quarantined
 from include.directory_sync.vocabulary import advise_on_reason
-from include.directory_sync.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ HEADERS = {
 """Nothing from elsewhere, nothing inline; names and emails are in no cache."""
 
 templates = Jinja2Templates(directory=HERE / "templates")
-templates.env.globals["counted"] = counted
+templates.env.globals["count_nouns"] = count_nouns
 
 
 class NothingHereError(Exception):
@@ -215,7 +215,7 @@ def _directory(request: Request, dag_id: str, user: Any, asked: Asked | None) ->
 
 
 def _explained(places: list[Place], past: list[PastRun], asked: Asked | None, *, values: bool) -> dict[str, Any]:
-    """What "Explain a user" shows: whom the search found, his way, and how far back the runs were looked at."""
+    """What "Explain a user" shows: the user that was found, their way, and how far back the runs were looked at."""
     if asked is None or history.newest_full(past) is None:
         return {"asked": asked, "sought": None, "explained": None, "looked": [], "further": None}
     older = changing_runs([place.dag_id for place in places], asked.back)

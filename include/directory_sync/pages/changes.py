@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from include.directory_sync.pages.published import read_groups
 from include.directory_sync.pages.rights import hidden_group
+from include.directory_sync.pages.wording import VALUE_LABELS
 from include.directory_sync.plan.changes import ENTITIES, VALUES
 from include.directory_sync.vocabulary import describe_cause
-from include.directory_sync.wording import COLUMNS
 
 ROWS_ON_A_PAGE = 50
 
@@ -110,7 +110,7 @@ class Page:
 
 
 def page(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> Page:
-    """The page that a reader asks for, or the last one where there are fewer; `values`: whether he may see them."""
+    """The page that a reader asks for, or the last one where there are fewer; `values`: whether they may see values."""
     actions, entities = set[str](), set[str]()
     for _, rows in read_groups(file, ["entity", "action"]):
         actions |= set(pc.unique(rows.column("action")).to_pylist())
@@ -131,7 +131,7 @@ def page(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> Page:
 
 
 def find(file: pq.ParquetFile, wanted: Wanted, *, values: bool) -> "np.ndarray[Any, Any]":
-    """The numbers of the rows that a reader asks for, in his order; a part of the file at a time.
+    """The numbers of the rows that a reader asks for, in their order; a part of the file at a time.
 
     Without the right to see values the order is never that of the file: it goes by logins.
     """
@@ -219,7 +219,7 @@ def _differences(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for column in VALUES:
         before, after = row[f"before_{column}"], row[f"after_{column}"]
         if before != after:
-            yield COLUMNS[column], _text(before), _text(after)
+            yield VALUE_LABELS[column], _text(before), _text(after)
 
 
 NOTHING, EMPTY = "—", "(empty)"
@@ -287,7 +287,7 @@ def _cells(rows: pa.Table, *, values: bool) -> pa.Table:
         "reason": columns["reason"],
         "held by": columns["hold"],
     }
-    for column, name in COLUMNS.items() if values else ():
+    for column, name in VALUE_LABELS.items() if values else ():
         before, after = _column(rows, f"before_{column}"), _column(rows, f"after_{column}")
         same = pc.or_kleene(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
         differs = pc.invert(pc.fill_null(same, False))

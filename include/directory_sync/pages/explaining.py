@@ -1,4 +1,4 @@
-"""Why a user is as he is: his way from the pool to Joget, read from what the runs left."""
+"""Why a user is as they are: the way from the pool to Joget, read from what the runs left."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +17,19 @@ from include.directory_sync.pages.changes import Change, changes_at
 from include.directory_sync.pages.history import PastRun, newest_full, of_each
 from include.directory_sync.pages.published import Published, read_groups
 from include.directory_sync.pages.rights import hidden_group
+from include.directory_sync.pages.wording import VALUE_LABELS
 from include.directory_sync.settings import Mapping
-from include.directory_sync.vocabulary import Reason, advise_on_cause, advise_on_reason, describe_cause
-from include.directory_sync.wording import COLUMNS
+from include.directory_sync.vocabulary import (
+    Action,
+    Entity,
+    Outcome,
+    Reason,
+    State,
+    Verdict,
+    advise_on_cause,
+    advise_on_reason,
+    describe_cause,
+)
 
 MOST_NAMED = 20
 """Groups out of scope that are named."""
@@ -27,7 +37,7 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class InPool:
-    """A user as the newest snapshot lists him."""
+    """A user as the newest snapshot lists them."""
 
     status: str
     enabled: bool
@@ -81,10 +91,10 @@ class Explanation:
     verdict_reason: str
     values: tuple[MappedValue, ...]
     decided_by: PastRun
-    """The run, review or undo that decided about him last: `outcome` to `reason` are from it."""
+    """The run, review or undo that decided about the user last: `outcome` to `reason` are from it."""
     joget_id: str
     outcome: str
-    """Empty where no run knows anything of him."""
+    """Empty where no run knows anything of the user."""
     state: str
     reason: str
     linked_since: str
@@ -105,14 +115,14 @@ def explain(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
     """Everything that these runs tell of a user; there is one for everybody among them."""
     read_by = newest_full(runs)
     if read_by is None or read_by.published is None:
-        raise PermanentError("No run of this sync for everybody has left its files, so nobody can be looked for.")
+        raise PermanentError("No run of this sync for everybody has left its files, so no user can be searched for.")
     newest = read_by.published
     listed, desired = (next(_rows(newest, name, "sub", sub), {}) for name in ("users.parquet", "desired_users.parquet"))
     decided_by, known = _known(sub, runs, read_by)
     events = tuple(_events(sub, runs, values=values))
     verdict, reason = desired.get("verdict") or "", desired.get("reason") or ""
-    if known.get("outcome") == "frozen" and verdict == "mapped":
-        verdict, reason = "frozen", known.get("reason") or ""  # such as excluded users, whom planning finds
+    if known.get("outcome") == Outcome.FROZEN and verdict == Verdict.MAPPED:
+        verdict, reason = Verdict.FROZEN, known.get("reason") or ""  # such as excluded users, whom planning finds
     return Explanation(
         sub=sub,
         newest=read_by,
@@ -190,7 +200,7 @@ def _mapped(newest: Published, desired: dict[str, Any]) -> Iterator[MappedValue]
     for column, setting in MAPPED.items():
         attribute = getattr(mapping, setting)
         if attribute:
-            yield MappedValue(COLUMNS[column], attribute, desired[column] or "")
+            yield MappedValue(VALUE_LABELS[column], attribute, desired[column] or "")
 
 
 def _events(sub: str, runs: list[PastRun], *, values: bool) -> Iterator[Event]:
@@ -219,7 +229,7 @@ def _by(past: PastRun) -> str:
     return f"started by {past.run.started_by}" if past.run.started_by else past.run.run_type
 
 
-LINKING = ("create", "adopt", "relink", "recreate")
+LINKING = (Action.CREATE, Action.ADOPT, Action.RELINK, Action.RECREATE)
 
 
 def _linked_since(known: dict[str, Any], events: tuple[Event, ...], decided_by: PastRun) -> str:
@@ -227,7 +237,7 @@ def _linked_since(known: dict[str, Any], events: tuple[Event, ...], decided_by: 
         return ""
     since = known.get("linked_at")
     for event in events:
-        done = [change for change in event.changes if change.entity == "user" and change.action in LINKING]
+        done = [change for change in event.changes if change.entity == Entity.USER and change.action in LINKING]
         if any(not change.hold for change in done) and not event.dry_run:
             since = event.at
             break
@@ -244,13 +254,13 @@ def _groups(sub: str, newest: Published, events: tuple[Event, ...], *, values: b
             (change.action, f"{change.action} on {event.at:%Y-%m-%d} ({event.by})")
             for event in events
             for change in event.changes
-            if change.entity == "membership" and change.group == shown and not change.hold and not event.dry_run
+            if change.entity == Entity.MEMBERSHIP and change.group == shown and not change.hold and not event.dry_run
         ]
         desired, known = wanted.get(name, {}), there.get(name, {})
         note = desired.get("reason") or ""
-        if done and done[0][0] == "remove":
+        if done and done[0][0] == Action.REMOVE:
             note = "the sync took it away"
-        if not note and known.get("outcome") in ("quarantined", "held", "frozen"):
+        if not note and known.get("outcome") in (Outcome.QUARANTINED, Outcome.HELD, Outcome.FROZEN):
             note = known.get("reason") or known["outcome"]
         joget_id = (known.get("joget_id") or "") if values else ""
         yield InGroup(
@@ -265,7 +275,7 @@ def _unread_groups(newest: Published, *, values: bool) -> list[str]:
     found: list[str] = []
     with staging.open_parquet(manifest, "desired_groups.parquet") as file:
         for _, rows in read_groups(file, ["group_name", "verdict"]):
-            found += rows.filter(pc.equal(rows.column("verdict"), "frozen")).column("group_name").to_pylist()
+            found += rows.filter(pc.equal(rows.column("verdict"), str(Verdict.FROZEN))).column("group_name").to_pylist()
     return [name if values else hidden_group(name) for name in sorted(found)[:MOST_NAMED]]
 
 
@@ -292,14 +302,14 @@ def _holding_back(known: dict[str, Any], sub: str, decided_by: PastRun) -> Itera
         for cause in sorted({row["hold"] for row in rows if row["hold"]}):
             yield f"held ({cause}): {describe_cause(cause)}", advise_on_cause(cause)
     outcome, reason = known.get("outcome"), known.get("reason") or ""
-    if outcome == "quarantined":
+    if outcome == Outcome.QUARANTINED:
         yield f"in quarantine: {reason}", advise_on_reason(known.get("code"))
-    if outcome == "frozen":
-        yield f"left as he is: {reason}", advise_on_reason(known.get("code"))
-    if known.get("state") == "deactivated in Joget":
+    if outcome == Outcome.FROZEN:
+        yield f"left alone: {reason}", advise_on_reason(known.get("code"))
+    if known.get("state") == State.DEACTIVATED_IN_JOGET:
         yield (
-            "an administrator deactivated him in Joget, which the sync respects: he gets no memberships",
-            "Activate him in Joget's console; the next run gives him what the pool says.",
+            "an administrator deactivated the user in Joget, which the sync respects: no memberships",
+            "Activate the user in Joget's console; the next run gives them what the pool says.",
         )
-    if known.get("state") == "deactivated":
-        yield "deactivated by the sync", "Enable him in Cognito (or bring him back into the pool)."
+    if known.get("state") == State.DEACTIVATED:
+        yield "deactivated by the sync", "Enable the user in Cognito, or bring them back into the pool."

@@ -10,13 +10,14 @@ from include.directory_sync.errors import DirectorySyncError
 from include.directory_sync.pages.airflow_runs import AirflowRun, Place
 from include.directory_sync.pages.published import Published, published
 from include.directory_sync.settings import Sync
+from include.directory_sync.vocabulary import APPLIED_OUTCOMES
 
 Result = TypeVar("Result")
 
 RUNS_SHOWN = 40
 READERS = 8
 
-CHANGED = ("created", "adopted", "updated", "renamed", "deactivated", "reactivated", "deleted", "recreated")
+CHANGED = tuple(dict.fromkeys(APPLIED_OUTCOMES.values()))
 
 
 @dataclass(frozen=True)

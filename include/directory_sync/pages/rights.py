@@ -14,7 +14,7 @@ from fastapi import Depends
 from include.directory_sync.settings import Sync
 
 Reader = GetUserDep
-"""The person who asks, as Airflow knows him."""
+"""The person who asks, as Airflow knows them."""
 
 SIGNED_IN = Depends(requires_access_view(AccessView.PLUGINS))
 """For every route: the right that Airflow shows the tabs by."""

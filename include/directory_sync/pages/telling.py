@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from include.directory_sync.pages.airflow_runs import ASKING, UNCHANGING, AirflowRun, Place
 from include.directory_sync.pages.published import Published
+from include.directory_sync.pages.wording import count_nouns
 from include.directory_sync.report import Hold, Report
 from include.directory_sync.vocabulary import advise_on_cause, describe_cause
-from include.directory_sync.wording import counted
 
 ALWAYS = ("read", "created", "updated", "deactivated", "added", "removed", "held", "quarantined")
 """Counts that are shown where they are nought as well."""
@@ -31,7 +31,7 @@ def _quiet(report: Report) -> str:
     if report.undoes:
         return "Nothing was left to take back."
     left = [
-        f"{counted(counts[what], one)} {said}"
+        f"{count_nouns(counts[what], one)} {said}"
         for counts, one in ((report.users, "user"), (report.groups, "group"))
         for what, said in (("quarantined", "in quarantine"), ("missing", "missing"))
         if counts[what]
@@ -45,7 +45,7 @@ def _done(report: Report) -> list[str]:
     for counts, one in ((report.users, "user"), (report.groups, "group"), (report.memberships, "membership")):
         for what, count in counts.items():
             if count and what not in UNCHANGING:
-                done.append(f"{counted(count, one)} {what}")
+                done.append(f"{count_nouns(count, one)} {what}")
     return done
 
 
@@ -54,7 +54,7 @@ def _cause(hold: Hold) -> str:
     if hold.limit is None or hold.figure is None:
         return meaning
     unit = " %" if hold.cause.endswith("_percent") else ""
-    return f"{hold.figure:g}{unit or ' of'} {'of ' if unit else ''}{meaning}, limit {hold.limit:g}{unit}"
+    return f"{hold.figure:g}{unit or ' of'} {'of ' if unit else ''}{meaning} (limit {hold.limit:g}{unit})"
 
 
 @dataclass(frozen=True)

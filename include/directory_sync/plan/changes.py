@@ -19,6 +19,7 @@ from include.directory_sync.vocabulary import (
     Action,
     Entity,
     Reason,
+    State,
 )
 
 USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale")
@@ -180,8 +181,8 @@ class Plan:
         they will look different when that is through.
         """
         held = self.held
-        users = self.part("user")
-        users = users[users["action"] != "seen"]
+        users = self.part(Entity.USER)
+        users = users[users["action"] != Action.SEEN]
         leaving = users["action"].isin(REMOVALS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
@@ -200,14 +201,14 @@ class Plan:
     @property
     def removals(self) -> Removals:
         """What the safe rows take away from users who stay, and the users whom they deactivate or delete."""
-        users, gone = self.safe_part("user"), self.safe_part("membership")
+        users, gone = self.safe_part(Entity.USER), self.safe_part(Entity.MEMBERSHIP)
         users = users[users["action"].isin(REMOVALS)]
         gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(ENDING)]
         gone = gone[~gone["sub"].isin(users["sub"])]
         sizes = gone.groupby("group_name").size().items()
         by_group = {name_sha256(str(name)): int(rows) for name, rows in sizes}
         disabled = users["code"] == Reason.DISABLED
-        removed = (users["before_state"] == "active") | (users["action"] == Action.DELETE)
+        removed = (users["before_state"] == State.ACTIVE) | (users["action"] == Action.DELETE)
         return Removals(int((removed & ~disabled).sum()), len(gone), by_group, int((removed & disabled).sum()))
 
     @cached_property

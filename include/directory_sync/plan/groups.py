@@ -22,7 +22,7 @@ from include.directory_sync.plan.matching import (
     with_joget_rows,
 )
 from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import Action, Outcome, Reason
+from include.directory_sync.vocabulary import REASON_RULES, Action, Entity, Outcome, Reason, Verdict
 
 GROUP_ACTIONS = {
     Outcome.CREATED: Action.CREATE,
@@ -108,7 +108,7 @@ def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     key, else the hashed id. A group of Joget's that is linked already isn't found.
     """
     free = current.groups[~current.groups["id_key"].isin(current.group_links["group_key"])]
-    new = ~groups["linked"] & (groups["verdict"] == "mapped")
+    new = ~groups["linked"] & (groups["verdict"] == Verdict.MAPPED)
     key = groups["name_key"].where(new)
     exact = groups["group_name"].where(new & groups["group_name"].isin(free["id"]))
     exact = exact.fillna(groups["group_name"].where(new & groups["group_name"].isin(free["name"])))
@@ -150,7 +150,7 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     pairs = groups[["group_id", "name_key"]].reset_index()
     pairs = pairs.merge(holders, on="name_key")
     others = pairs.loc[pairs["id"] != pairs["group_id"], "index"]
-    takes = groups["verdict"] == "mapped"
+    takes = groups["verdict"] == Verdict.MAPPED
     unnamed = takes & ~yes(groups["now_name"] == groups["group_name"])
     wanted = groups["name_key"].where(unnamed)
     of_linked = wanted.where(groups["linked"])
@@ -206,7 +206,7 @@ def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence:
     groups = links[~links["before_link"].isin(present)].reset_index(drop=True)
     groups = with_joget_rows(groups, groups["linked_id"], current.groups)
     runs = run.sync.policies.missing_runs
-    proven = evidence.is_proven_absent(groups, "group", "group_name", run.sync.user_pool_id)
+    proven = evidence.is_proven_absent(groups, Entity.GROUP, "group_name", run.sync.user_pool_id)
     after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
     due = yes(after_misses >= runs)
     decisions = Decisions(groups)
@@ -252,10 +252,9 @@ def keep_peopled_groups(groups: pd.DataFrame, removed: pd.DataFrame, members: pd
         return groups
     stays = ~among(members, removed, ["user_id", "group_id"])
     peopled = deletes & groups["group_id"].isin(members.loc[stays, "group_id"])
-    reason = "not listed in the pool; kept for its members"
     return groups.assign(
         action=groups["action"].mask(peopled),
         outcome=groups["outcome"].mask(peopled, Outcome.MISSING),
         code=groups["code"].mask(peopled, Reason.MISSING_AND_PEOPLED),
-        reason=groups["reason"].mask(peopled, reason),
+        reason=groups["reason"].mask(peopled, REASON_RULES[Reason.MISSING_AND_PEOPLED].sentence),
     )

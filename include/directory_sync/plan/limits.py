@@ -9,7 +9,7 @@ from include.directory_sync.plan.matching import users_of_sync
 from include.directory_sync.plan.users import differs
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Limits
-from include.directory_sync.vocabulary import REMOVALS, Action, Cause, Reason
+from include.directory_sync.vocabulary import REMOVALS, Action, Cause, Reason, State
 
 SMALLEST_GROUP = 10
 """Members that a group has at least when `emptied_group_percent` looks at it."""
@@ -31,9 +31,9 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     removed = yes(action.isin(REMOVALS))
     disabled = removed & yes(users["code"] == Reason.DISABLED)
     missing = removed & ~disabled
-    was_active = yes(users["before_state"] == "active")
+    was_active = yes(users["before_state"] == State.ACTIVE)
     counted = missing & (was_active | (action == Action.DELETE))
-    active = int((links["state"] == "active").sum()) + current.unchanged_users
+    active = int((links["state"] == State.ACTIVE).sum()) + current.unchanged_users
     active_or_deleted = active + int((counted & ~was_active).sum())
     changed = yes(action.isin(CHANGES)) & users["linked"] & differs(users)
     created = yes(action.isin(CREATIONS))

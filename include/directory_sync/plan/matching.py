@@ -18,6 +18,7 @@ from include.directory_sync.frames import (
 from include.directory_sync.plan import current as now
 from include.directory_sync.plan.current import Current
 from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import Entity, State, Verdict
 
 LINK_COLUMNS = [
     "linked_id",
@@ -141,7 +142,7 @@ def too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:
     if not pool_was_changed(run, current):
         return False
     links = users_of_sync(run, current)
-    active = links[links["state"] == "active"]
+    active = links[links["state"] == State.ACTIVE]
     found = active["before_link"].isin(users["before_link"]).sum()
     return bool(found < HALF * len(active))
 
@@ -162,7 +163,7 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
     groups["after_link"] = pool + "/" + groups["group_name"]
     way = no_text(groups.index).mask(groups["other"].notna(), "own")
     groups["way"] = way.mask(yes(groups["other"]), "login")
-    remembered = current.remembered[current.remembered["entity"] == "group"]
+    remembered = current.remembered[current.remembered["entity"] == Entity.GROUP]
     rows = current.groups[["id", "id_key"]]
     remembered = remembered.merge(rows, left_on="joget_id", right_on="id")
     remembered = remembered[~remembered["id_key"].isin(current.group_links["group_key"])]
@@ -199,7 +200,7 @@ def _by_history(users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame) 
 
 def _by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
     """The link whose Joget user has the login of exactly one unlinked user, or null."""
-    free = users["way"].isna() & (users["verdict"] != "quarantined") & users["sub"].notna()
+    free = users["way"].isna() & (users["verdict"] != Verdict.QUARANTINED) & users["sub"].notna()
     key = users["key"].where(free)
     key = key.mask(is_twin(key, users["active"]))
     untaken = links[~links["before_link"].isin(users["before_link"])]
@@ -217,7 +218,7 @@ def _take(users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, wa
 
 def _rebuild(users: pd.DataFrame, current: Current) -> None:
     """Links that the ledger lost, where Joget's row is still there, nobody else's, and no administrator's."""
-    remembered = current.remembered[current.remembered["entity"] == "user"]
+    remembered = current.remembered[current.remembered["entity"] == Entity.USER]
     ordinary = current.users[~yes(current.users["is_admin"]) & yes(current.users["id"] == current.users["username"])]
     rows = remembered.merge(ordinary[["id", "id_key"]], left_on="joget_id", right_on="id")
     rows = rows[~rows["id_key"].isin(current.user_links["user_key"])]

@@ -14,6 +14,8 @@ from include.directory_sync.vocabulary import (
     LEFT_ALONE,
     REASON_RULES,
     Action,
+    Cause,
+    Entity,
     Outcome,
     Reason,
 )
@@ -189,10 +191,10 @@ def _find_at_adoption(
 
 def count_memberships(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
     """The report's counts, from the membership rows of a plan."""
-    rows = changes[changes["entity"] == "membership"]
+    rows = changes[changes["entity"] == Entity.MEMBERSHIP]
     changing = rows[rows["action"].isin([Action.ADD, Action.REMOVE])]
     safe = changing.loc[changing["hold"].isna(), "action"]
-    deferred = int(yes(changing["hold"] == "deferred").sum())
+    deferred = int(yes(changing["hold"] == Cause.DEFERRED).sum())
     return {
         "read": read,
         "added": int((safe == Action.ADD).sum()),

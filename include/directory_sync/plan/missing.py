@@ -14,7 +14,7 @@ from include.directory_sync.plan.users import (
     is_replaced,
 )
 from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import USER_ACTIONS, Action, Outcome, Reason
+from include.directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outcome, Reason, State
 
 
 def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: 
     users = with_joget_rows(users, users["linked_id"], current.users)
     users["key"] = users["occupier_id"] = no_text(users.index)
     runs = run.sync.policies.missing_runs
-    proven = evidence.is_proven_absent(users, "user", "sub", run.sync.user_pool_id)
+    proven = evidence.is_proven_absent(users, Entity.USER, "sub", run.sync.user_pool_id)
     users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
     users["is_unproven"] = ~proven & yes(users["misses"] < runs) & (not evidence.compares)
     due = yes(users["after_misses"] >= runs) | users["is_unproven"]
@@ -71,7 +71,7 @@ def _decide_due(
         unasked = deleted & users["is_unproven"]
         decisions.decide(unasked, Outcome.DELETED, Reason.MISSING_UNASKED)
         decisions.decide(deleted, Outcome.DELETED, Reason.MISSING)
-    ours_is_on = (users["state"] == "active") & yes(users["now_active"] == 1)
+    ours_is_on = (users["state"] == State.ACTIVE) & yes(users["now_active"] == 1)
     unproven = ours_is_on & users["is_unproven"]
     decisions.decide(unproven, Outcome.DEACTIVATED, Reason.MISSING_UNASKED)
     decisions.decide(ours_is_on, Outcome.DEACTIVATED, Reason.MISSING)
@@ -90,7 +90,7 @@ def _find_values(users: pd.DataFrame, due: "pd.Series[bool]") -> pd.DataFrame:
     unlinked = deleted | (lost & ~users["is_unproven"])
     values["after_link"] = users["before_link"].mask(unlinked)
     values["before_state"], values["before_misses"] = users["state"], users["misses"]
-    values["after_state"] = users["state"].mask(deactivated, "deactivated").mask(unlinked)
+    values["after_state"] = users["state"].mask(deactivated, State.DEACTIVATED).mask(unlinked)
     values["after_misses"] = users["after_misses"].mask(unlinked)
     return users.drop(columns="after_misses").assign(**values)
 

@@ -26,6 +26,7 @@ from include.directory_sync.vocabulary import (
     Entity,
     Outcome,
     Reason,
+    State,
 )
 
 ENSURED_AT = (Outcome.CREATED, Outcome.ADOPTED, Outcome.REACTIVATED, Outcome.RECREATED)
@@ -141,7 +142,7 @@ def _list_users(users: pd.DataFrame) -> pd.DataFrame:
     in_joget = users["after_active"].where(acts, users["before_active"])
     off = users["before_id"].notna() & ~yes(in_joget == 1)
     state = users["after_state"].where(acts, users["before_state"])
-    state = state.mask(yes(state == "active") & off, "deactivated in Joget")
+    state = state.mask(yes(state == State.ACTIVE) & off, State.DEACTIVATED_IN_JOGET)
     asks = users["hold"].where(held)
     answered = asks.where(asks.isin(ANSWERED))
     reason = users["reason"].mask(answered.notna(), users["reason"] + " (" + answered + ")")

@@ -14,7 +14,7 @@ from include.directory_sync.mapping import MAPPED
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.users import is_newer
 from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import Outcome
+from include.directory_sync.vocabulary import Outcome, State, Verdict
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
         return Unchanged(pd.DataFrame(), desired, current)
     links = current.user_links
     own = (links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)
-    quiet = own & (links["state"] == "active") & (links["misses"] == 0)
+    quiet = own & (links["state"] == State.ACTIVE) & (links["misses"] == 0)
     quiet &= ~links["is_compared"]
     links = links[yes(quiet) & ~is_newer(evidence, links)]
     of_link = places(desired["sub"], links["sub"])
@@ -59,7 +59,7 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
         & yes(now["username"] == joget_id)
         & yes(now["id_key"] == now["username_key"])
     )
-    same &= (desired["verdict"] == "mapped") & desired["active"] & yes(now["active"] == 1)
+    same &= (desired["verdict"] == Verdict.MAPPED) & desired["active"] & yes(now["active"] == 1)
     same &= ~yes(now["is_admin"]) & ~yes(now["is_replaced"])
     for column in MAPPED:
         same &= yes(desired[column] == now[column]) | desired[column].isna()
@@ -72,7 +72,7 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
             "before_id": joget_id,
             "after_id": joget_id,
             "before_link": run.sync.user_pool_id + "/" + found["sub"],
-            "before_state": "active",
+            "before_state": str(State.ACTIVE),
             "before_active": 1,
             "before_misses": 0,
             "linked_at": taken(links["linked_at"], of_link[same], found.index),

@@ -12,7 +12,7 @@ from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.matching import is_twin
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Policies
-from include.directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, Reason
+from include.directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, Reason, State
 
 JOGET_ADMIN = "admin"
 
@@ -149,7 +149,7 @@ def _decide_disabled(users: pd.DataFrame, decisions: Decisions) -> None:
     A changed login waits: the Joget user keeps its name until the user is enabled again.
     """
     off = users["linked"] & ~users["active"]
-    ours_is_on = (users["state"] == "active") & yes(users["now_active"] == 1)
+    ours_is_on = (users["state"] == State.ACTIVE) & yes(users["now_active"] == 1)
     decisions.decide(off & ours_is_on, Outcome.DEACTIVATED, Reason.DISABLED)
 
 
@@ -289,13 +289,13 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
             values[f"after_{column}"] = wanted.fillna(users[f"now_{column}"])
     exists = users["now_id"].notna()
     on, off = users["active"], ~users["active"]
-    ours = users["state"].fillna("active") == "deactivated"
+    ours = users["state"].fillna(State.ACTIVE) == State.DEACTIVATED
     turned_off = exists & off & ~ours & yes(users["now_active"] == 1)
     active = users["now_active"].mask(turned_off, 0).mask(exists & on & ours, 1)
     values["after_active"] = active.mask(~exists, on.astype("int64[pyarrow]"))
-    state = users["state"].fillna("active")
-    state = state.mask(turned_off, "deactivated").mask(on & ours, "active")
-    values["after_state"] = state.mask(~exists & off, "deactivated")
+    state = users["state"].fillna(State.ACTIVE)
+    state = state.mask(turned_off, State.DEACTIVATED).mask(on & ours, State.ACTIVE)
+    values["after_state"] = state.mask(~exists & off, State.DEACTIVATED)
     known = users["before_link"].notna()
     values["before_state"] = users["state"].where(known)
     values["before_misses"] = users["misses"].where(known)
@@ -307,14 +307,14 @@ def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
     """Rules 3 and 4 for linked users: what differs by bytes, and `active` as the ledger has it."""
     before, after = users["state"], users["after_state"]
     decisions.decide(users["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
-    off = (before == "active") & (after == "deactivated")
+    off = (before == State.ACTIVE) & (after == State.DEACTIVATED)
     decisions.decide(off, Outcome.DEACTIVATED, Reason.DISABLED)
-    on = (before == "deactivated") & (after == "active")
+    on = (before == State.DEACTIVATED) & (after == State.ACTIVE)
     decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
     decisions.decide(differs(users), Outcome.UPDATED, Reason.CHANGED)
     relinked = users["way"].isin(["history", "login"])
     decisions.decide(relinked, Outcome.UPDATED, Reason.POOL_CHANGED)
-    off_in_joget = ~yes(users["now_active"] == 1) & (after == "active")
+    off_in_joget = ~yes(users["now_active"] == 1) & (after == State.ACTIVE)
     decisions.decide(off_in_joget, Outcome.UNCHANGED, Reason.DEACTIVATED_IN_JOGET)
     decisions.decide(decisions.open, Outcome.UNCHANGED)
 
@@ -340,7 +340,7 @@ def _finish(users: pd.DataFrame) -> pd.DataFrame:
     return users.assign(
         listed=True,
         joget_id=created.fillna(joget_id),
-        joget_active=on_after & (users["action"].notna() | (users["outcome"] == "unchanged")),
+        joget_active=on_after & (users["action"].notna() | (users["outcome"] == Outcome.UNCHANGED)),
         takes_part=~left_alone,
         loses_all=off | (~left_alone & (~users["active"] | off_in_joget)),
         is_admin=users["linked"] & yes(users["now_is_admin"]),

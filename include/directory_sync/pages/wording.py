@@ -1,6 +1,6 @@
 """What columns and counts are called where people read them; vocabulary has the words of plans."""
 
-COLUMNS = {
+VALUE_LABELS = {
     "id": "id",
     "firstName": "first name",
     "lastName": "last name",
@@ -17,6 +17,6 @@ COLUMNS = {
 """What the values of a change are called (plan.changes.VALUES)."""
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def count_nouns(number: int, one: str, many: str | None = None) -> str:
     """`1 user`, `2 users`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
