@@ -1,0 +1,77 @@
+"""docs/design.md holds the rules that the code cites, each with the tests that specify it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DESIGN = "docs/design.md"
+NUMBERED_RULES = [str(number) for number in range(1, 15)]
+
+HEADING = re.compile(r"^### (.+)$", re.MULTILINE)
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+CITATION = re.compile(r"\brules?\s+(\d+(?:(?:,\s*|\s+and\s+|\s+to\s+)\d+)*)", re.IGNORECASE)
+
+
+def read_rules() -> dict[str, str]:
+    """The text below each heading, by the number of a numbered rule, or else by the heading."""
+    _, *parts = HEADING.split((ROOT / DESIGN).read_text(encoding="utf-8"))
+    headings = [heading.partition(".")[0] for heading in parts[::2]]
+    assert len(headings) == len(set(headings))
+    return dict(zip(headings, parts[1::2], strict=True))
+
+
+def find_test_names(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def expand_citation(numbers: str) -> set[str]:
+    """ "1 to 4, 6 and 8" as the numbers that it stands for."""
+    cited = set(re.findall(r"\d+", numbers))
+    for first, last in re.findall(r"(\d+)\s+to\s+(\d+)", numbers):
+        cited |= {str(number) for number in range(int(first), int(last) + 1)}
+    return cited
+
+
+def find_cited_rules(path: Path) -> set[str]:
+    citations = CITATION.findall(path.read_text(encoding="utf-8"))
+    return {number for numbers in citations for number in expand_citation(numbers)}
+
+
+def test_the_rules_of_the_design_are_numbered_from_1_to_14() -> None:
+    assert [rule for rule in read_rules() if rule.isdecimal()] == NUMBERED_RULES
+
+
+def test_every_rule_of_the_design_names_its_tests() -> None:
+    assert [rule for rule, text in read_rules().items() if not TEST.search(text)] == []
+
+
+def test_every_test_that_the_design_names_exists() -> None:
+    named = TEST.findall((ROOT / DESIGN).read_text(encoding="utf-8"))
+    known = {path: find_test_names(ROOT / path) for path in {path for path, _ in named} if (ROOT / path).is_file()}
+    assert [f"{path}::{name}" for path, name in named if name not in known.get(path, set())] == []
+
+
+def test_every_rule_that_the_code_cites_is_in_the_design() -> None:
+    rules = read_rules()
+    files = [path for folder in ("include", "dags", "plugins", "docs") for path in (ROOT / folder).rglob("*")]
+    texts = [path for path in files if path.suffix in (".py", ".md")]
+    cited = {path.relative_to(ROOT).as_posix(): find_cited_rules(path) for path in texts}
+    assert cited["include/directory_sync/plan/missing.py"] == {"5"}, "citations are found at all"
+    assert {path: numbers - rules.keys() for path, numbers in cited.items() if numbers - rules.keys()} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("rule 5 of docs/design.md", {"5"}),
+        ("rules 1 to 4, 6 and 13", {"1", "2", "3", "4", "6", "13"}),
+        ("Rules\n9 and 11", {"9", "11"}),
+        ("the rules alone; ruler 7", set()),
+    ],
+)
+def test_citations_of_several_rules_are_understood(text: str, numbers: set[str]) -> None:
+    assert {number for found in CITATION.findall(text) for number in expand_citation(found)} == numbers
