@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -105,21 +106,41 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
         if run.replay_run_id:
             return _reuse(folder, _listed_by(run, run.replay_run_id).url, users_url)
         pool = cognito.connect(run.sync, "listing groups")
-        with session(run.sync.joget_conn_id) as database:
-            if attempt.backfill_since is None:
-                return _list_groups(run, folder, pool, users, database)
-            with ledger.reading_turn(database, run):
-                signpost = f"{staging.moment(users.snapshot_at)}.groups"
-                if signpost in staging.noted(run, SNAPSHOTS):
-                    return _reuse(folder, staging.read_note(run, SNAPSHOTS, signpost), users_url)
-                return _list_groups(run, folder, pool, users, database)
+        if attempt.backfill_since is None:
+            return _list_groups(run, folder, pool, users)
+        with session(run.sync.joget_conn_id) as database, ledger.reading_turn(database, run):
+            signpost = f"{staging.moment(users.snapshot_at)}.groups"
+            if signpost in staging.noted(run, SNAPSHOTS):
+                return _reuse(folder, staging.read_note(run, SNAPSHOTS, signpost), users_url)
+            return _list_groups(run, folder, pool, users)
 
 
-def _list_groups(
-    run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest, database: Database
-) -> Manifest:
-    tables = inspect(database, run.sync.organization)
-    known = read_memberships(database, tables, run)
+@dataclass(frozen=True)
+class Expected:
+    """Whom and what the ledger knows of the pool: what the lists lack of it is asked for by name."""
+
+    memberships: pd.DataFrame
+    """Columns sub, group_name: who is in which linked group in Joget."""
+    group_names: list[str]
+    """Of linked groups in scope."""
+    subs: list[str]
+    """Of linked users whose absence would count."""
+
+
+def _read_expected(run: Run) -> Expected:
+    """Read before the listing, which takes minutes: idle connections are dropped."""
+    with session(run.sync.joget_conn_id) as database:
+        tables = inspect(database, run.sync.organization)
+        return Expected(
+            memberships=read_memberships(database, tables, run),
+            group_names=read_group_names(database, tables, run),
+            subs=read_expected_subs(database, run).to_pylist(),
+        )
+
+
+def _list_groups(run: Run, folder: staging.Folder, pool: cognito.UserPool, users: Manifest) -> Manifest:
+    expected = _read_expected(run)
+    known = expected.memberships
     subs = staging.read_column(staging.source(users).url, "users.parquet", "sub")
     listing = GroupListing(pool, run, subs)
     listing.list_groups()
@@ -128,13 +149,13 @@ def _list_groups(
         listing.list_members(
             memberships.write, seen.write, known={str(name): int(size) for name, size in sizes.items()}
         )
-        listing.find_unlisted_groups(read_group_names(database, tables, run), memberships.write, seen.write)
-        listing.ask_for_users(read_expected_subs(database, run).to_pylist(), seen.write)
+        listing.find_unlisted_groups(expected.group_names, memberships.write, seen.write)
+        listing.ask_for_users(expected.subs, seen.write)
     with folder.rows("absent.parquet", snapshot.ABSENT) as absent:
         absent.write(listing.absent_rows())
     again = _lacking(known, folder, listing.names)
     with _member_files(folder, run, "_again") as (memberships, seen):
-        log.info("asking %d group(s) again that lack somebody who is in them in Joget", len(again))
+        log.info("listing the members of %d groups again that lack a member who is in them in Joget", len(again))
         listing.list_again(again, memberships.write, seen.write)
     pool.progress.say()
     with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
@@ -203,7 +224,7 @@ def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> l
 
 
 def _expected_subs(run: Run) -> pa.Array:
-    """Asked on a connection of its own: the listing before it takes minutes, and idle connections are dropped."""
+    """Asked for on a connection of its own, since the listing before it takes minutes."""
     with session(run.sync.joget_conn_id) as database:
         return read_expected_subs(database, run)
 

@@ -83,13 +83,13 @@ class GroupListing:
         unseen = [sub for sub in expected if not self._seen.has(sub)]
         if len(unseen) > self._most_questions:
             log.warning(
-                "%d users whom Joget knows are in no list: too many to ask for by name. Their "
+                "%d users that Joget knows are in no list: too many to ask for by name. Their "
                 "removal is held, and they are asked for when it is approved",
                 len(unseen),
             )
             return
         if unseen:
-            log.info("asking by name for %d users whom Joget knows and no list has", len(unseen))
+            log.info("asking by name for %d users that Joget knows and no list has", len(unseen))
         self.asked_by_name += len(unseen)
 
         def is_absent(sub: str) -> bool:

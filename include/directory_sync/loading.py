@@ -62,8 +62,8 @@ class Proposal(Protocol):
         """Plan against Joget now. Pure."""
         ...
 
-    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:
-        """What the plan means for the answers (current.DECISIONS) that people gave. Pure."""
+    def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:
+        """What the plan means for the answers (current.ANSWERS) that people gave. Pure."""
         ...
 
     def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
@@ -155,7 +155,7 @@ class Loading:
             self._publish(make_empty_plan())
             return make_empty_plan(), "superseded"
         plan = defer(proposal.make_plan(current), deferred)
-        decisions, revision = current.decisions, current.revision
+        answers, revision = current.answers, current.revision
         del current  # what was read of a million users isn't needed beside what is written
         row = runs.RunRow(
             proposal.key,
@@ -173,7 +173,7 @@ class Loading:
             row,
             revision,
             publish=lambda: self._publish(plan),
-            update_answers=lambda written: proposal.update_answers(written, decisions),
+            update_answers=lambda written: proposal.update_answers(written, answers),
             defers=defers,
         ).run()
         if applied is not plan:

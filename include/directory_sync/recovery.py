@@ -1,5 +1,8 @@
 """Noticing that the ledger was lost, or restored from an older backup, and what it knew."""
 
+import json
+from dataclasses import dataclass
+
 import pandas as pd
 
 from include.directory_sync import staging
@@ -17,12 +20,19 @@ LOST = (
 )
 
 
-def find_lost_links(database: Database, run: Run) -> pd.DataFrame | None:
-    """Columns current.REMEMBERED: the links that the newest run for everybody left, where the ledger
-    doesn't know every run that was applied to this database since; None where it knows them.
+@dataclass(frozen=True)
+class LostLedger:
+    """What the newest run for everybody left, where the ledger was lost."""
 
-    Only a run for everybody has everybody in its directory. Empty where staging doesn't hold that
-    directory any more.
+    links: pd.DataFrame
+    """Columns current.REMEMBERED; empty where staging doesn't hold that run's files any more."""
+    organization: str | None
+    """The organization that it wrote to; None where staging doesn't tell."""
+
+
+def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
+    """What the ledger lost; None where it knows every run that was applied to this database since
+    the newest run for everybody. Only such a run has everybody in its directory.
     """
     newest, later = _find_signposts(database, run)
     if not newest:
@@ -31,10 +41,13 @@ def find_lost_links(database: Database, run: Run) -> pd.DataFrame | None:
     if all(_key(name) in known for name in (newest, *later)):
         return None
     folder = staging.read_note(run, APPLIED, newest)
-    if "directory.parquet" not in staging.names(folder):
-        return empty(REMEMBERED)
-    directory = staging.read_parquet(staging.read_bytes(f"{folder}/directory.parquet"))
-    return _remember(directory)
+    files = staging.names(folder)
+    links, organization = empty(REMEMBERED), None
+    if "directory.parquet" in files:
+        links = _remember(staging.read_parquet(staging.read_bytes(f"{folder}/directory.parquet")))
+    if "report.json" in files:
+        organization = str(json.loads(staging.read_bytes(f"{folder}/report.json"))["organization"])
+    return LostLedger(links, organization)
 
 
 def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:

@@ -177,11 +177,15 @@ def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
 
 
 def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> dict[str, int]:
-    """By outcome; `missing` are all who aren't listed, whatever is done about it."""
+    """By outcome. `missing` are all that aren't listed, whatever is done about them; a group that was
+    deleted in Joget and is made again counts as created.
+    """
     rows = directory[directory["entity"] == entity]
     found = rows["outcome"].value_counts()
     counts = {outcome: int(found.get(outcome, 0)) for outcome in outcomes}
     unlisted = rows.loc[~rows["listed"], "outcome"]
+    if entity == Entity.GROUP:
+        counts[Outcome.CREATED] += int(found.get(Outcome.RECREATED, 0))
     counts["missing"] = int((~unlisted.isin([Outcome.UNLISTED, Outcome.FROZEN])).sum())
     return {"read": int(rows["listed"].sum()), **counts}
 

@@ -55,7 +55,7 @@ def request_review(load_url: str) -> str | None:
         plan = _published_plan(loaded)
         if run.dry_run or not plan.opens_review:
             return None
-        review = _review_of(run.sync, loaded, plan, _hash(run.sync.name, loaded.url))
+        review = _review_of(run.sync, loaded, plan, _id_of_load(run.sync, loaded.url))
         with session(run.sync.joget_conn_id) as database, ledger.lock(database, run):
             opened = reviews.open_review(database, run.sync.name)
             if opened is not None and opened.review_id != review.review_id:
@@ -63,10 +63,16 @@ def request_review(load_url: str) -> str | None:
                     "a review asked for by run %s is open already; what is held stays held",
                     opened.asked_by,
                 )
-                return opened.review_id
+                # The run of a review by hand has an id of Airflow's own, and can't be started again.
+                return opened.review_id if opened.review_id == _id_of_load(run.sync, opened.plan_url) else None
             reviews.ask(database, review, run.sync.approval.timeout_hours)
         log.info("review %s asks about %d held rows", review.review_id, len(plan.to_review))
         return review.review_id
+
+
+def _id_of_load(sync: Sync, load_url: str) -> str:
+    """The id of the review that a load opens."""
+    return _hash(sync.name, load_url)
 
 
 def review_id_of(review_run_id: str, conf: Mapping[str, Any]) -> str:
@@ -199,7 +205,7 @@ class AnswerProposal:
         """The snapshot's plan, with the approved rows safe."""
         return release_approved(self.snapshot.make_plan(current), self.approved)
 
-    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
+    def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
         """Close the review, and remember what was rejected."""
         rejects = self.review.answer == "reject" and self.review.is_open
         rejected = self.asked if rejects else self.asked.iloc[:0]

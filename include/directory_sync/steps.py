@@ -125,14 +125,15 @@ class SnapshotProposal:
         self.inputs = {**transformed.inputs, "transform": transformed.url}
         self.desired = read_desired(transformed)
         self.desired_before = read_desired(transformed, "before_change") if run.previous else None
-        lost_links = recovery.find_lost_links(database, run)
+        lost = recovery.find_lost_ledger(database, run)
         self.incomplete_reasons = transformed.incomplete_reasons
-        if lost_links is not None:
+        if lost is not None:
             self.incomplete_reasons += (recovery.LOST,)
             log.warning("%s", recovery.LOST)
         self.lookups = Lookups(
             desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
-            remembered=empty(REMEMBERED) if lost_links is None else lost_links,
+            remembered=lost.links if lost else empty(REMEMBERED),
+            remembered_organization=lost.organization if lost else None,
         )
 
     def make_plan(self, current: Current) -> Plan:
@@ -144,13 +145,13 @@ class SnapshotProposal:
         without = make_plan(run.before_change, before, current, evidence)
         return replace(plan, settings_change=settings_change(run.changed_settings, plan, without))
 
-    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:
+    def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:
         """An answer counts as long as its change is asked for; only a complete plan for everybody
         shows that it isn't.
         """
         if self.run.users or self.incomplete_reasons:
             return AnswerUpdate()
-        return AnswerUpdate(forgotten=find_forgotten(plan, decisions, self._evidence().at))
+        return AnswerUpdate(forgotten=find_forgotten(plan, answers, self._evidence().at))
 
     def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
         """With the times of the tasks before, and how often the pool was asked by name."""

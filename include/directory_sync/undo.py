@@ -74,7 +74,7 @@ class UndoProposal:
         """The inverse, without what changed since."""
         return plan_undo(self.run.sync.organization, self.done, current)
 
-    def update_answers(self, plan: Plan, decisions: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
+    def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
         """What was taken back stays so until the pool's value changes."""
         return AnswerUpdate(given=give_answers(find_undone(self.done, plan), Cause.UNDONE, self.key))
 
@@ -93,7 +93,7 @@ class UndoProposal:
 
 def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.CommittedRun]:
     """What was applied under the run id, newest first: a cleared run is applied again."""
-    if recovery.find_lost_links(database, run) is not None:
+    if recovery.find_lost_ledger(database, run) is not None:
         raise PermanentError(
             f"The ledger of sync {run.sync.name!r} was lost or restored from an older backup, so it "
             f"can't tell what changed since. Run {run.sync.dag_id} first, which rebuilds its links; "

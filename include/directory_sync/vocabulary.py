@@ -328,6 +328,7 @@ class Reason(StrEnum):
     LOGIN_CHANGED = "login_changed"
     LOGIN_OCCUPIED = "login_occupied"
     LOGIN_OCCUPIED_BY_SSO = "login_occupied_by_sso"
+    LOGIN_OCCUPIED_BY_SSO_AND_RETIRED = "login_occupied_by_sso_and_retired"
     LOGIN_RETIRED = "login_retired"
     SECOND_ACCOUNT = "second_account"
     CHANGED = "changed"
@@ -480,6 +481,9 @@ REASON_RULES = {
     Reason.LOGIN_CHANGED: ReasonRule("the login changed in the pool"),
     Reason.LOGIN_OCCUPIED: ReasonRule("the login changed to one that is taken"),
     Reason.LOGIN_OCCUPIED_BY_SSO: ReasonRule("the login changed to one that an account of single sign-on's has"),
+    Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED: ReasonRule(
+        "the login changed to one that was another user's once, and that an account of single sign-on's has"
+    ),
     Reason.LOGIN_RETIRED: ReasonRule("the login changed to one that was another user's once"),
     Reason.SECOND_ACCOUNT: ReasonRule("a second account that single sign-on made"),
     Reason.CHANGED: ReasonRule("changed in the pool"),

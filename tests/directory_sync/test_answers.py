@@ -8,6 +8,7 @@ from include.directory_sync.joget import reviews, runs
 from include.directory_sync.joget.database import session
 from include.directory_sync.plan.answers import AnswerUpdate
 from tests.company import Company, causes, counts, people
+from tests.directory_sync.test_history import forget_everything
 from tests.directory_sync.test_identity import renamed
 from tests.stand_in import user
 
@@ -116,7 +117,7 @@ def test_twenty_thousand_answers_are_forgotten_in_one_statement(
     company.pool.users = [user(ANA)]
     company.run()
     hashes = [f"{at:064x}" for at in range(20_000)]
-    given = pd.DataFrame({"decision_sha256": hashes, "verdict": "rejected", "about": None, "decided_by": "review"})
+    given = pd.DataFrame({"answer_sha256": hashes, "verdict": "rejected", "about": None, "decided_by": "review"})
     with session("joget_mysql") as database:
         reviews.update_answers(database, "default", AnswerUpdate(given=given))
         statements: list[str] = []
@@ -142,6 +143,16 @@ def test_a_changed_organization_is_refused_with_the_way_out(company: Company) ->
         company.run()
     assert company.joget.contents() == before
     assert company.run(dry_run=True)["outcome"] == "dry_run"
+
+
+def test_a_changed_organization_is_refused_after_the_ledgers_loss_too(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.run()
+    forget_everything(company.joget)
+    company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Two')")
+    company.configure(organization="ORG-2")
+    with pytest.raises(PermanentError, match="Set organization back to 'ORG-001'"):
+        company.run()
 
 
 def test_a_loss_of_members_in_920_groups_at_once_is_remembered(company: Company) -> None:

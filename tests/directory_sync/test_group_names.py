@@ -119,6 +119,19 @@ def test_existing_memberships_says_whose_the_memberships_found_at_an_adoption_ar
     assert company.memberships() == {(ANA, "Sales")} | left_over
 
 
+def test_a_linked_group_that_was_renamed_or_deleted_in_joget_gets_its_name_back(company: Company) -> None:
+    ana = user(ANA)
+    company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
+    company.run()
+    company.joget.execute("UPDATE dir_group SET name = 'Verkauf' WHERE id = 'Sales'")
+    assert counts(company.run(), "groups") == {"read": 1, "updated": 1}
+    assert first_group_named(company, "Sales") == "Sales"
+    company.joget.execute("DELETE FROM dir_user_group WHERE groupId = 'Sales'")
+    company.joget.execute("DELETE FROM dir_group WHERE id = 'Sales'")
+    assert counts(company.run(), "groups") == {"read": 1, "created": 1}
+    assert company.memberships() == {(ANA, "Sales")}
+
+
 @pytest.mark.parametrize("login", ["x,admin@example.org", "x;admin@example.org"])
 def test_a_login_at_which_joget_splits_lists_of_users_is_quarantined(company: Company, login: str) -> None:
     company.pool.users = [user(login), user(ANA)]

@@ -35,7 +35,11 @@ class KilledError(BaseException):
 
 
 class History(RuleBasedStateMachine):
-    """One company from its first run on. After each run: no local row changed, and nothing is left to do."""
+    """One company from its first run on.
+
+    After each run: no local row changed, nothing is left to do, nobody lost access that the pool
+    gives, and nobody kept access that the pool took.
+    """
 
     new_joget: Callable[[str], JogetDatabase]
 
@@ -60,7 +64,7 @@ class History(RuleBasedStateMachine):
         self.company.pool.users = [user(f"{name}@example.org") for name in NAMES[:6]]
         self.company.pool.members = {"Sales": self.company.pool.users[:3]}
         self.run_ids: list[str] = []
-        self.deleted_in_joget = False
+        self.asked: str | None = None
 
     def teardown(self) -> None:
         if hasattr(self, "exits"):
@@ -90,9 +94,9 @@ class History(RuleBasedStateMachine):
             attributes = {pair["Name"]: pair for pair in person["Attributes"]}
             if what == "Enabled":
                 person["Enabled"] = bool(value)
-            elif what == "login":
+            elif what == "login" and "email" in attributes:
                 attributes["email"]["Value"] = f"{NAMES[at]}-{value}@example.org"
-            else:
+            elif what == "given_name":
                 attributes["given_name"]["Value"] = f"Given {value}"
 
     @rule(group=st.sampled_from(GROUPS), members=st.lists(st.integers(0, 7), max_size=4, unique=True))
@@ -123,18 +127,71 @@ class History(RuleBasedStateMachine):
                 joget.execute(f"DELETE FROM {table} WHERE userId = %s", (login,))
             joget.execute("DELETE FROM dir_user WHERE id = %s", (login,))
 
-    @rule(cut=st.integers(0, 3))
-    def a_run(self, cut: int) -> None:
-        self.company.faults.cut_users_after = cut
-        before = set(self.company.usernames())
+    @rule(at=st.integers(0, 7), what=st.sampled_from(["no email", "long name", "UNKNOWN", "twin"]))
+    def somebody_is_disabled_and_broken(self, at: int, what: str) -> None:
+        users = self.company.pool.users
+        if not users:
+            return
+        person = users[at % len(users)]
+        person["Enabled"] = False
+        attributes = {pair["Name"]: pair for pair in person["Attributes"]}
+        if what == "no email":
+            person["Attributes"] = [pair for pair in person["Attributes"] if pair["Name"] != "email"]
+        elif what == "long name":
+            attributes["given_name"]["Value"] = "x" * 300
+        elif what == "UNKNOWN":
+            person["UserStatus"] = what
+        elif "email" in attributes:
+            attributes["email"]["Value"] = f"{NAMES[(at + 1) % 8]}@example.org"
+
+    @rule(cut=st.integers(0, 3), hidden=st.integers(0, 3), groups=st.integers(0, 1))
+    def a_run(self, cut: int, hidden: int, groups: int) -> None:
+        faults = self.company.faults
+        faults.cut_users_after, faults.hidden_users, faults.cut_groups_after = cut, hidden, groups
+        before, access = set(self.company.usernames()), self.access()
         dry = self.company.run(dry_run=True)
         report = self.company.run()
-        self.company.faults.cut_users_after = 0
+        faults.cut_users_after = faults.hidden_users = faults.cut_groups_after = 0
         assert dry["plan_sha256"] == report["plan_sha256"], "a dry run's plan is the run's plan"
         if not report["complete"]:
             gone = before - set(self.company.usernames())
             assert len(gone) == report["users"]["renamed"], "an incomplete snapshot removes nobody"
+        self.check_promise(access)
         self.check(report)
+
+    def linked(self) -> dict[str, str]:
+        """Joget's user ids of linked users, by sub."""
+        tables = self.company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_user\\_link'")
+        if not tables:
+            return {}
+        links = "SELECT sub, user_id FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL"
+        return {str(sub): str(user_id) for sub, user_id in self.company.joget.execute(links)}
+
+    def access(self) -> tuple[set[str], set[tuple[str, str]]]:
+        """The subs of linked users who are active in Joget, and their memberships by sub and group id."""
+        subs = {user_id: sub for sub, user_id in self.linked().items()}
+        active = {subs[user_id] for user_id in self.company.active() if user_id in subs}
+        pairs = {(subs[user_id], group) for user_id, group in self.company.memberships() if user_id in subs}
+        return active, pairs
+
+    def check_promise(self, before: tuple[set[str], set[tuple[str, str]]]) -> None:
+        """Nobody loses access that the pool gives, and nobody keeps access that the pool took."""
+        active, pairs = self.access()
+        directory = self.company.staged("directory.parquet")
+        waits = set(directory.loc[directory["outcome"].isin(["held", "deferred"]), "sub"].dropna())
+        plan = self.company.staged("plan.parquet")
+        waits |= set(plan.loc[plan["hold"].notna(), "sub"].dropna())
+        pool = self.company.pool
+        enabled = {sub_of(person) for person in pool.users if person["Enabled"]}
+        disabled = {sub_of(person) for person in pool.users if not person["Enabled"]}
+        lost = (before[0] & enabled) - active
+        assert not lost, "somebody whom the pool has enabled was deactivated"
+        kept = (active & disabled) - waits
+        assert not kept, "somebody whom the pool has disabled is still in"
+        assert not {pair for pair in pairs if pair[0] in disabled - waits}, "and has memberships"
+        given = {(sub_of(person), group) for group, members in pool.members.items() for person in members}
+        gone = {pair for pair in before[1] & given if pair[0] in enabled & active} - pairs
+        assert not gone, "a membership that the pool gives was removed"
 
     @rule(moment=st.sampled_from(MOMENTS))
     def a_run_that_dies_and_is_repeated(self, moment: str) -> None:
@@ -161,14 +218,38 @@ class History(RuleBasedStateMachine):
         if review_id and answer == "timed_out":
             review.note_answer("default", review_id, answer, None)
         elif review_id:
-            self.company.answer(review_id, answer)
+            self.run_ids.append(self.company.answer(review_id, answer)["run_id"])
             assert self.local_rows() == self.local
+
+    @precondition(lambda self: self.run_ids)
+    @rule(answer=st.sampled_from([None, "approve", "reject"]))
+    def a_question_is_answered_later(self, answer: str | None) -> None:
+        """Asked at one moment, answered at another: meanwhile anything may have happened."""
+        from include.directory_sync import review
+
+        if self.asked is None or answer is None:
+            self.check(self.company.run())
+            self.asked = self.company.ask()
+        elif review.question("default", self.asked, by_hand=False) is not None:
+            review_id, self.asked = self.asked, None
+            access = self.access()
+            self.run_ids.append(self.company.answer(review_id, answer)["run_id"])
+            assert self.local_rows() == self.local
+            if answer == "reject":
+                assert access[0] - self.access()[0] <= self.gone_or_disabled(), "a rejection removes nobody"
+
+    def gone_or_disabled(self) -> set[str]:
+        """Subs that are out of the pool or disabled in it."""
+        enabled = {sub_of(person) for person in self.company.pool.users if person["Enabled"]}
+        return set(self.linked()) - enabled
 
     @precondition(lambda self: self.run_ids)
     @rule(at=st.integers(0, 9))
     def a_run_is_taken_back(self, at: int) -> None:
         conf = {"run_id": self.run_ids[-1 - at % len(self.run_ids)], "dry_run": False}
-        undo.undo(attempt("undo", f"undo__{at}"), "default", {}, conf)
+        run_id = f"undo__{len(self.run_ids)}"
+        undo.undo(attempt("undo", run_id), "default", {}, conf)
+        self.run_ids.append(run_id)
         assert self.local_rows() == self.local
 
     def check(self, report: dict[str, Any]) -> None:

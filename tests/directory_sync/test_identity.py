@@ -136,6 +136,22 @@ def test_an_account_that_has_more_than_single_sign_on_makes_is_never_taken_away(
     assert company.ask() is None
 
 
+def test_a_second_account_with_a_login_that_was_another_persons_says_both(company: Company) -> None:
+    company.configure(policies={"renamed_user": "rename"})
+    company.pool.users = [user(ANA), user(NEW)]
+    company.run()
+    company.pool.users = [user(ANA), renamed(user(NEW), EVE)]
+    company.run()
+    company.joget.add_user(NEW)
+    company.pool.users = [renamed(user(ANA), NEW), renamed(user(NEW), EVE)]
+    report = company.run()
+    assert causes(report) == {"retired_login": 2}
+    review_id = company.ask()
+    assert review_id
+    company.answer(review_id, "approve")
+    assert company.usernames() == [NEW, EVE]
+
+
 def test_a_rejected_second_account_stays_and_nobody_is_asked_again(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()

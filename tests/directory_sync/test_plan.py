@@ -178,7 +178,7 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         local_memberships=from_rows(local, current.LOCAL_MEMBERSHIPS),
         past_links=from_rows(past, current.PAST_LINKS),
         retired=from_rows(retired, current.RETIRED),
-        decisions=from_rows([], current.DECISIONS),
+        answers=from_rows([], current.ANSWERS),
         employment_ids=from_rows([], current.EMPLOYMENT_IDS),
         keys=from_rows([{"text": text, "key": key(text)} for text in sorted(texts)], current.KEYS),
         stores_all_of_unicode=True,

@@ -40,7 +40,7 @@ LEDGER_FRAMES = {
     "local_memberships": now.LOCAL_MEMBERSHIPS,
     "past_links": now.PAST_LINKS,
     "retired": now.RETIRED,
-    "decisions": now.DECISIONS,
+    "answers": now.ANSWERS,
 }
 
 
@@ -54,6 +54,8 @@ class Lookups:
     """Ids of Joget's users and groups that are looked up besides."""
     remembered: pd.DataFrame = field(default_factory=lambda: empty(now.REMEMBERED))
     """Links that the ledger lost: columns current.REMEMBERED."""
+    remembered_organization: str | None = None
+    """The organization of the runs that the ledger lost."""
     reads_belongings: bool = False
     """Whether to count what Joget keeps of the users among the ids."""
 
@@ -90,7 +92,8 @@ def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups)
             removals=runs.removals(database, run) if has_ledger else Removals(),
             remembered=remembered,
             column_lengths=tables.column_lengths,
-            organization=runs.newest_organization(database, run) if has_ledger else None,
+            organization=(runs.newest_organization(database, run) if has_ledger else None)
+            or lookups.remembered_organization,
             belongings=_read_belongings(database) if lookups.reads_belongings else empty(now.BELONGINGS),
             used_employments=_read_used_employments(database)
             if lookups.reads_belongings
@@ -194,7 +197,7 @@ def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: 
         "local_memberships": links.local_memberships(database, run, now.LOCAL_MEMBERSHIPS),
         "past_links": links.past_links(database, tables, run, now.PAST_LINKS),
         "retired": links.retired_logins(database, tables, now.RETIRED),
-        "decisions": reviews.decisions(database, run, now.DECISIONS),
+        "answers": reviews.read_answers(database, run, now.ANSWERS),
     }
 
 

@@ -1,4 +1,4 @@
-"""The ledger's reviews and decisions: what a person was asked, and what was said."""
+"""The ledger's reviews and answers: what a person was asked, and what was said."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,7 +98,7 @@ def close_review(database: Database, review_id: str) -> None:
     )
 
 
-def decisions(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
+def read_answers(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
     """What was rejected or undone, in the schema's columns."""
     return database.frame(
         "SELECT decision_sha256, verdict, about, decided_at FROM directory_sync_decision WHERE sync = %s",
@@ -118,7 +118,7 @@ def update_answers(database: Database, sync: str, update: AnswerUpdate) -> None:
     database.insert(
         "REPLACE INTO directory_sync_decision (sync, decision_sha256, verdict, about, decided_by, decided_at) "
         "VALUES (%s, %s, %s, %s, %s, UTC_TIMESTAMP(6))",
-        given[["sync", "decision_sha256", "verdict", "about", "decided_by"]],
+        given[["sync", "answer_sha256", "verdict", "about", "decided_by"]],
         about="directory_sync_decision",
     )
     for start in range(0, len(update.forgotten), HASHES_IN_A_STATEMENT):

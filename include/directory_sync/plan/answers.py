@@ -6,19 +6,19 @@ import pandas as pd
 import pyarrow as pa
 
 from include.directory_sync.frames import empty
-from include.directory_sync.plan.changes import Plan, decision_hashes
+from include.directory_sync.plan.changes import Plan, answer_hashes
 from include.directory_sync.plan.dependencies import without_dependents
 from include.directory_sync.vocabulary import LEFT_ALONE
 
 GIVEN_SCHEMA = pa.schema(
     [
-        ("decision_sha256", pa.string()),
+        ("answer_sha256", pa.string()),
         ("verdict", pa.string()),
         ("about", pa.string()),
         ("decided_by", pa.string()),
     ]
 )
-"""Answers to remember. decision_sha256: changes.decision_hashes; verdict: `rejected` or `undone`;
+"""Answers to remember. answer_sha256: changes.answer_hashes; verdict: `rejected` or `undone`;
 about: the sub, null for a group; decided_by: the review, or the undo's key in the ledger.
 """
 
@@ -30,7 +30,7 @@ class AnswerUpdate:
     given: pd.DataFrame = field(default_factory=lambda: empty(GIVEN_SCHEMA))
     """Columns GIVEN_SCHEMA."""
     forgotten: tuple[str, ...] = ()
-    """decision_sha256 of answers about changes that nobody asks for any more."""
+    """answer_sha256 of answers about changes that nobody asks for any more."""
     closes_review: str | None = None
 
 
@@ -43,7 +43,7 @@ def give_answers(changes: pd.DataFrame, verdict: str, decided_by: str) -> pd.Dat
     own = without_dependents(changes)
     return pd.DataFrame(
         {
-            "decision_sha256": decision_hashes(own),
+            "answer_sha256": answer_hashes(own),
             "verdict": verdict,
             "about": own["sub"],
             "decided_by": decided_by,
@@ -51,16 +51,16 @@ def give_answers(changes: pd.DataFrame, verdict: str, decided_by: str) -> pd.Dat
     )
 
 
-def find_forgotten(plan: Plan, decisions: pd.DataFrame, before: pd.Timestamp) -> tuple[str, ...]:
-    """Of the answers (current.DECISIONS) those about changes that the plan doesn't ask for any more.
+def find_forgotten(plan: Plan, answers: pd.DataFrame, before: pd.Timestamp) -> tuple[str, ...]:
+    """Of the answers (current.ANSWERS) those about changes that the plan doesn't ask for any more.
 
     The plan must be of a complete snapshot of everybody. Answers given after its time (`before`, in
     UTC) stay, and those about users that the plan left alone.
     """
-    if decisions.empty:
+    if answers.empty:
         return ()
     left_alone = plan.directory["outcome"].isin(LEFT_ALONE)
     undecided = plan.directory.loc[left_alone, "sub"].dropna()
-    stays = decisions["decision_sha256"].isin(decision_hashes(plan.held))
-    stays |= decisions["about"].isin(undecided) | ~(decisions["decided_at"] < before)
-    return tuple(decisions.loc[~stays, "decision_sha256"])
+    stays = answers["answer_sha256"].isin(answer_hashes(plan.held))
+    stays |= answers["about"].isin(undecided) | ~(answers["decided_at"] < before)
+    return tuple(answers.loc[~stays, "answer_sha256"])

@@ -274,7 +274,7 @@ def row_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
     return _hashes(_with_codes_that_count(rows), columns)
 
 
-def decision_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
+def answer_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
     """A hash for each row, of entity, key, action and the values that it gives: what a rejection or
     an undo names.
 

@@ -102,15 +102,15 @@ LOCAL_MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string(
 EMPLOYMENT_IDS = pa.schema([("id", pa.string())])
 """Ids of employments that exist, among those that a new one of these users may choose from."""
 
-DECISIONS = pa.schema(
+ANSWERS = pa.schema(
     [
-        ("decision_sha256", pa.string()),
+        ("answer_sha256", pa.string()),
         ("verdict", pa.string()),
         ("about", pa.string()),
         ("decided_at", pa.timestamp("us")),
     ]
 )
-"""What a person rejected or undid, by changes.decision_hashes; verdict: `rejected` or `undone`;
+"""What a person rejected or undid, by changes.answer_hashes; verdict: `rejected` or `undone`;
 about: a sub, null for a group; decided_at in UTC.
 """
 
@@ -153,7 +153,7 @@ class Current:
     local_memberships: pd.DataFrame
     past_links: pd.DataFrame
     retired: pd.DataFrame
-    decisions: pd.DataFrame
+    answers: pd.DataFrame
     employment_ids: pd.DataFrame
     keys: pd.DataFrame
     stores_all_of_unicode: bool

@@ -1,4 +1,6 @@
-"""What waits for a person: each holder in one list, in order; the first cause that fits counts."""
+"""What waits for a person (rule 13 of docs/design.md, and its limits): each holder in one list, in
+order. The first cause that fits counts.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from include.directory_sync.frames import TEXT, arrow, look_up, yes
-from include.directory_sync.plan.changes import CHANGES, Excess, decision_hashes
+from include.directory_sync.plan.changes import CHANGES, Excess, answer_hashes
 from include.directory_sync.plan.current import Current
 from include.directory_sync.plan.dependencies import (
     find_holds_by_groups,
@@ -100,12 +102,12 @@ def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
 
     Rows are named as in changes.CHANGES: entity, user_id, group_id.
     """
-    decisions = holding.current.decisions
+    answers = holding.current.answers
     changing = rows[yes(_changes(rows))]
-    if decisions.empty or changing.empty:
+    if answers.empty or changing.empty:
         return rows["hold"]
     full = arrow(changing, CHANGES).set_axis(changing.index)
-    verdict = look_up(decision_hashes(full), decisions, "decision_sha256", "verdict")
+    verdict = look_up(answer_hashes(full), answers, "answer_sha256", "verdict")
     return verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT)
 
 
@@ -201,8 +203,8 @@ USER_HOLDERS: tuple[Holder, ...] = (
     _hold_answered,  # also over what a rule holds: the question was answered
     _hold_admins,
     _hold_wrong_pool,
-    _hold_many_users,
     _hold_unproven,
+    _hold_many_users,
 )
 GROUP_HOLDERS: tuple[Holder, ...] = (_hold_existing_groups, _hold_answered, _hold_wrong_pool)
 MEMBERSHIP_HOLDERS: tuple[Holder, ...] = (

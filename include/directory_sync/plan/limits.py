@@ -1,4 +1,7 @@
-"""What a run may change without a person's word: the settings' limits, each with its floor."""
+"""What a run may change without a person's word: the settings' limits, each with its floor.
+
+See *Limits* in docs/design.md.
+"""
 
 import pandas as pd
 

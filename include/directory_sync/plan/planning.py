@@ -60,8 +60,10 @@ class Decided:
 
 
 def _require_same_target(run: Run, current: Current) -> None:
-    """A changed organization is refused rather than held: approving it could not be taken back,
-    since it would employ every user twice and move groups that apps refer to.
+    """A changed organization is refused rather than held (rule 14).
+
+    Linked users and groups would stay in the old organization and only new ones go to the new one,
+    so an approval would leave half a directory in each.
     """
     if run.users and not run.dry_run and pool_was_changed(run, current):
         raise PermanentError(

@@ -73,7 +73,7 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
     users = users.join(_find_values(users))
     _decide_changes(users, decisions)
     users = users.drop(columns=["code", "reason"]).join(decisions.frame())
-    by_sso = users["code"] == Reason.LOGIN_OCCUPIED_BY_SSO
+    by_sso = users["code"].isin([Reason.LOGIN_OCCUPIED_BY_SSO, Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED])
     users["occupier_id"] = look_up(users["key"].where(yes(by_sso)), current.users, "id_key", "id")
     return conform(_finish(users), DECIDED_USERS_SCHEMA)
 
@@ -201,9 +201,10 @@ def _decide_renamed(policies: Policies, users: pd.DataFrame, current: Current, d
     never = users["key"].isin(pd.concat([in_the_way.dropna(), links]))
     never |= wanted.duplicated(keep=False) | (users["username"].str.lower() == JOGET_ADMIN)
     decisions.decide(renamed & never, Outcome.RENAMED, Reason.LOGIN_OCCUPIED, Cause.OCCUPIED_LOGIN)
-    by_sso = renamed & users["key"].isin(in_joget)
+    by_sso, retired = renamed & users["key"].isin(in_joget), renamed & _is_retired(users, current)
+    both = Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED
+    decisions.decide(by_sso & retired, Outcome.RENAMED, both, Cause.RETIRED_LOGIN)
     decisions.decide(by_sso, Outcome.RENAMED, Reason.LOGIN_OCCUPIED_BY_SSO, Cause.OCCUPIED_BY_SSO)
-    retired = renamed & _is_retired(users, current)
     decisions.decide(retired, Outcome.RENAMED, Reason.LOGIN_RETIRED, Cause.RETIRED_LOGIN)
     hold = Cause.RENAMED_USER if policies.renamed_user == "hold" else None
     decisions.decide(renamed, Outcome.RENAMED, Reason.LOGIN_CHANGED, hold)
