@@ -119,6 +119,20 @@ def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
     assert office.api.runs(REVIEW) == reviews
 
 
+def test_a_review_whose_run_was_deleted_in_airflow_is_asked_again_by_the_next_run(office: Office) -> None:
+    review = office.start(leavers=12)
+    office.api.asked(REVIEW, review, "review_held")
+    run = f"dags/{REVIEW}/dagRuns/{quoted(review)}"
+    office.api.call("PATCH", run, {"state": "failed"})  # Airflow deletes no run that goes on
+    office.api.call("DELETE", run)
+    assert review not in office.api.runs(REVIEW)
+    office.api.run(SYNC)
+    office.api.asked(REVIEW, review, "review_held")
+    office.api.answer(REVIEW, review, "review_held", "Approve")
+    assert office.api.finished(REVIEW, review) == "success"
+    assert len(office.company.active()) == 18
+
+
 def test_a_review_that_times_out_answers_nothing(office: Office) -> None:
     office.company.configure(approval={"timeout_hours": 0.002})
     review = office.start(leavers=12)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.company import Company
+from tests.company import Company, people
 from tests.stand_in import user
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,7 @@ def test_a_run_through_airflow_says_no_name_email_or_attribute(company: Company,
 
 def test_a_failing_run_says_no_name_email_or_attribute_either(company: Company, airflow: PrivateAirflow) -> None:
     company.pool.users = [user("secret.person@example.org", given_name="Geheim", family_name="Unsagbar")]
+    company.pool.users += people(60)
     company.joget.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW "
         "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'Geheim Unsagbar, secret.person@example.org'"
