@@ -1,4 +1,4 @@
-"""Listing groups and their members, and asking by name for whom and what no list has."""
+"""Listing groups and their members, and asking by name for users and groups that no list has."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ Write = Callable[[list[dict[str, Any]]], None]
 
 
 class GroupListing:
-    """One listing of a pool's groups, after its users: who is seen in any answer is present."""
+    """One listing of a pool's groups, after its users. A user seen in any answer is present."""
 
     def __init__(self, pool: UserPool, run: Run, listed_subs: pa.Array) -> None:
         self._pool, self._run = pool, run
@@ -57,16 +57,17 @@ class GroupListing:
         self._groups = {group["GroupName"]: snapshot.group_row(group) for group in found}
 
     def list_members(self, memberships: Write, seen: Write, *, known: Mapping[str, int]) -> None:
-        """List the members of each group in scope; known: members in Joget, by group name.
+        """List the members of each group in scope. known: how many members Joget has, by group
+        name.
 
-        The largest group first: its pages come one after the other, and as the last one it would be
-        waited for alone.
+        The largest group comes first: its pages come one after the other, so if it came last,
+        everything else would be done and wait for it.
         """
         largest_first = sorted(self.names, key=lambda name: -known.get(name, 0))
         self._list_all(largest_first, memberships, seen)
 
     def find_unlisted_groups(self, linked: Iterable[str], memberships: Write, seen: Write) -> None:
-        """Ask by name for the linked groups that the list of groups lacks; those that exist join."""
+        """Ask by name for linked groups that the list of groups lacks, and add those that exist."""
         unlisted = [name for name in linked if name not in self._groups]
         self.asked_by_name += len(unlisted)
         self._list_all(unlisted, memberships, seen)
@@ -75,12 +76,12 @@ class GroupListing:
             self._groups[name] = snapshot.group_row({"GroupName": name})
 
     def ask_for_users(self, expected: list[str], seen: Write) -> None:
-        """Ask by name for each expected sub that no answer had; the users that exist join.
+        """Ask by name for each expected sub that no answer had, and add the users that exist.
 
-        Where a list of everybody costs fewer calls, nobody is asked for, and nobody's absence is
-        proven.
+        Where there are more of them than most_questions, nobody is asked for, and nobody's absence
+        is proven.
         """
-        unseen = [sub for sub in expected if not self._seen.has(sub)]
+        unseen = self._seen.find_unseen(expected)
         if len(unseen) > self._most_questions:
             log.warning(
                 "%d users that Joget knows are in no list: too many to ask for by name. Their "
@@ -129,31 +130,33 @@ class GroupListing:
 
 
 class SeenUsers:
-    """Who the list of users has, and who else was seen, from several threads.
+    """Which users the list of users has, and which were seen elsewhere; used by several threads.
 
     Of the listed users only numbers are kept, eight bytes each: a pool may have millions.
     """
 
     def __init__(self, listed_subs: pa.Array) -> None:
-        numbers = (hash(sub) for sub in listed_subs.to_pylist())
-        self._listed = np.sort(np.fromiter(numbers, dtype=np.int64, count=len(listed_subs)))
+        self._listed = np.sort(_hash_subs(listed_subs.to_pylist()))
         self._others = set[str]()
         self._lock = threading.Lock()
 
     def add(self, users: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The users, of those given, that were not seen before."""
-        new = []
+        """Note the users as seen; gives those that weren't seen before."""
+        by_sub = {sub: user for user in users if (sub := snapshot.sub_of(user)) is not None}
         with self._lock:
-            for user in users:
-                sub = snapshot.sub_of(user)
-                if sub is not None and not self.has(sub):
-                    self._others.add(sub)
-                    new.append(user)
-        return new
+            unseen = self.find_unseen(list(by_sub))
+            self._others.update(unseen)
+        return [by_sub[sub] for sub in unseen]
 
-    def has(self, sub: str) -> bool:
-        """Whether any answer had the sub."""
-        number = hash(sub)
-        at = int(np.searchsorted(self._listed, number))
-        listed = at < len(self._listed) and bool(self._listed[at] == number)
-        return listed or sub in self._others
+    def find_unseen(self, subs: list[str]) -> list[str]:
+        """The subs, of those given, that no answer had."""
+        numbers = _hash_subs(subs)
+        at = np.searchsorted(self._listed, numbers)
+        listed = np.zeros(len(subs), dtype=bool)
+        inside = at < len(self._listed)
+        listed[inside] = self._listed[at[inside]] == numbers[inside]
+        return [sub for sub, known in zip(subs, listed, strict=True) if not known and sub not in self._others]
+
+
+def _hash_subs(subs: list[str]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    return np.fromiter((hash(sub) for sub in subs), dtype=np.int64, count=len(subs))
