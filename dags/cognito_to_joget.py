@@ -41,7 +41,7 @@ Reads the user pool **{pool}** and makes the Joget organization **{organization}
 | `load` | compares with Joget, writes the differences in one step, and reports |
 | `request_review` | asks a person, in DAG `{review}`, where something looks dangerous |
 
-**What it never does:** it doesn't touch users and groups that it didn't bring or adopt, passwords, other roles,
+**What it never does:** it doesn't touch users and groups that it didn't create or adopt, nor passwords, other roles,
 departments or metadata. A user who isn't in the pool any more is counted as *missing*, and deactivated only after
 {missing_runs} complete readings in a row that lack them; many at once wait for a person.
 
@@ -49,8 +49,8 @@ departments or metadata. A user who isn't in the pool any more is counted as *mi
 
 **What did a run change?** Each run's tab *Directory changes* shows it, before and after.
 
-**Why can't Ana see an app?** Ask on this DAG's tab *Directory*: it tells the way from the pool to Joget, and what is
-in the way.
+**Why can't Ana see an app?** Ask on this DAG's tab *Directory*: it shows each step from the pool to Joget, and what
+stops the user.
 
 **Try first:** trigger with `dry_run`; it reports what would change and writes nothing to Joget.
 """
@@ -69,9 +69,9 @@ Trigger it by hand to be asked about everything that the newest run holds, rejec
 UNDO_DOC = """
 ### Taking a run back
 
-Give the id of a run of `{dag_id}`. The dry run, which is the default, reports what would be taken back; without it
-that is done, except for what somebody changed since, which is listed as *changed_since* and left alone. What was taken
-back stays so until the pool's value changes, or a person approves it.
+Give the id of a run of `{dag_id}`. The dry run, which is the default, reports what would be taken back. Without it,
+the changes are taken back, except where somebody changed something since: that is listed as *changed_since* and left
+alone. A change that was taken back isn't made again until the pool's value changes, or a person approves it.
 """
 
 
@@ -92,7 +92,7 @@ def parameters(sync: Sync) -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="Organization",
-            description=f"Another Joget organization's id than {sync.organization}; makes this a dry run.",
+            description=f"The id of another Joget organization than {sync.organization}; makes this a dry run.",
         ),
         "users": Param(
             [],
@@ -234,7 +234,7 @@ def make_undo_dag(sync: Sync) -> DAG:
 
 
 def attempt() -> "Attempt":
-    """This try of this task; a cleared task gets a new id, also where its try number begins again."""
+    """This try of this task. A cleared task gets a new id, even if its try number begins again."""
     from include.directory_sync.run import Attempt
 
     context = get_current_context()

@@ -1,6 +1,7 @@
-"""Shows the faults of the settings file as an import error in Airflow, beside the DAGs of the syncs that are valid.
+"""Shows the faults of the settings file as an import error in Airflow, beside the valid syncs'
+DAGs.
 
-Airflow imports only files that hold the words "airflow" and "dag": this sentence is needed.
+Airflow imports only files that contain the words "airflow" and "dag", so keep this sentence.
 """
 
 from include.directory_sync import settings

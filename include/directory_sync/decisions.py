@@ -14,7 +14,7 @@ class Decisions:
 
     @property
     def open(self) -> "pd.Series[bool]":
-        """Rows that no rule fitted yet."""
+        """Rows that no rule has decided yet."""
         return self._outcome.isna()
 
     def outcome_is(self, outcome: Outcome) -> "pd.Series[bool]":

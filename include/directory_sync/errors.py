@@ -19,7 +19,10 @@ from pathlib import Path
 
 
 class DirectorySyncError(Exception):
-    """An error whose text says what, which and what next, and quotes no name, email or attribute."""
+    """An error whose text says what happened, to which thing, and what to do next.
+
+    The text quotes no name, email or attribute.
+    """
 
 
 class PermanentError(DirectorySyncError):
@@ -35,7 +38,7 @@ class MissingRightError(PermanentError):
 
 
 class RefusedRowError(PermanentError):
-    """The database refuses a statement for what a row holds: a constraint or trigger of its own, a shorter column."""
+    """The database refuses a row's values: by a constraint, a trigger or a shorter column."""
 
 
 class TransientError(DirectorySyncError):
@@ -48,13 +51,13 @@ class ConflictError(TransientError):
 
 class TakenKeyError(ConflictError):
     """The database refuses a row for its key: another row has it, or a parent or child is in the
-    way. Planning again may help; where it comes again, the row is left out.
+    way. Planning again may help; if the refusal comes again, the row is left out.
     """
 
 
 @contextmanager
 def without_values(doing: str) -> Iterator[None]:
-    """Replace an unforeseen exception by one that names its type and places only.
+    """Replace an unforeseen exception by one that names only its type and its places in the code.
 
     Messages of drivers and libraries quote the value that they stumbled over, and Airflow logs messages.
     """

@@ -1,4 +1,4 @@
-"""Gather: the steps `extract_users` and `extract_groups` of a run. Each leaves a sealed folder in staging."""
+"""The steps `extract_users` and `extract_groups`. Each leaves a sealed folder in staging."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -30,25 +30,28 @@ from include.directory_sync.snapshot import Manifest
 log = logging.getLogger(__name__)
 
 SNAPSHOTS = "snapshots"
-"""Signposts to complete listings, `<time>.users` and `<time>.groups`, for a backfill's other dates.
-
-`<time>.backfill.users` was listed by a backfill's run.
+"""Signposts to complete listings, which a backfill's other dates use: `<time>.users`,
+`<time>.groups`, and `<time>.backfill.users` for those that a backfill's run listed.
 """
 
 ONE_CHAIN = "one_chain"
-"""Signposts, by time, that a listing in parts couldn't be trusted."""
+"""Signposts by time, each saying that a listing in parts couldn't be trusted then."""
 
 ONE_CHAIN_FOR = timedelta(days=7)
-"""How long the pool is then listed in one chain of pages: both ways in each run would cost twice the calls."""
+"""How long the pool is then listed in one chain of pages. Trying parts in every run, and then one
+chain, would cost twice the calls.
+"""
 
 SLACK = timedelta(seconds=60)
-"""Airflow makes a backfill's runs one after the other: the first may list the pool before the last is made."""
+"""Airflow makes a backfill's runs one after the other, so the first may list the pool up to so long
+before the last is made.
+"""
 
 
 def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Manifest:
     """Resolve the run, check both ends, then list every user of the pool into users.parquet.
 
-    A backfill's run, and one that replays another, use the listing of another run where there is one.
+    A backfill's run uses another run's listing if there is one, and a replay uses that of its run.
     """
     with without_values("extract_users"):
         sync = find_sync(sync_name)
@@ -96,7 +99,8 @@ def _list_users(run: Run, folder: staging.Folder, pool: cognito.UserPool, signpo
 def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
     """List the pool's groups, and the members of those in scope, several groups at once.
 
-    Groups that lack somebody who is in them in Joget are asked a second time: nobody is removed on one absence.
+    A group is listed again if its listing lacks somebody who is in it in Joget: nobody is removed
+    on one absence.
     """
     with without_values("extract_groups"):
         staging.require_access(users_url)
@@ -117,18 +121,22 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
 
 @dataclass(frozen=True)
 class Expected:
-    """Whom and what the ledger knows of the pool: what the lists lack of it is asked for by name."""
+    """The users, groups and memberships that Joget has of this pool. What the lists lack of them is
+    asked for by name.
+    """
 
     memberships: pd.DataFrame
     """Columns sub, group_name: who is in which linked group in Joget."""
     group_names: list[str]
-    """Of linked groups in scope."""
+    """Names of linked groups in scope."""
     subs: list[str]
-    """Of linked users whose absence would count."""
+    """Subs of linked users for whom a miss may count."""
 
 
 def _read_expected(run: Run) -> Expected:
-    """Read before the listing, which takes minutes: idle connections are dropped."""
+    """Read on a connection that is closed before the listing: that takes minutes, and an idle
+    connection would be dropped.
+    """
     with session(run.sync.joget_conn_id) as database:
         tables = inspect(database, run.sync.organization)
         return Expected(
@@ -155,7 +163,7 @@ def _list_groups(run: Run, folder: staging.Folder, pool: cognito.UserPool, users
         absent.write(listing.absent_rows())
     again = _lacking(known, folder, listing.names)
     with _member_files(folder, run, "_again") as (memberships, seen):
-        log.info("listing the members of %d groups again that lack a member who is in them in Joget", len(again))
+        log.info("listing %d groups again, since their lists lack a member whom Joget has", len(again))
         listing.list_again(again, memberships.write, seen.write)
     pool.progress.say()
     with folder.rows("groups.parquet", snapshot.GROUPS) as groups:
@@ -167,7 +175,7 @@ def _list_groups(run: Run, folder: staging.Folder, pool: cognito.UserPool, users
 def _member_files(
     folder: staging.Folder, run: Run, suffix: str
 ) -> Iterator[tuple[staging.FrameWriter, staging.FrameWriter]]:
-    """Writers of memberships, and of users whom the list of users lacks."""
+    """Open writers of memberships, and of users that the list of users lacks."""
     with (
         folder.rows(f"memberships{suffix}.parquet", snapshot.MEMBERSHIPS) as memberships,
         folder.rows(f"users_seen{suffix}.parquet", snapshot.users_schema(run.attributes)) as seen,
@@ -182,7 +190,7 @@ def _seal_groups(
     users: Manifest,
     listing: GroupListing,
 ) -> Manifest:
-    """Hold everybody who was seen against the listing of users, and say what is doubtful."""
+    """Compare users seen elsewhere with the list of users, and seal the folder with the doubts."""
     names = ("users_seen.parquet", "users_seen_again.parquet")
     parts = [pd.Series(staging.read_column(folder.url, name, "created_at")) for name in names]
     created = pd.concat(parts, ignore_index=True)
@@ -190,7 +198,7 @@ def _seal_groups(
     doubts = proof.doubts_about_presence(run.sync.proof, seen, users.snapshot_at, groups=len(listing.hidden))
     _warn(doubts)
     if doubts and staging.source(users).counts.get("in_parts"):
-        log.warning("the parts may lack them")
+        log.warning("the listing in parts may have left out these users")
         _list_in_one_chain(run, folder)
     members = len(staging.read_column(folder.url, "memberships.parquet", "sub"))
     counts = {
@@ -211,7 +219,7 @@ def _seal_groups(
 
 
 def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> list[str]:
-    """The groups, of those named, whose listing lacks a sub that is known to be in them."""
+    """Find which of the named groups have a known member whom their listing lacks."""
     subs = staging.read_column(folder.url, "memberships.parquet", "sub")
     groups = staging.read_column(folder.url, "memberships.parquet", "group_name")
     found = pd.DataFrame({"sub": pd.Series(subs, dtype=TEXT), "group_name": pd.Series(groups, dtype=TEXT)})
@@ -224,13 +232,13 @@ def _lacking(known: pd.DataFrame, folder: staging.Folder, names: list[str]) -> l
 
 
 def _expected_subs(run: Run) -> pa.Array:
-    """Asked for on a connection of its own, since the listing before it takes minutes."""
+    """Read on a new connection: one from before the listing would have been idle for minutes."""
     with session(run.sync.joget_conn_id) as database:
         return read_expected_subs(database, run)
 
 
 def _parts_failed(run: Run) -> bool:
-    """Whether a listing in parts couldn't be trusted, not long ago."""
+    """Whether a listing in parts couldn't be trusted within the last ONE_CHAIN_FOR."""
     since = staging.moment(datetime.now(UTC) - ONE_CHAIN_FOR)
     return any(name >= since for name in staging.noted(run, ONE_CHAIN))
 
@@ -265,7 +273,8 @@ def _listed_by(run: Run, run_id: str) -> Manifest:
 def _users_since(run: Run, attempt: Attempt) -> str | None:
     """The listing that a backfill's date uses: its own, or the newest complete one since the backfill began.
 
-    Only a backfill's own listing may be older than its last run: the pool may have changed after anybody else's.
+    A backfill's own listing may be older by SLACK. Other runs' listings may not: the pool may have
+    changed between such a listing and the backfill's beginning.
     """
     own = [manifest for manifest in staging.sealed(run, attempt.run_id, "extract_groups") if manifest.complete]
     began = attempt.backfill_since or datetime.now(UTC)
@@ -286,7 +295,7 @@ def _users_since(run: Run, attempt: Attempt) -> str | None:
 
 
 def _reuse(folder: staging.Folder, url: str, users_url: str | None = None) -> Manifest:
-    """A folder of this run's own that points to the files of another's."""
+    """Seal a folder of this run that points to the files of another run."""
     found = staging.source(staging.read_manifest(url))
     log.info("using the listing of run %s, taken at %s", found.run_id, found.snapshot_at.isoformat())
     return folder.seal(

@@ -19,24 +19,31 @@ from include.directory_sync.snapshot import sub_of
 log = logging.getLogger(__name__)
 
 IN_PARTS_FROM = 3_000
-"""Users that a pool has at least when it is listed in parts: below, one chain takes seconds and fewer calls."""
+"""A pool with at least so many users is listed in parts. For a smaller one, one chain takes seconds
+and fewer calls.
+"""
 
 PARTS = "0123456789abcdef"
-"""First digits of a sub. One digit, since the second is the same for all recent subs of a Region."""
+"""The first hex digit of a sub names its part. Two digits would split no further: the second is the
+same for all recent subs of a Region.
+"""
 
 TOKENS_LIVE = 3_000
-"""Seconds that a chain of pages may take: a token dies after an hour, and whether a chain does isn't known."""
+"""Seconds that a chain of pages may take. A token dies after an hour, and it isn't known whether
+that ends the whole chain.
+"""
 
 BEGINNINGS = 4
-"""How often one list is begun before the task gives up and is retried later."""
+"""How often one list is begun, at most, before the task fails and is retried later."""
 
 PARTS_FIT = 1.0
-"""Percent of the estimate that the parts' sum may be off, where `proof.count_tolerance_percent` allows more: one chain
-may be believed further than a filter."""
+"""Percent by which the parts' sum may differ from the estimate, even where
+`proof.count_tolerance_percent` allows more: a filter is trusted less than one chain of pages.
+"""
 
 LEAST_QUESTIONS = 100
-"""Users that are asked for by name where the list itself costs fewer calls: a small company's
-leavers are always asked for. At 15 calls a second that takes seven seconds.
+"""Up to so many users are asked for by name even where a list costs fewer calls, so that a small
+company's leavers are always asked for. At 15 calls a second that takes seven seconds.
 """
 
 SAFE_IN_A_FILTER = re.compile(r"[\w-]+")
@@ -51,14 +58,14 @@ class PartsError(Exception):
 
 
 class UserListing:
-    """One listing of all users. `write` takes each page, from several threads; `subs` is what the listing rests on."""
+    """One listing of all users. `write` is called with each page, from several threads."""
 
     def __init__(self, pool: UserPool, write: Callable[[Users], None]) -> None:
         self._pool = pool
         self._write = write
         self._chains: list[pa.Array] = []
         self.in_parts = False
-        """Whether the parts are what the listing rests on."""
+        """Whether `subs` comes from the parts, not from one chain."""
         self.parts_failed = False
         """Whether the pool was listed in parts and they couldn't be trusted."""
         self.asked_by_name = 0
@@ -68,7 +75,8 @@ class UserListing:
     def subs(self) -> pa.ChunkedArray:
         """The sub of each user of the chains that ended, null where a user has none.
 
-        What a chain brought that had to begin again isn't among them, though it was written: presence is evidence.
+        Pages of a chain that had to begin again were written too, since presence is evidence, but
+        their subs aren't counted here.
         """
         return pa.chunked_array(self._chains, pa.string())
 
@@ -79,9 +87,10 @@ class UserListing:
         expected: Callable[[], pa.Array],
         may_part: Callable[[], bool] = lambda: True,
     ) -> None:
-        """List everybody, in parts where that is worth it, may be, and they add up.
+        """List everybody: in parts if the pool is large, `may_part` allows it and the parts add up;
+        else in one chain of pages.
 
-        `estimated` is DescribeUserPool's; `expected` gives the subs of those whose absence would count.
+        `estimated` is DescribeUserPool's; `expected` gives the subs for which a miss may count.
         """
         if estimated is not None and estimated >= IN_PARTS_FROM and may_part():
             try:
@@ -107,7 +116,7 @@ class UserListing:
             raise PartsError(f"the parts have {len(self.subs)} users, and Cognito estimates {estimated}")
         absent = expected.filter(pc.invert(pc.is_in(expected, value_set=self.subs))).to_pylist()
         if len(absent) > estimated / PAGE:
-            raise PartsError(f"of {len(absent)} users whom Joget knows and no part has, one list costs fewer calls")
+            raise PartsError(f"no part has {len(absent)} users whom Joget knows: asking for each costs more calls")
         if absent:
             log.info("asking for %d users whom Joget knows and no part has", len(absent))
         if any(side_by_side(self._pool, self._is_listed, absent)):
@@ -137,9 +146,10 @@ class UserListing:
 
 
 def find_user(pool: UserPool, sub: str) -> Users | None:
-    """The user of that sub, by name: one, or none; null where the pool can't be asked for it.
+    """Ask the pool for one sub: gives a list of one user or none, or None where the pool can't be
+    asked.
 
-    ListUsers by a filter is unbilled, where AdminGetUser makes each user an active one.
+    ListUsers isn't billed, but AdminGetUser makes each user count as a monthly active one.
     """
     if not SAFE_IN_A_FILTER.fullmatch(sub):
         return None
@@ -151,13 +161,15 @@ def find_user(pool: UserPool, sub: str) -> Users | None:
 
 
 def most_questions(users: int) -> int:
-    """How many users are asked for by name at most: as many as a list costs calls, or a few."""
+    """How many users are asked for by name at most: as many as a list costs calls, or
+    LEAST_QUESTIONS if that is more.
+    """
     return max(-(-users // PAGE), LEAST_QUESTIONS)
 
 
 def parts_at_once(estimated: int, requests_per_second: float) -> int:
-    """How many parts go side by side so that none takes longer than a token lives; a power of two, so that all end
-    together.
+    """How many parts are listed side by side, so that none takes longer than a token lives. It is a
+    power of two, so that the sixteen parts fill every round.
     """
     seconds = estimated / PAGE / requests_per_second
     at_once = len(PARTS)
@@ -167,19 +179,21 @@ def parts_at_once(estimated: int, requests_per_second: float) -> int:
 
 
 def from_its_start(listing: Callable[[], Result]) -> Result:
-    """Run a listing, again from its start when its token died."""
+    """Run a listing; when its token dies, run it again from its start."""
     for beginning in range(1, BEGINNINGS + 1):
         try:
             return listing()
         except cognito.TokenDiedError:
-            log.info("a token died in beginning %d of %d of a list", beginning, BEGINNINGS)
-    raise TransientError(f"Cognito's tokens died in {BEGINNINGS} beginnings of one list. Retrying later.")
+            log.info("a page token died; this was attempt %d of %d at one list", beginning, BEGINNINGS)
+    raise TransientError(f"Cognito's page tokens died in {BEGINNINGS} attempts at one list. Retrying later.")
 
 
 def side_by_side(
     pool: UserPool, work: Callable[[Name], Result], names: Iterable[Name], at_once: int = cognito.AT_ONCE
 ) -> list[Result]:
-    """The results of lists of the pool, in the names' order; the first failure stops the others and is raised."""
+    """Run `work` for each name at once; gives the results in the names' order. The first failure
+    stops the others and is raised.
+    """
     with ThreadPoolExecutor(at_once, thread_name_prefix="listing") as threads:
         futures = [threads.submit(work, name) for name in names]
         try:

@@ -1,7 +1,7 @@
-"""Loading: read Joget, plan, apply, publish and report, whoever proposes the plan.
+"""Loading: read Joget, plan, publish, apply and report.
 
-A proposal comes from a snapshot (`steps`), from a person's answer (`review`) or from an undo
-(`undo`). What happens to it is the same for all three, and happens here.
+A plan is proposed by a snapshot (`steps`), by a person's answer (`review`) or by an undo (`undo`).
+This module treats all three alike.
 """
 
 import logging
@@ -31,15 +31,15 @@ from include.directory_sync.vocabulary import RunKind
 log = logging.getLogger(__name__)
 
 PLANNINGS = 4
-"""How often one attempt plans when Joget changes under it; from the second planning on, rows that
-change again are left out.
+"""How often one attempt plans, at most, while others change Joget. From the second planning on,
+rows that change again are left out.
 """
 
 NAMES_LOGGED = 10
 
 APPLIED = "applied"
-"""Signposts `<time of the commit>.<database>.<kind>.<key in the ledger>` to the folders of committed
-runs.
+"""Signposts to the folders of committed runs, named `<time of the commit>.<database>.<kind>.<key in
+the ledger>`.
 """
 
 
@@ -49,13 +49,13 @@ class Proposal(Protocol):
     run: Run
     kind: RunKind
     key: str
-    """Its key in the ledger: a retry finds by it what an earlier attempt committed."""
+    """Its key in the ledger, by which a retry finds what an earlier attempt committed."""
     snapshot_at: datetime
     transformed_url: str
     incomplete_reasons: tuple[str, ...]
-    """Why the snapshot behind it isn't proven complete."""
+    """Why its snapshot isn't proven complete."""
     inputs: dict[str, str]
-    """Manifests, by task, that it was made from."""
+    """URLs of the manifests that it was made from, by task."""
     lookups: Lookups
 
     def make_plan(self, current: Current) -> Plan:
@@ -72,9 +72,10 @@ class Proposal(Protocol):
 
 
 def carry_out(folder: staging.Folder, propose: Callable[[Database], Proposal]) -> Manifest:
-    """Plan what is proposed, apply its safe part unless the run is a dry one, report, and seal.
+    """Plan the proposal, apply its safe part unless the run is a dry one, report, and seal the
+    folder.
 
-    Raises TransientError where Joget changes under every planning.
+    Raises TransientError where others change Joget during every planning.
     """
     run = folder.run
     with _open_joget(run) as (database, tables):
@@ -107,7 +108,7 @@ def _open_joget(run: Run) -> Iterator[tuple[Database, Tables]]:
 
 
 class Loading:
-    """One attempt at one proposal, that leaves plan.parquet and directory.parquet in the folder."""
+    """One attempt at one proposal. It leaves plan.parquet and directory.parquet in the folder."""
 
     def __init__(self, database: Database, tables: Tables, folder: staging.Folder, proposal: Proposal) -> None:
         self._database, self._tables, self._folder = database, tables, folder
@@ -120,8 +121,8 @@ class Loading:
         return plan
 
     def apply(self) -> tuple[Plan, str]:
-        """Plan and apply under the lock, which the caller holds; gives the plan as it was applied,
-        and the report's outcome.
+        """Plan and apply; gives the plan as it was applied, and the report's outcome. The caller
+        must hold the ledger's lock.
         """
         committed = runs.committed_run(self._database, self._proposal.key)
         if committed:
@@ -145,7 +146,7 @@ class Loading:
             except ConflictError as conflict:
                 log.info("planning %d of %d: %s", planning, PLANNINGS, conflict)
         raise TransientError(
-            f"Joget changed under {PLANNINGS} plannings in a row; nothing was written. Retrying later."
+            f"Joget changed during {PLANNINGS} plannings in a row; nothing was written. Retrying later."
         )
 
     def _apply_once(self, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
@@ -156,7 +157,7 @@ class Loading:
             return make_empty_plan(), "superseded"
         plan = defer(proposal.make_plan(current), deferred)
         answers, revision = current.answers, current.revision
-        del current  # what was read of a million users isn't needed beside what is written
+        del current  # frees what was read of a million users before they are written
         row = runs.RunRow(
             proposal.key,
             proposal.run,
@@ -190,14 +191,14 @@ class Loading:
         self._folder.frame("directory.parquet", plan.directory)
 
     def _finish(self, committed: runs.CommittedRun) -> tuple[Plan, str]:
-        """The plan of an attempt that ended between COMMIT and its manifest."""
+        """Give the plan of an earlier attempt that ended between its COMMIT and its manifest."""
         plan = read_plan(committed)
         self._publish(plan)
         self._leave_signpost(committed.plan_url)
         return plan, _outcome(plan)
 
     def _leave_signpost(self, plan_url: str) -> None:
-        """After COMMIT: by these a later run notices that the ledger was lost or restored."""
+        """Leave a signpost after COMMIT. By it, later runs notice a lost or restored ledger."""
         proposal, target = self._proposal, self._database.target
         moment = staging.moment(ledger.now(self._database))
         name = f"{moment}.{target}.{proposal.kind}.{proposal.key}"
@@ -209,15 +210,15 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
     if newest is not None and newest > pd.Timestamp(now) + pd.Timedelta(minutes=10):
         raise PermanentError(
             f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and "
-            f"Joget's database says {now.isoformat()}): every run would be older than it. The clock "
-            f"of a worker or of the database was or is wrong; correct it, and the time in table "
+            f"Joget's database says {now.isoformat()}), so every new run would count as older. The "
+            f"clock of a worker or of the database was or is wrong; correct it, and the time in table "
             f"directory_sync_run."
         )
 
 
 def read_plan(committed: runs.CommittedRun) -> Plan:
-    """The plan that a committed run applied; raises PermanentError where it isn't what the ledger's
-    hash vouches for.
+    """Read the plan that a committed run applied; raises PermanentError where its hash isn't the
+    ledger's.
     """
     changes, directory = (
         staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))
@@ -235,7 +236,7 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
     if plan.sha256 != committed.plan_sha256:
         raise PermanentError(
             f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what "
-            f"was applied; look for who changed the staged files."
+            f"was applied. Find out who changed the staged files."
         )
     return plan
 

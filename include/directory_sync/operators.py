@@ -14,7 +14,7 @@ APPROVE, REJECT = "Approve", "Reject"
 
 
 class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provider ships no types
-    """Starts the review DAG where a load holds something new and no review is open; skipped otherwise."""
+    """Starts the review DAG if a load holds something new and no other review is open."""
 
     template_fields = ("load_url",)
 
@@ -23,7 +23,7 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
         super().__init__(skip_when_already_exists=True, **kwargs)
 
     def execute(self, context: Context) -> None:
-        """Open the review in the ledger, then start the run that asks; repeated, it starts none twice."""
+        """Open the review in the ledger, then start its run. A retry starts no second one."""
         from include.directory_sync import review
 
         review_id = review.request_review(self.load_url)
@@ -34,9 +34,11 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
 
 
 class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no types
-    """Asks a person about what a run held, and writes the answer into the ledger before anything acts on it.
+    """Asks a person about what a run held, and writes the answer into the ledger before it is acted
+    on.
 
-    A review that was answered already isn't asked about again. A time-out answers nothing: what follows is skipped.
+    A review that was answered already isn't asked again. After a time-out the following tasks are
+    skipped, since nobody answered.
     """
 
     def __init__(self, *, sync_name: str, **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
-"""Whether a listing may be believed when it lacks somebody: doubts in words, none where it is proven complete.
+"""Doubts, in words, whether a listing is complete; none where it is proven.
 
-"HTTP 200 with data missing" is how directories get wiped: that a listing ended is no proof that it held everything.
+"HTTP 200 with data missing" is how directories get wiped: a listing that came to its end isn't
+thereby proven complete.
 """
 
 from datetime import datetime
@@ -31,8 +32,8 @@ def doubts_about_users(proof: Proof, subs: pa.Array, estimated: int | None) -> t
 
 
 FEW = 2
-"""Users that a listing and the estimate may always be apart: in a small pool one newcomer is more
-than the percentage, and nobody is missing who wasn't asked for by name.
+"""The listing and the estimate may always differ by so many users: in a small pool, one newcomer
+exceeds the percentage. That is safe, since each missing user is asked for by name as well.
 """
 
 
@@ -43,7 +44,7 @@ def fits_estimate(proof: Proof, found: int, estimated: int) -> bool:
 
 
 def doubts_about_presence(proof: Proof, seen: pd.DataFrame, began: datetime, *, groups: int) -> tuple[str, ...]:
-    """Why what else was seen says that the lists aren't complete.
+    """Why users and groups that were seen elsewhere show that the lists aren't complete.
 
     seen: the users that the list of users lacks and another answer had (column created_at, null
     where Cognito doesn't tell). A user created after the list began proves nothing.

@@ -1,4 +1,4 @@
-"""Noticing that the ledger was lost, or restored from an older backup, and what it knew."""
+"""Noticing that the ledger was lost or restored from an older backup, and finding what it knew."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ LOST = (
 
 @dataclass(frozen=True)
 class LostLedger:
-    """What the newest run for everybody left, where the ledger was lost."""
+    """What the newest run for everybody left in staging, after the ledger was lost."""
 
     links: pd.DataFrame
     """Columns current.REMEMBERED; empty where staging doesn't hold that run's files any more."""
@@ -31,8 +31,10 @@ class LostLedger:
 
 
 def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
-    """What the ledger lost; None where it knows every run that was applied to this database since
-    the newest run for everybody. Only such a run has everybody in its directory.
+    """Find what the ledger lost. None where it knows the newest run for everybody and every later
+    run that was applied to this database.
+
+    Links come from that newest run: only a run for everybody has everybody in its directory.
     """
     newest, later = _find_signposts(database, run)
     if not newest:
@@ -51,7 +53,7 @@ def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
 
 
 def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:
-    """The newest full run's signpost for this database, and those of other runs after it."""
+    """Find this database's signpost of the newest run for everybody, and those of later runs."""
     names = [name for name in staging.noted(run, APPLIED) if name.split(".")[1] == database.target]
     full = [at for at, name in enumerate(names) if name.split(".")[2] == RunKind.FULL]
     return (names[full[-1]], names[full[-1] + 1 :]) if full else (None, [])

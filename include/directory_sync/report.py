@@ -40,7 +40,9 @@ GROUP_OUTCOMES = (
 
 
 class Hold(BaseModel):
-    """Rows that wait for a person, by cause; limit and figure are percents or counts where a limit caused it."""
+    """The rows that one cause holds. Where the cause is a limit, limit and figure are in its unit,
+    a percentage or a count.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,7 +66,7 @@ class Quarantined(BaseModel):
 
 
 class ReviewAnswer(BaseModel):
-    """What a person said to what was held, and what came of it."""
+    """What a person answered about held rows, and what was done."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,7 +79,7 @@ class ReviewAnswer(BaseModel):
     """Rows that were shown."""
     applied: int
     changed_since: int
-    """Approved rows that aren't the same any more, or depend on such; they stay held."""
+    """Approved rows that stay held, since they changed or depend on a row that did."""
 
 
 class Report(BaseModel):
@@ -105,7 +107,7 @@ class Report(BaseModel):
     timings: dict[str, float]
     """Seconds, by task."""
     to_review: int
-    """Held rows that a person is asked about, where anything is held that nobody answered yet."""
+    """How many held rows a person is asked about; 0 where every one of them was answered before."""
     review: ReviewAnswer | None = None
     undoes: str | None = None
     """The run that an undo takes back."""
@@ -167,7 +169,7 @@ def make_report(
 
 
 def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
-    """Held rows by cause, with the limit and the figure where a limit is the cause."""
+    """Count held rows by cause, with the limit and the figure where the cause is a limit."""
     holds = []
     for cause, rows in held.groupby("hold").size().items():
         excess = plan.excesses.get(str(cause))
@@ -177,8 +179,8 @@ def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
 
 
 def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> dict[str, int]:
-    """By outcome. `missing` are all that aren't listed, whatever is done about them; a group that was
-    deleted in Joget and is made again counts as created.
+    """Count by outcome. `missing` counts all that aren't listed, whatever is done about them. A
+    group that was deleted in Joget and is made again counts as created.
     """
     rows = directory[directory["entity"] == entity]
     found = rows["outcome"].value_counts()

@@ -1,4 +1,7 @@
-"""Asking a person about what a run held, and applying what was approved: the ledger is believed, never XCom."""
+"""Asking a person about what a run held, and applying what was approved.
+
+Answers are read from the ledger, never from XCom.
+"""
 
 import hashlib
 import logging
@@ -29,7 +32,7 @@ from include.directory_sync.vocabulary import REMOVALS, Cause, Entity, Reason, R
 log = logging.getLogger(__name__)
 
 SUBS_SHOWN = 20
-"""Subs or group names that the question lists for each cause; Airflow keeps its text for ever."""
+"""How many subs or group names the question lists by cause. Airflow keeps the text for ever."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,11 @@ class Question:
 
 
 def request_review(load_url: str) -> str | None:
-    """Open a review of what a load held, unless one is open; gives the open review's id, or None
-    where there is nothing to ask.
+    """Open a review of what a load held, unless one is open; gives the id of the review whose run
+    is to be started, or None.
 
-    The run of the review DAG is started by that id: a run that exists isn't started twice, and one
-    that was deleted in Airflow is started again.
+    The review DAG's run has that id: a run that exists isn't started twice, and one that was
+    deleted in Airflow is started again.
     """
     with without_values("request_review"):
         staging.require_access(load_url)
@@ -63,7 +66,7 @@ def request_review(load_url: str) -> str | None:
                     "a review asked for by run %s is open already; what is held stays held",
                     opened.asked_by,
                 )
-                # The run of a review by hand has an id of Airflow's own, and can't be started again.
+                # A review by hand has a run whose id Airflow chose: no run can be started by its id.
                 return opened.review_id if opened.review_id == _id_of_load(run.sync, opened.plan_url) else None
             reviews.ask(database, review, run.sync.approval.timeout_hours)
         log.info("review %s asks about %d held rows", review.review_id, len(plan.to_review))
@@ -76,15 +79,16 @@ def _id_of_load(sync: Sync, load_url: str) -> str:
 
 
 def review_id_of(review_run_id: str, conf: Mapping[str, Any]) -> str:
-    """The review that a run of the review DAG is about: the one it was started with, or one of its own."""
+    """The review that a run of the review DAG was started with, or one of its own."""
     return str(conf.get("review") or _hash("by hand", review_run_id))
 
 
 def question(sync_name: str, review_id: str, *, by_hand: bool) -> Question | None:
     """What to ask a person; None where the review was answered already or is closed.
 
-    Started by hand, it opens a review of everything that the newest run holds, rejected and undone changes too.
-    Raises PermanentError where there is no such review, nothing is held, or another review is open.
+    by_hand: opens a review of everything that the newest run holds, rejected and undone changes
+    too. Raises PermanentError where there is no such review, nothing is held, or another review is
+    open.
     """
     with without_values("review_held"):
         sync = find_sync(sync_name)
@@ -156,7 +160,9 @@ def _hash(*parts: str) -> str:
 
 
 def note_answer(sync_name: str, review_id: str, answer: str, by: str | None) -> None:
-    """Write a person's answer (`approve`, `reject`) into the ledger; the first one stands. `timed_out` closes it."""
+    """Write a person's answer (`approve`, `reject`) into the ledger, where the first one stands; or
+    close the review (`timed_out`).
+    """
     with without_values("review_held"):
         sync = find_sync(sync_name)
         with session(sync.joget_conn_id) as database:
@@ -168,9 +174,9 @@ def note_answer(sync_name: str, review_id: str, answer: str, by: str | None) -> 
 
 
 def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
-    """Do what the ledger says was answered, planned from the newest applied snapshot, and report.
+    """Read the answer from the ledger, plan from the newest applied snapshot, apply, and report.
 
-    Applies those approved rows that are still the same; the rest stays held. Rejected rows are held
+    Approved rows that are still the same are applied; the rest stays held. Rejected rows are held
     in silence from then on. Raises PermanentError where the review isn't answered, or the newest
     snapshot is gone from staging.
     """
@@ -213,7 +219,7 @@ class AnswerProposal:
         return AnswerUpdate(given=given, closes_review=self.review.review_id)
 
     def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
-        """With what was asked and answered, and what came of it."""
+        """Report also what was asked and answered, and how many rows were applied."""
         return make_report(
             self.run,
             plan,
@@ -226,9 +232,10 @@ class AnswerProposal:
 
 
 def _without_present(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
-    """The rows without removals of users that the pool, asked for each by name, still has.
+    """Ask the pool by name for each user whose absence is unproven, and drop the removals of users
+    that it still has or can't be asked for.
 
-    They were too many to be asked for while the pool was listed.
+    These users were too many to be asked for while the pool was listed.
     """
     unproven = asked["action"].isin(REMOVALS) & (asked["code"] == Reason.MISSING_UNASKED)
     subs = asked.loc[unproven, "sub"].tolist()
@@ -238,7 +245,7 @@ def _without_present(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
     log.info("asking by name for %d users whose removal was approved", len(subs))
     answers = side_by_side(pool, lambda sub: find_user(pool, sub), subs)
     pool.progress.say()
-    # None: the pool can't be asked for this sub, so nothing is proven.
+    # None means that the pool can't be asked for this sub: the absence stays unproven.
     present = [sub for sub, found in zip(subs, answers, strict=True) if found or found is None]
     if present:
         log.warning("%d users whose removal was approved are in the pool: they stay", len(present))
@@ -277,7 +284,7 @@ def _asked_plan(review: reviews.Review) -> Plan:
     plan = _published_plan(staging.read_manifest(review.plan_url))
     if held_hash(plan.to_review) != review.held_sha256:
         raise PermanentError(
-            f"The plan in {review.plan_url} isn't the one that review {review.review_id} asks about. Look for who "
+            f"The plan in {review.plan_url} isn't the one that review {review.review_id} asks about. Find out who "
             f"changed the staged files; nothing was written."
         )
     return plan

@@ -1,4 +1,6 @@
-"""Decide and apply: the steps `transform` and `load` of a run. Each leaves a sealed folder in staging."""
+"""The steps `transform` and `load` of a run: map, decide and apply. Each leaves a sealed folder in
+staging.
+"""
 
 import logging
 from dataclasses import replace
@@ -28,7 +30,8 @@ log = logging.getLogger(__name__)
 def transform(attempt: Attempt, users_url: str, groups_url: str) -> Manifest:
     """Map the snapshot to Joget's columns: desired_*.parquet and quarantine.parquet. No network, no database.
 
-    Where the settings changed since the newest run, what they wanted before goes into before_change_*.parquet.
+    Where the settings changed since the newest run, the old settings' result goes into
+    before_change_*.parquet.
     """
     with without_values("transform"):
         staging.require_access(users_url)
@@ -66,7 +69,7 @@ def _snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.Da
 
 
 def _read_users(of_users: Manifest, of_groups: Manifest) -> pd.DataFrame:
-    """Everybody who was seen: listed, or in a group or by a direct question alone."""
+    """Read all users that any answer had: the list, a group's members, or a direct question."""
     listed = staging.read_frame(of_users, "users.parquet")
     others = [
         staging.read_frame(of_groups, name)
@@ -77,7 +80,7 @@ def _read_users(of_users: Manifest, of_groups: Manifest) -> pd.DataFrame:
 
 
 def _read_absent(transformed: Manifest) -> pd.DataFrame:
-    """Columns snapshot.ABSENT; none of a snapshot that an earlier version took."""
+    """Columns snapshot.ABSENT; no rows for a snapshot that an earlier version took."""
     groups = staging.source(staging.read_manifest(transformed.inputs["extract_groups"]))
     if "absent.parquet" not in groups.files:
         return empty(ABSENT)
@@ -137,7 +140,7 @@ class SnapshotProposal:
         )
 
     def make_plan(self, current: Current) -> Plan:
-        """Plan; where the settings changed since the newest run, also what the change alone does."""
+        """Plan, and find what a change of settings since the newest run does by itself."""
         run, before, evidence = self.run, self.desired_before, self._evidence()
         plan = make_plan(run, self.desired, current, evidence)
         if before is None:
@@ -146,15 +149,15 @@ class SnapshotProposal:
         return replace(plan, settings_change=settings_change(run.changed_settings, plan, without))
 
     def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:
-        """An answer counts as long as its change is asked for; only a complete plan for everybody
-        shows that it isn't.
+        """Forget the answers to changes that the plan no longer asks for. Only a complete plan for
+        everybody can show that.
         """
         if self.run.users or self.incomplete_reasons:
             return AnswerUpdate()
         return AnswerUpdate(forgotten=find_forgotten(plan, answers, self._evidence().at))
 
     def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
-        """With the times of the tasks before, and how often the pool was asked by name."""
+        """Report also how long the earlier tasks took, and how often the pool was asked by name."""
         transformed = self.transformed
         timings = {task: staging.read_manifest(url).seconds for task, url in transformed.inputs.items()}
         return make_report(

@@ -1,4 +1,4 @@
-"""Taking back what a run applied: shown first, then applied, without what changed since."""
+"""Undoing what a run applied: first shown, then done. What changed since is left alone."""
 
 import hashlib
 from collections.abc import Mapping
@@ -31,9 +31,11 @@ class Parameters(Section):
 
 
 def undo(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Manifest:
-    """Plan the inverse of a run, apply what is still as that run left it unless this is a dry run, and report.
+    """Plan the inverse of a run, apply it to the rows that are still as the run left them unless
+    this is a dry run, and report.
 
-    Raises PermanentError for a run id that the ledger doesn't know, and where that run's plan is gone from staging.
+    Raises PermanentError for a run id that the ledger doesn't know, and where that run's plan is
+    gone from staging.
     """
     with without_values("undo"):
         asked = _parameters(parameters, conf)
@@ -56,7 +58,7 @@ def _parameters(parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Param
 
 
 class UndoProposal:
-    """The inverse of what was applied under a run id, however often: a loading.Proposal."""
+    """The inverse of everything that was applied under one run id: a loading.Proposal."""
 
     def __init__(self, database: Database, run: Run, run_id: str) -> None:
         found = _find_runs(database, run, run_id)
@@ -71,15 +73,15 @@ class UndoProposal:
         self.lookups = Lookups(ids=pd.concat(ids, ignore_index=True), reads_belongings=True)
 
     def make_plan(self, current: Current) -> Plan:
-        """The inverse, without what changed since."""
+        """Plan the inverse, and hold what changed since."""
         return plan_undo(self.run.sync.organization, self.done, current)
 
     def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
-        """What was taken back stays so until the pool's value changes."""
+        """Remember the undone changes, so that they are held until the pool's value changes."""
         return AnswerUpdate(given=give_answers(find_undone(self.done, plan), Cause.UNDONE, self.key))
 
     def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
-        """With the run id that was taken back."""
+        """Report also the run id that was undone."""
         return make_report(
             self.run,
             plan,
@@ -92,7 +94,7 @@ class UndoProposal:
 
 
 def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.CommittedRun]:
-    """What was applied under the run id, newest first: a cleared run is applied again."""
+    """Find what was applied under the run id, newest first; a cleared run may be applied again."""
     if recovery.find_lost_ledger(database, run) is not None:
         raise PermanentError(
             f"The ledger of sync {run.sync.name!r} was lost or restored from an older backup, so it "

@@ -1,6 +1,6 @@
-"""The words of a plan, each once, with what follows from it.
+"""The words of a plan, each with what follows from it.
 
-Frames hold the words as text, so a plan that was staged by another version still can be read.
+Frames hold the words as text, so a plan that another version staged can still be read.
 Planning, reports, reviews and pages all look here; no module compares a sentence.
 """
 
@@ -94,7 +94,7 @@ class Action(StrEnum):
     EVICT = "evict"
     """An account that single sign-on made goes, so that its login is free for a rename."""
     RESTORE = "restore"
-    """The inverse: that account comes back."""
+    """The inverse of EVICT: the account comes back."""
     MISS = "miss"
     SEEN = "seen"
     UNLINK = "unlink"
@@ -103,7 +103,7 @@ class Action(StrEnum):
     KEEP_LOCAL = "keep_local"
     """A membership found at an adoption is the local administrator's."""
     CLAIM = "claim"
-    """The pool names such a membership now."""
+    """The pool names a membership that was local, so it becomes ours."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class CauseRule:
     """Continues a count: "12 users would be …"."""
     to_do: str = LIMIT_TO_DO
     answered: bool = False
-    """A person said no: held in silence until the change differs or a review is opened by hand."""
+    """A person said no, and is asked again only if the change differs or a review is by hand."""
     answerable: bool = True
     """Whether a review asks about it."""
 
@@ -210,8 +210,8 @@ CAUSE_RULES = {
         "Approve to give the Joget user the new login with everything they have, or keep the old login by rejecting.",
     ),
     Cause.RETIRED_LOGIN: CauseRule(
-        "users have a login that was another person's once",
-        "Approve only if this person is to have what Joget's history has under that login.",
+        "users have a login that another person had before",
+        "Approve only if this person may have Joget's history under that login.",
     ),
     Cause.OCCUPIED_LOGIN: CauseRule(
         "logins belong to other Joget users",
@@ -233,11 +233,11 @@ CAUSE_RULES = {
     ),
     Cause.EXISTING_GROUP: CauseRule(
         "groups of Joget's own would become the pool's groups",
-        "Approve only if the pool's members are to have the rights of Joget's group. If not, rename one of the two.",
+        "Approve only if the pool's members may have the rights of Joget's group. If not, rename one of the two.",
     ),
     Cause.UNPROVEN_ABSENCE: CauseRule(
-        "users are in no list, and were too many to be asked for by name",
-        "Look whether the pool really lost them. If you approve, each is asked for by name first.",
+        "users are in no list, and were too many to ask for by name",
+        "Check whether the pool really lost them. If you approve, the pool is asked for each by name first.",
     ),
     Cause.POOL_CHANGE: CauseRule(
         "the settings name another pool, which has fewer than half of the linked logins",
@@ -269,7 +269,7 @@ UNANSWERABLE = tuple(cause for cause, rule in CAUSE_RULES.items() if not rule.an
 
 
 def describe_cause(cause: str) -> str:
-    """What a cause means, after a count; a cause of another version as it is."""
+    """What a cause means, to follow a count. A cause of another version is given as it is."""
     known = cause in CAUSE_RULES
     return CAUSE_RULES[Cause(cause)].meaning if known else cause.replace("_", " ")
 
@@ -371,7 +371,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class ReasonRule:
-    """What a person reads, `{}` standing for a detail such as an attribute's name, and can do."""
+    """What a person reads, and can do. `{}` stands for a detail such as an attribute's name."""
 
     sentence: str
     to_do: str = ""
@@ -386,7 +386,7 @@ REASON_RULES = {
         "A user without a sub can't be told apart from others; look at them in Cognito.",
     ),
     Reason.ODD_SUB: ReasonRule(
-        "the sub is no printable ASCII text of up to 128 characters",
+        "the sub isn't printable ASCII text of at most 128 characters",
         "The ledger can't keep such a sub; look at the user in Cognito.",
     ),
     Reason.NOT_UNICODE: ReasonRule("attribute {} is no Unicode text", "Correct the attribute in Cognito."),
@@ -414,7 +414,7 @@ REASON_RULES = {
         "The user is in scope.exclude_users of the settings: remove them there.",
     ),
     Reason.NOT_ASKED: ReasonRule(
-        "not among the users that this run is for", "Nothing: runs for everybody look at them."
+        "not among the users that this run is for", "Nothing: the next run for everybody looks at them."
     ),
     Reason.NEWER_READING: ReasonRule(
         "a newer reading of this user was applied",
@@ -459,17 +459,17 @@ REASON_RULES = {
     ),
     Reason.HAS_PASSWORD: ReasonRule(
         "the Joget user of this login is local: it has a password",
-        "It is a local Joget account: remove its password in Joget, or set existing_user to adopt.",
+        "Remove its password in Joget, or set existing_user to adopt.",
     ),
     Reason.EXISTS_IN_JOGET: ReasonRule(
         "Joget has a user of this login",
         "Set existing_user to adopt_sso or adopt, or remove the Joget user.",
     ),
     Reason.NEW: ReasonRule("new in the pool"),
-    Reason.NEW_WITH_RETIRED_LOGIN: ReasonRule("new in the pool, with a login that was another user's once"),
+    Reason.NEW_WITH_RETIRED_LOGIN: ReasonRule("new in the pool, with a login that another user had before"),
     Reason.FOUND_FROM_SSO: ReasonRule("already in Joget, from single sign-on"),
     Reason.FOUND: ReasonRule("already in Joget"),
-    Reason.FOUND_WITH_RETIRED_LOGIN: ReasonRule("already in Joget, with a login that was another user's once"),
+    Reason.FOUND_WITH_RETIRED_LOGIN: ReasonRule("already in Joget, with a login that another user had before"),
     Reason.HEIR: ReasonRule("its login belongs to the linked user {}, who is gone from the pool"),
     Reason.DELETED_IN_JOGET: ReasonRule("its Joget user was deleted in Joget"),
     Reason.DISABLED: ReasonRule("disabled in the pool"),
@@ -480,11 +480,11 @@ REASON_RULES = {
     ),
     Reason.LOGIN_CHANGED: ReasonRule("the login changed in the pool"),
     Reason.LOGIN_OCCUPIED: ReasonRule("the login changed to one that is taken"),
-    Reason.LOGIN_OCCUPIED_BY_SSO: ReasonRule("the login changed to one that an account of single sign-on's has"),
+    Reason.LOGIN_OCCUPIED_BY_SSO: ReasonRule("the login changed to that of an account that single sign-on made"),
     Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED: ReasonRule(
-        "the login changed to one that was another user's once, and that an account of single sign-on's has"
+        "the login changed to one that another user had before, and that an account from single sign-on has"
     ),
-    Reason.LOGIN_RETIRED: ReasonRule("the login changed to one that was another user's once"),
+    Reason.LOGIN_RETIRED: ReasonRule("the login changed to one that another user had before"),
     Reason.SECOND_ACCOUNT: ReasonRule("a second account that single sign-on made"),
     Reason.CHANGED: ReasonRule("changed in the pool"),
     Reason.POOL_CHANGED: ReasonRule("the pool changed: linked to its new sub"),
@@ -514,7 +514,7 @@ REASON_RULES = {
     ),
     Reason.GROUP_FOUND: ReasonRule("already in Joget"),
     Reason.GROUP_IN_OTHER_ORGANIZATION: ReasonRule("Joget has this group in another organization"),
-    Reason.GROUP_WITH_LOCAL_MEMBERS: ReasonRule("Joget has this group with members whom this sync doesn't know"),
+    Reason.GROUP_WITH_LOCAL_MEMBERS: ReasonRule("Joget has this group, with members that this sync doesn't know"),
     Reason.GROUP_WITHOUT_MEMBERS: ReasonRule("Joget has this group, without members"),
     Reason.GROUP_NAMED_ALIKE: ReasonRule("Joget has a group of this name under another id"),
     Reason.ROLE_USER: ReasonRule("every synchronised user has ROLE_USER"),

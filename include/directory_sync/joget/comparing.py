@@ -1,4 +1,4 @@
-"""Comparing by bytes, and holding what is in Joget against a plan's `before` and `after`."""
+"""Comparing Joget's rows, by bytes, with a plan's `before` and `after`."""
 
 from include.directory_sync.errors import PermanentError
 from include.directory_sync.joget.database import Database
@@ -9,12 +9,12 @@ GROUP_COLUMNS = ("name",)
 
 
 def as_bytes(expression: str) -> str:
-    """SQL that compares by bytes, where the collation would say that `mcdonald` is `McDonald`."""
+    """SQL that compares by bytes: to the collation, `mcdonald` and `McDonald` are equal."""
     return f"CAST({expression} AS BINARY)"
 
 
 def same(columns: tuple[str, ...], side: str) -> str:
-    """SQL: whether a directory row `d` has a change `t`'s values of that side."""
+    """SQL: whether a directory row `d` has the values on one side of a change `t`."""
     pairs = [
         f"d.{column} <=> t.{side}_{column}"
         if column == "active"
@@ -25,10 +25,10 @@ def same(columns: tuple[str, ...], side: str) -> str:
 
 
 def lock_and_compare(database: Database, *, waits: bool) -> tuple[list[str], list[str]]:
-    """Lock the touched rows in key order; gives the subs of the users and the names of the groups
-    that aren't as the plan saw them.
+    """Lock the rows to be changed, in key order; gives the subs of the users and the names of the
+    groups that aren't as the plan saw them.
 
-    waits: for rows that somebody else has locked; else those count as changed.
+    waits: whether to wait for rows that somebody else has locked; else they count as changed.
     """
     return (
         _lock(database, USERS, "dir_user", USER_COLUMNS, "COALESCE(t.after_sub, t.before_sub, t.sub)", waits=waits),

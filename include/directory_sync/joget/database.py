@@ -34,7 +34,7 @@ from include.directory_sync.frames import from_table
 
 ROWS_IN_A_BATCH = 5_000
 ROWS_IN_A_PARAMETER = 500
-"""So that the longest rows there may be still fit into MariaDB's max_allowed_packet, by default 16 MB."""
+"""Even 500 rows of the greatest length fit into MariaDB's default max_allowed_packet of 16 MB."""
 
 ROWS_IN_A_READ = 20_000
 
@@ -68,21 +68,25 @@ SORT_BUFFER = 64 * 1024 * 1024
 """Bytes, of the session's sort_buffer_size."""
 
 IDLE_SECONDS = 8 * 60 * 60
-"""The session's wait_timeout outside a writing transaction: nothing is asked while a plan is made.
-Such a connection holds no lock.
+"""The session's wait_timeout outside a writing transaction. The connection is idle, and holds no
+lock, while a plan is made.
 """
 
 SHORT_IDLE_SECONDS = 120
-"""The session's wait_timeout while it holds locks. The server ends the session of a worker whose
-host vanished after this time, and lets its locks go.
+"""The session's wait_timeout while it holds locks. If the worker's host vanishes, the server ends
+the session after this time and releases its locks.
 """
 
 LOCK_WAIT_SECONDS = 20
-"""The session's innodb_lock_wait_timeout, by default 50: the run plans again, without the row."""
+"""The session's innodb_lock_wait_timeout, by default 50. After it, the run plans again, and leaves
+out rows that are still locked.
+"""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 VERIFIED = ("VERIFY_CA", "VERIFY_IDENTITY")
-"""Values of ssl_mode that ask who the server is. REQUIRED encrypts, and believes whoever stands in between."""
+"""Values of ssl_mode that check who the server is. REQUIRED only encrypts: anybody in between can
+pose as the server.
+"""
 
 
 class Database:
@@ -101,9 +105,9 @@ class Database:
             return int(cursor.execute(statement, parameters or None))
 
     def fill(self, table: str, frame: pd.DataFrame, *, about: str) -> None:
-        """Put a frame's rows into an empty table's columns of the same names, as fast as the server allows.
+        """Put a frame's rows into an empty table, by column name, as fast as the server allows.
 
-        Columns without any value stay NULL unsent.
+        Columns without any value aren't sent: they stay NULL.
         """
         if frame.empty:
             return
@@ -133,9 +137,9 @@ class Database:
         return self._sends_files and bool(self.rows("SELECT @@local_infile", about="the server's settings")[0][0])
 
     def _load(self, table: str, rows: pa.Table) -> None:
-        """LOAD DATA LOCAL from a pipe, so that nobody's name is ever on a worker's disk.
+        """LOAD DATA LOCAL from a pipe, so that no personal value is ever on a worker's disk.
 
-        What all rows share is sent once.
+        A value that all rows share is sent once.
         """
         shared = {name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])}
         rows = rows.drop_columns(list(shared))
@@ -153,11 +157,11 @@ class Database:
             try:
                 loaded = cursor.execute(f"LOAD DATA LOCAL INFILE '{pipe}' {statement}", list(shared.values()) or None)
             finally:
-                while not written.done():  # nobody reads any more: whoever still waits for a reader is let go
+                while not written.done():  # LOAD ended: free a writer that waits for a reader
                     os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
                     wait([written], timeout=0.01)
             written.result()
-            # LOCAL turns errors into warnings: values are cut, and rows are left out.
+            # With LOCAL, errors become warnings, and the server cuts values and leaves out rows.
             if self._connection.warning_count() or loaded != len(rows):
                 warnings = self._connection.show_warnings()  # none where the server's max_error_count is 0
                 raise MySQLdb.DataError(warnings[0][1] if warnings else 0, "rows were refused")
@@ -206,9 +210,7 @@ class Database:
             self._connection.converter = converter
 
     def limit_idle_time(self, seconds: int) -> None:
-        """How long the server keeps this session while nothing is asked; then it ends it and lets
-        its locks go.
-        """
+        """Set after how long an idle session is ended by the server, and its locks released."""
         self.execute("SET SESSION wait_timeout = %s", (seconds,), about="the session")
 
     @contextmanager
@@ -224,7 +226,7 @@ class Database:
 
     @contextmanager
     def transaction(self, isolation: str, start: str = "START TRANSACTION") -> Iterator[None]:
-        """A transaction that rolls back unless it comes to its end."""
+        """A transaction that is rolled back on any exception, and else committed."""
         self.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}", about="the transaction")
         self.execute(start, about="the transaction")
         try:
@@ -262,8 +264,9 @@ class Database:
 def connect(conn_id: str) -> Database:
     """Open the sync's Joget database through its Connection; strict, in utf8mb4 and UTC.
 
-    Rows may go as files (LOAD DATA LOCAL) where nobody can stand between us and the server: such a connection lets the
-    server ask for any file of the worker's. The Connection's extra `local_infile` says otherwise, true or false.
+    Rows go as files (LOAD DATA LOCAL) only where nobody can stand between us and the server, since
+    such a connection lets the server ask for any file of the worker's. The Connection's extra
+    `local_infile`, true or false, overrides that.
 
     Raises PermanentError for a missing Connection or refused login, TransientError where the server can't be reached.
     """
@@ -282,7 +285,8 @@ def connect(conn_id: str) -> Database:
         address = f"{connection.host}:{connection.port or 3306}/{connection.schema}"
         target = hashlib.sha256(address.encode()).hexdigest()[:16]
         database = Database(opened, conn_id, target, sends_files=sends_files)
-        # A million rows are put into key order before they are written: by default in hundreds of passes over 2 MB.
+        # A million rows are sorted by key before they are written. The default sort buffer of 2 MB
+        # would take hundreds of passes.
         settings = f"sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = {SORT_BUFFER}"
         settings += f", wait_timeout = {IDLE_SECONDS}"
         settings += f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
@@ -292,7 +296,7 @@ def connect(conn_id: str) -> Database:
 
 
 def _is_private(host: str | None, extras: Mapping[str, Any]) -> bool:
-    """Whether nobody can stand between us and the server, or be the server."""
+    """Whether nobody can stand between us and the server, or pose as the server."""
     verified = str(extras.get("ssl_mode", "")).upper() in VERIFIED
     return host in LOOPBACK or bool(extras.get("unix_socket")) or verified
 
@@ -338,7 +342,9 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Without looking for cycles, of which rows have none: that took five times as long as reading them."""
+    """Turn the garbage collector off: rows contain no reference cycles, and looking for them took
+    five times as long as reading the rows.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -354,7 +360,7 @@ def _column(values: tuple[bytes | None, ...], kind: pa.DataType) -> pa.Array:
 
 
 def _is_shared(column: pa.ChunkedArray) -> bool:
-    """Whether all rows have one value, without looking further than where two differ at the ends."""
+    """Whether all rows have one value. Comparing the first and last row first saves most scans."""
     return bool(column[0] == column[-1] and column.null_count == 0 and pc.all(pc.equal(column, column[0])).as_py())
 
 
@@ -365,7 +371,9 @@ def _write_rows(pipe: Path, rows: pa.Table) -> None:
 
 
 def tab_separated(rows: pa.Table) -> memoryview:
-    """Rows as LOAD DATA takes them by default: tabs between, backslashes before what isn't meant so, and NULL."""
+    """Rows in LOAD DATA's default format: tabs between values, backslashes before literal tabs,
+    line ends and backslashes, and MySQL's escape for NULL.
+    """
     *others, last = [_escaped(column.combine_chunks()) for column in rows.columns]
     ended = pc.binary_join_element_wise(last, "", "\n")
     lines = pc.binary_join_element_wise(*others, ended, "\t") if others else ended

@@ -1,7 +1,7 @@
-"""The ledger: our tables beside Joget's, and the turns at writing through them.
+"""The ledger: our tables beside Joget's, and the locks by which writers and readers take turns.
 
-`links` reads who is linked, `runs` what was applied, `reviews` what a person was asked and said; `recording` writes the
-part of a run.
+`links` reads who is linked, `runs` what was applied, `reviews` what a person was asked and
+answered. `recording` writes what a run changes in the ledger.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LOCK_WAIT = 600
 LOCK_POLL = 10
 
 HEARTBEAT_SECONDS = 30
-"""How often a held lock's connection says that its worker is alive; see SHORT_IDLE_SECONDS."""
+"""How often a held lock's connection shows that its worker is alive; see SHORT_IDLE_SECONDS."""
 
 READING_WAIT = 3 * 3600
 """Seconds that a backfill's run waits for another one's listing: less than its task's execution_timeout."""
@@ -38,7 +38,7 @@ def ddl(tables: Tables) -> dict[str, str]:
     """CREATE TABLE statements by table.
 
     Keys are ASCII (a sub, a hash), so that they mean the same after Joget converts its schema's collation at start-up.
-    A link whose `*_sha256` is NULL is history: its Joget row is another's now, or nobody's.
+    A link whose `*_sha256` is NULL is history: its Joget row has another link now, or none.
     """
     token, sync, pool, text = f"VARCHAR(128) {ASCII}", f"VARCHAR(40) {ASCII}", f"VARCHAR(55) {ASCII}", tables.text
     columns = {
@@ -126,7 +126,7 @@ def create(database: Database, tables: Tables) -> None:
             f"The ledger's tables are missing or of an earlier version, and can't be made: {error} "
             f"A DBA may do it in Joget's schema, once:\n{script};"
         ) from None
-    # Read first: an insert would wait for the writer who holds the row, not politely.
+    # Read first: an insert would wait for the row lock of a running writer, and then time out.
     if not database.rows("SELECT id FROM directory_sync_lock", about="directory_sync_lock"):
         database.execute(
             "INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock"
@@ -134,7 +134,7 @@ def create(database: Database, tables: Tables) -> None:
 
 
 def _find_missing_ddl(database: Database, tables: Tables) -> list[tuple[str, str]]:
-    """Tables and the statements that make them as this version needs them; none of a ledger that is."""
+    """The tables that this version lacks, with the statements that create or alter them."""
     if not exists(database):
         return list(ddl(tables).items())
     kinds = database.rows(
@@ -149,7 +149,7 @@ def _find_missing_ddl(database: Database, tables: Tables) -> list[tuple[str, str
 def lock(database: Database, run: Run) -> Iterator[None]:
     """Hold the one lock of this Joget database: user and group ids are global, so writers take turns.
 
-    Waits politely and says for whom; raises TransientError after LOCK_WAIT seconds.
+    Logs for which run it waits; raises TransientError after LOCK_WAIT seconds.
     """
 
     def holder() -> str:
@@ -168,7 +168,9 @@ def lock(database: Database, run: Run) -> Iterator[None]:
 
 @contextmanager
 def reading_turn(database: Database, run: Run) -> Iterator[None]:
-    """Hold the turn at listing this sync's pool: a backfill's runs take turns, so that one of them lists for all."""
+    """Hold the turn at listing this sync's pool. A backfill's runs take turns, and the first one
+    lists the pool for all of them.
+    """
     of = hashlib.sha256(f"{run.sync.name}/{run.sync.user_pool_id}".encode()).hexdigest()[:32]
     name = f"directory_sync_read:{of}"
     with _hold_lock(database, name, READING_WAIT, lambda: "the run that lists the pool for all"):
@@ -177,10 +179,10 @@ def reading_turn(database: Database, run: Run) -> Iterator[None]:
 
 @contextmanager
 def _hold_lock(database: Database, name: str, patience: float, describe_holder: Callable[[], str]) -> Iterator[None]:
-    """Hold a lock of the server's on a connection of its own, which is never idle for long.
+    """Hold a lock of the server's on a connection of its own, kept busy by a heartbeat.
 
-    So the lock of a worker whose host vanished is free after SHORT_IDLE_SECONDS, however long the
-    work under the lock may take. A lost lock harms nothing: a writer also takes its turn in the
+    The work under the lock may take any time, but if the worker's host vanishes, the lock is free
+    after SHORT_IDLE_SECONDS. A lost lock harms nothing: a writer also takes its turn in the
     ledger's lock row (writing.Apply).
     """
     with database.open_another() as connection:
@@ -193,7 +195,7 @@ def _hold_lock(database: Database, name: str, patience: float, describe_holder: 
             log.info("waiting for %s", holder)
         with _heartbeat(connection):
             yield
-        with suppress(TransientError):  # a connection that was lost holds nothing any more
+        with suppress(TransientError):  # a lost connection holds no lock any more
             connection.rows("SELECT RELEASE_LOCK(%s)", (name,), about="the lock")
 
 
@@ -225,5 +227,5 @@ def now(database: Database) -> datetime:
 
 
 def revision(database: Database) -> int:
-    """How often anybody wrote through this ledger."""
+    """The ledger's count of writes, by all syncs."""
     return int(database.rows("SELECT revision FROM directory_sync_lock", about="directory_sync_lock")[0][0])

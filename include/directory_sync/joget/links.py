@@ -23,8 +23,9 @@ LINKED = pa.schema(
         ("has_password", pa.bool_()),
     ]
 )
-"""The sync's live links with their rows of dir_user. is_same: whether there is one, whose id and username are the
-link's user_id, byte for byte."""
+"""The sync's live links with their rows of dir_user. is_same: whether there is a row, and its id
+and username are the link's user_id, byte for byte.
+"""
 
 
 def linked_users(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
@@ -43,8 +44,8 @@ def linked_users(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
 
 
 def other_syncs_links(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
-    """Columns current.USER_LINKS without is_compared: other syncs' live links to users that a sent
-    text names.
+    """Columns current.USER_LINKS without is_compared: other syncs' live links to users whose id is
+    one of the sent texts.
     """
     user_id = tables.as_directory("l.user_id")
     return database.frame(
@@ -73,7 +74,7 @@ def subs_of_users(database: Database, run: Run) -> pd.DataFrame:
 
 
 def expected_subs(database: Database, run: Run) -> pd.DataFrame:
-    """Column sub: who is linked in the sync's pool, and not yet missing in as many runs as count."""
+    """Column sub: the linked users of the sync's pool who have fewer misses than missing_runs."""
     return database.frame(
         "SELECT sub FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL AND sync = %s "
         "AND user_pool_id = %s AND misses < %s",
@@ -106,7 +107,7 @@ def past_links(database: Database, tables: Tables, run: Run, schema: pa.Schema) 
 
 
 def retired_logins(database: Database, tables: Tables, schema: pa.Schema) -> pd.DataFrame:
-    """Every login that was linked once and that a sent text names, in the schema's columns."""
+    """Every retired login whose key is that of a sent text, in the schema's columns."""
     login = tables.as_directory("r.user_id")
     return database.frame(
         f"SELECT DISTINCT r.user_pool_id, r.sub, {tables.key(login)} FROM directory_sync_retired_login r "

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 IDS_IN_A_QUERY = 1_000
 
 UNCOMPARED = "="
-"""Begins the key of an id that the database wasn't asked about; the database's keys are hashes."""
+"""The first character of a key that stands for an id that the database wasn't asked about. The
+database's own keys are hashes, so no such key equals one of them.
+"""
 
 ASKED_APART = ("is_admin", "is_used", "is_replaced")
 
@@ -61,10 +63,11 @@ class Lookups:
 
 
 def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups) -> Current:
-    """Joget's rows that a plan may touch, and the ledger, which is empty where it isn't there yet.
+    """Read the rows of Joget that a plan may touch, and the ledger; a ledger that doesn't exist yet
+    is empty.
 
-    Most users' logins are, byte for byte, the ids that they are linked to; only about the other
-    texts the database is asked which are the same key.
+    Most users' logins are, byte for byte, the ids that they are linked to. The database is asked
+    for the keys of the other texts only.
     """
     desired, remembered = lookups.desired, lookups.remembered
     _make_text_table(database, tables)
@@ -102,7 +105,9 @@ def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups)
 
 
 def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
-    """Columns sub, group_name: who is in which group now, of this pool's links; none without a ledger."""
+    """Columns sub, group_name: which linked users of this pool are in which linked groups in Joget;
+    none without a ledger.
+    """
     if not ledger.exists(database):
         return empty(MEMBERS)
     users, groups = links.subs_of_users(database, run), links.group_links(database, tables, now.GROUP_LINKS)
@@ -131,7 +136,7 @@ def read_group_names(database: Database, tables: Tables, run: Run) -> list[str]:
 
 
 def read_expected_subs(database: Database, run: Run) -> pa.Array:
-    """The subs of this pool's linked users in whom this run may count a miss; none without a ledger."""
+    """The linked subs of this pool for which this run may count a miss; none without a ledger."""
     if not ledger.exists(database):
         return pa.array([], pa.string())
     expected = links.expected_subs(database, run)
@@ -141,8 +146,8 @@ def read_expected_subs(database: Database, run: Run) -> pa.Array:
 def _read_belongings(database: Database) -> pd.DataFrame:
     """Columns current.BELONGINGS, of the users whose ids were sent.
 
-    One query for each table, however many users: two of the tables have no index on the username
-    and would be scanned for each user.
+    One query for each table counts for all users: two of the tables have no index on the username,
+    and a query for each user would scan them each time.
     """
     counts = [
         ("memberships", _count_by_user(database, "dir_user_group", "userId")),
@@ -202,10 +207,12 @@ def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: 
 
 
 def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: pd.DataFrame) -> pd.DataFrame:
-    """Column text: each text whose key a plan compares with others: logins and possible group ids, logins in settings
-    and form, and the users of links that Joget changed.
+    """Column text: each text whose key a plan compares with others. These are logins, possible
+    group ids and names, logins in the settings and the trigger form, and the linked users that
+    Joget changed or that aren't active.
 
-    Not the logins of users who have been linked to them and active all the time: those are equal by their bytes.
+    An active user's login is left out where it is, byte for byte, the id that the user is linked
+    to.
     """
     quiet = linked[
         linked["is_same"] & (linked["state"] == State.ACTIVE) & (linked["user_pool_id"] == run.sync.user_pool_id)
@@ -225,7 +232,7 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
 
 
 def _make_text_table(database: Database, tables: Tables) -> None:
-    """A temporary table for texts whose keys are asked for. Before the transaction: DDL commits."""
+    """Make a temporary table for the texts, before the transaction begins, since DDL commits."""
     about = "a temporary table"
     database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=about)
     database.execute(
@@ -236,7 +243,7 @@ def _make_text_table(database: Database, tables: Tables) -> None:
 
 
 def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFrame:
-    """Send the texts to the database once; they stay there for the joins that follow."""
+    """Send the texts and get their keys (columns current.KEYS); later joins use the texts too."""
     if not tables.stores_all_of_unicode:
         texts = texts[~matches(texts["text"], BEYOND_BMP)]
     database.fill("directory_sync_text", texts.sort_values("text"), about="a temporary table")
@@ -277,8 +284,8 @@ def _admins(database: Database) -> "pd.Series[str]":
 
 
 def _users(linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]") -> pd.DataFrame:
-    """Columns current.USERS. The roles and employments of linked users whose id is no sent text
-    aren't asked for: such users keep theirs.
+    """Columns current.USERS. For linked users whose id wasn't sent, roles and employments stay
+    unknown: no rule changes them.
     """
     others = linked[linked["is_same"]].rename(columns={"user_id": "id"})
     others = others[~others["id"].isin(found["id"])]
@@ -297,7 +304,7 @@ def _with_use(
     desired: Sequence[Desired],
     keys: pd.DataFrame,
 ) -> pd.DataFrame:
-    """With is_used, for the unlinked users whose login a linked user wants: few, if any."""
+    """Add is_used, known for the few unlinked users whose login a linked user wants."""
     parts = []
     for one in desired:
         at = places(one.users["sub"], linked["sub"])
@@ -316,10 +323,11 @@ def _with_use(
 def _with_replacements(
     database: Database, tables: Tables, run: Run, users: pd.DataFrame, linked: pd.DataFrame
 ) -> pd.DataFrame:
-    """With is_replaced: a user that we made has no password, and an employment with an id of ours.
+    """Add is_replaced. A user that the sync made has no password, and an employment with an id of
+    ours.
 
-    With a password and without such an employment it is an account that somebody made under the
-    same name, after ours was deleted in Joget.
+    If the account has a password and no such employment, the sync's user was deleted in Joget, and
+    somebody made another account under the same name.
     """
     made = linked["origin"].isin(MADE_WITHOUT_PASSWORD) & yes(linked["has_password"])
     if run.sync.policies.new_password != "none":  # noqa: S105 - a policy
@@ -338,11 +346,11 @@ def _with_replacements(
 
 
 def _find_used(database: Database, tables: Tables, ids: list[str]) -> list[str]:
-    """Of these users the ones of whom Joget keeps more than its single sign-on makes: a row in
-    dir_user and ROLE_USER. What Joget notes of each login (dir_user_extra) doesn't count.
+    """Find those of these users who have more in Joget than single sign-on makes: a row in dir_user
+    and ROLE_USER. What Joget notes at each login (dir_user_extra) doesn't count.
 
-    Where the account may not read all of a user's tables, nobody can tell, and all count as used:
-    they may not be evicted then either.
+    Where the database account may not read all of these tables, every user counts as used, so that
+    nobody is evicted by mistake.
     """
     marks = ", ".join(["%s"] * len(ids))
     sources = [("dir_user_group", "userId"), ("dir_employment", "userId")]
@@ -356,7 +364,7 @@ def _find_used(database: Database, tables: Tables, ids: list[str]) -> list[str]:
             about="the tables of a user's belongings",
         )
     except MissingRightError as error:
-        log.warning("whether single sign-on made the accounts that are in the way of renames is unknown: %s", error)
+        log.warning("can't tell whether single sign-on made the accounts in the way of renames: %s", error)
         return ids
     return [str(row[0]) for row in rows]
 
@@ -387,8 +395,8 @@ def _user_links(
 
 
 def _employment_ids(database: Database, tables: Tables, user_ids: "pd.Series[str]") -> pd.DataFrame:
-    """Which of the ids that plan.employments chooses from exist already: of the sent texts, and of
-    these users, whose stored ids have other bytes than the texts.
+    """Find which ids exist already among those that plan.employments chooses from: the ids for the
+    sent texts, and for these users, whose stored ids have other bytes than the texts.
     """
     parts = []
     for at in range(EMPLOYMENT_IDS):
@@ -412,7 +420,7 @@ def _employment_ids(database: Database, tables: Tables, user_ids: "pd.Series[str
 
 
 def _groups(database: Database, tables: Tables, run: Run, keys: pd.DataFrame, *, has_ledger: bool) -> pd.DataFrame:
-    """Columns current.GROUPS: all groups are read, since their names have no index, and few."""
+    """Columns current.GROUPS. All groups are read, since names have no index and groups are few."""
     columns = f"g.id, g.name, g.organizationId, {tables.key('g.id')}, {tables.key('g.name')}"
     groups = database.frame(f"SELECT {columns} FROM dir_group g", schema=now.GROUPS, about="dir_group")
     wanted = groups["id_key"].isin(keys["key"]) | groups["name_key"].isin(keys["key"])
@@ -424,9 +432,11 @@ def _groups(database: Database, tables: Tables, run: Run, keys: pd.DataFrame, *,
 
 
 def _memberships(database: Database, tables: Tables, group_ids: list[str], user_ids: "pd.Series[str]") -> pd.DataFrame:
-    """Members of these groups in the parents' bytes: a child row may hold the same key in other letters.
+    """Read the members of these groups, with ids as dir_user and dir_group store them: a row of
+    dir_user_group may have the same key in other letters.
 
-    `user_ids` and `group_ids` are known to be parents' bytes; only what isn't among them is asked for.
+    `user_ids` and `group_ids` are stored ids; the database is asked only for ids that aren't among
+    them.
     """
     parts = [empty(now.MEMBERSHIPS)]
     for ids in _batches(group_ids):
@@ -446,7 +456,7 @@ STORED = pa.schema([("child", pa.string()), ("id", pa.string())])
 
 
 def _stored_ids(database: Database, tables: Tables, table: str, children: list[str]) -> pd.DataFrame:
-    """Columns STORED: the ids that foreign keys' values refer to."""
+    """Columns STORED: for each value of a foreign key, the stored id that it refers to."""
     parts = [empty(STORED)]
     for ids in _batches(children):
         rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS child"] * len(ids))

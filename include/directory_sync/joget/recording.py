@@ -1,4 +1,4 @@
-"""The ledger's part of a run: links, retired logins, local memberships and the run itself, with the changes."""
+"""Writing a run into the ledger: links, retired logins, local memberships and the run itself."""
 
 from include.directory_sync.joget.comparing import as_bytes
 from include.directory_sync.joget.database import Database
@@ -11,7 +11,7 @@ MOVED = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.after_sub)"
 
 
 def _stamp(database: Database, row: RunRow) -> None:
-    """A run for some users stamps the links of users whose memberships it changed, so that an older
+    """In a run for some users, stamp the links of users whose memberships changed, so that an older
     reading doesn't change them back.
     """
     if row.kind == RunKind.SUBSET:
@@ -24,7 +24,7 @@ def _stamp(database: Database, row: RunRow) -> None:
 
 
 def record(database: Database, tables: Tables, row: RunRow) -> None:
-    """Write what the sent changes mean for the ledger. Within the transaction of the changes."""
+    """Write what the sent changes mean for the ledger, within the transaction of the changes."""
     _retire(database, row)
     _link_users(database, row)
     _link_groups(database, row)
@@ -41,7 +41,7 @@ def record(database: Database, tables: Tables, row: RunRow) -> None:
 
 
 def _retire(database: Database, row: RunRow) -> None:
-    """A login that isn't linked any more stays its last owner's, since Joget's history goes by name."""
+    """Keep a login that loses its link reserved for its last sub: Joget keeps history by login."""
     database.execute(
         f"REPLACE INTO directory_sync_retired_login (user_id_sha256, user_id, sync, user_pool_id, sub, retired_at) "
         f"SELECT SHA2(user_id, 256), user_id, %s, before_pool, before_sub, UTC_TIMESTAMP(6) FROM {USERS} t "
@@ -53,7 +53,9 @@ def _retire(database: Database, row: RunRow) -> None:
 
 
 def _link_users(database: Database, row: RunRow) -> None:
-    """What is no link any more becomes history before another link may name the same Joget user."""
+    """Write the links of users. Ended links become history first, so that another link may then
+    name the same Joget user.
+    """
     sync, table = row.run.sync.name, "directory_sync_user_link"
     database.execute(
         f"UPDATE {USERS} t STRAIGHT_JOIN {table} d ON d.user_pool_id = t.before_pool AND d.sub = t.before_sub "
@@ -108,8 +110,8 @@ def _link_groups(database: Database, row: RunRow) -> None:
 
 
 def _sha256(expression: str) -> str:
-    """SQL of how the ledger keys ids: in ASCII, so that their indexes are used, and in no collation of its own, since
-    Joget gives all tables of its schema another one when it starts.
+    """SQL of the ledger's key of an id: in ASCII, so that the indexes are used. It names no
+    collation, since Joget converts that of every table in its schema when it starts.
     """
     return f"CONVERT(SHA2({expression}, 256) USING ascii)"
 

@@ -1,4 +1,4 @@
-"""The ledger's reviews and answers: what a person was asked, and what was said."""
+"""The ledger's reviews and answers: what a person was asked, and what they answered."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ class Review:
     asked_by: str
     """The run that asked."""
     plan_url: str
-    """Where the plan lies whose held rows were shown."""
+    """The folder of the plan whose held rows were shown."""
     plan_sha256: str
     held_sha256: str
     """Of the rows that were shown."""
@@ -33,7 +33,9 @@ class Review:
 
 
 IS_OPEN = "(closed_at IS NULL AND (expires_at > UTC_TIMESTAMP(6) OR answered_at > UTC_TIMESTAMP(6) - INTERVAL 24 HOUR))"
-"""An answer that nobody acts on for a day, or a question that nobody answered in time, bars no other review."""
+"""A review no longer blocks others once its time is over without an answer, or once nothing acted
+on its answer for a day.
+"""
 
 REVIEW_COLUMNS = (
     f"review_id, sync, asked_by, plan_url, plan_sha256, held_sha256, answer, answered_at, answered_by, {IS_OPEN}"
@@ -61,7 +63,7 @@ def open_review(database: Database, sync: str) -> Review | None:
 
 
 def ask(database: Database, review: Review, timeout_hours: float) -> None:
-    """Open a review; an hour more than its time-out lets a late answer still be loaded."""
+    """Open a review, for an hour longer than its time-out, so that a late answer counts."""
     database.execute(
         "INSERT IGNORE INTO directory_sync_review (review_id, sync, asked_by, plan_url, plan_sha256, held_sha256, "
         "opened_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, UTC_TIMESTAMP(6), "
@@ -113,7 +115,7 @@ HASHES_IN_A_STATEMENT = 50_000
 
 
 def update_answers(database: Database, sync: str, update: AnswerUpdate) -> None:
-    """Remember and forget answers, and close their review. Within the transaction of the changes."""
+    """Remember and forget answers, and close their review, in the transaction of the changes."""
     given = update.given.assign(sync=sync)
     database.insert(
         "REPLACE INTO directory_sync_decision (sync, decision_sha256, verdict, about, decided_by, decided_at) "

@@ -1,4 +1,4 @@
-"""The ledger's runs: what was applied, when, from which snapshot, and where its plan lies."""
+"""The ledger's runs: what was applied, when, from which snapshot, and where its plan is."""
 
 import hashlib
 import json
@@ -22,7 +22,9 @@ from include.directory_sync.vocabulary import RunKind
 
 
 def run_key(run: Run, snapshot_at: datetime) -> str:
-    """A run of one snapshot: clearing a whole run reads a new snapshot and may be applied again."""
+    """The key of one run with one snapshot. A cleared run reads a new snapshot, so its key is new
+    and it may be applied again.
+    """
     return hashlib.sha256(f"{run.sync.name}\0{run.run_id}\0{snapshot_at.isoformat()}".encode()).hexdigest()
 
 
@@ -35,11 +37,11 @@ class Counted:
     removals: Removals
     settings_change: SettingsChange | None
     deferred: Deferred = field(default_factory=Deferred)
-    """What the published plan still has as safe, and wasn't applied."""
+    """What is safe in the published plan, but was left out when the plan was applied."""
 
     @classmethod
     def of(cls, plan: Plan, deferred: Deferred, *, approved: bool) -> "Counted":
-        """A plan's; what a person approved doesn't count among the removals of 24 hours."""
+        """Count a plan. What a person approved doesn't count among the removals of 24 hours."""
         removals = Removals() if approved else plan.removals
         return cls(plan.memberships, plan.excesses, removals, plan.settings_change, deferred)
 
@@ -109,8 +111,8 @@ def find_known_keys(database: Database, keys: list[str]) -> set[str]:
 
 
 def find_runs_named(database: Database, sync: str, run_id: str) -> list[CommittedRun]:
-    """What was committed under a run id of Airflow's, newest first; a run that was cleared reads the
-    pool anew and may be applied again.
+    """What was committed under a run id of Airflow's, newest first. There may be several: a cleared
+    run reads the pool anew, and may be applied again.
     """
     rows = database.rows(
         f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s ORDER BY committed_at DESC",
@@ -154,7 +156,7 @@ def newest_rules(database: Database, run: Run) -> Rules | None:
         return None
     try:
         return Rules.model_validate_json(rows[0][0])
-    except ValidationError:  # settings of an earlier version of ours
+    except ValidationError:  # written by a version with other settings
         return None
 
 
@@ -173,7 +175,7 @@ class RunRow:
 
     @property
     def at(self) -> datetime:
-        """The snapshot's time as the database keeps it: UTC without saying so."""
+        """The snapshot's time as the database keeps it: UTC, without a time zone."""
         return self.snapshot_at.astimezone(UTC).replace(tzinfo=None)
 
     def values(self, organization: str) -> pd.DataFrame:

@@ -35,9 +35,7 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
 
 
 def remove_deferred(database: Database, before: Plan, after: Plan) -> None:
-    """Delete from the five tables the rows that are safe in the plan before and held in the one
-    after. They are few.
-    """
+    """Delete from the five tables the few rows that are safe in `before` and held in `after`."""
     for table, entity, keys in (
         (USERS, Entity.USER, ["user_id"]),
         (GROUPS, Entity.GROUP, ["group_id"]),
@@ -58,7 +56,7 @@ def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, rand
     columns = {"user_id": text, "action": TOKEN, "password": TOKEN, "link_user_id": text}
     columns |= {"sub": TOKEN, "is_exchange": "INT"}
     users = users.assign(password=no_text(users.index))
-    if random_passwords:  # what Joget takes for a hash that no password has
+    if random_passwords:  # Joget takes it for a hash, and no password has that hash
         passwords = [secrets.token_hex(16) for _ in range(len(users))]
         made = users["action"] != Action.RESTORE
         users["password"] = pd.Series(passwords, index=users.index, dtype=TEXT).where(made)
@@ -68,11 +66,11 @@ def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, rand
         pool, sub = link_parts(users[f"{side}_link"])
         users = users.assign(**{f"{side}_pool": pool, f"{side}_sub": sub})
         columns |= {f"{side}_pool": TOKEN, f"{side}_sub": TOKEN}
-    # The link of a user who was deleted in Joget keeps the id that it had.
+    # A user who was deleted in Joget has no after_id; their link keeps its old id.
     users = users.assign(link_user_id=users["after_id"].fillna(users["user_id"]))
-    # An eviction and the rename to that login: the one's old id is the other's new id.
+    # Two rows of one sub are an eviction and a rename: the evicted id is the renamed user's new id.
     users = users.assign(is_exchange=users["sub"].duplicated(keep=False).astype("int64"))
-    # An undo renames a user back and restores the account that has that login: two rows of one id.
+    # The key has `action`: an undo renames a user back and restores the account, both with one id.
     _send(database, USERS, users, columns, "user_id, action")
 
 

@@ -27,7 +27,7 @@ OF_A_USERNAME = (
 """What Joget keeps by username, without a foreign key."""
 
 WITHOUT_INDEX = ("dir_user_password_history", "dir_user_replacement")
-"""Those of them that Joget gives no index on it."""
+"""Those of these tables in which Joget has no index on the username."""
 
 OF_A_USER = (("dir_user_group", "userId"), ("dir_user_role", "userId"), ("dir_employment", "userId"))
 """The children of dir_user."""
@@ -48,7 +48,7 @@ class Tables:
     charset: str
     collation: str
     space: str
-    """The weight of a space, in hex: the collation ignores trailing ones."""
+    """The collation's weight of a space, in hex: the collation ignores trailing spaces."""
     role_user: str
     """ROLE_USER's stored id."""
     organization: str
@@ -69,11 +69,15 @@ class Tables:
         return f"VARCHAR(255) CHARACTER SET {self.charset} COLLATE {self.collation}"
 
     def as_directory(self, expression: str) -> str:
-        """An expression of ours in the directory's collation, which a conversion of the schema may have changed."""
+        """Put an expression of ours into the directory's collation: a conversion of the schema may
+        have changed either.
+        """
         return f"CONVERT({expression} USING {self.charset}) COLLATE {self.collation}"
 
     def key(self, expression: str) -> str:
-        """SQL of the comparison key: equal exactly where the directory's collation says equal; NULL for nothing."""
+        """SQL of the comparison key: two keys are equal exactly where the directory's collation
+        finds the texts equal; NULL for a text without weight.
+        """
         weight = f"TRIM(TRAILING x'{self.space}' FROM WEIGHT_STRING({expression}))"
         return f"NULLIF(SHA2({weight}, 256), SHA2('', 256))"
 

@@ -1,4 +1,6 @@
-"""Applying a plan's safe rows to Joget and the ledger, in one transaction that checks itself before it commits."""
+"""Applying a plan's safe rows to Joget and the ledger, in one transaction that is verified before
+its COMMIT.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +21,15 @@ from include.directory_sync.vocabulary import Entity
 
 
 def _of_users(table: str, column: str) -> str:
-    """SQL that joins rows `d` to the changes `t` of their users, by whichever side has an index."""
+    """SQL that joins rows `d` to their users' changes `t`, looking up the side with an index."""
     if table in WITHOUT_INDEX:
         return f"{table} d STRAIGHT_JOIN {USERS} t ON t.user_id = d.{column} AND t.before_id IS NOT NULL"
     return f"{USERS} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id"
 
 
 MOST_REFUSED = 50
-"""Users and groups that are left out, of those that the database refuses; with more of them
-something is wrong with the database, and the run fails.
+"""How many users, or groups, that the database refuses are left out. If it refuses more, something
+is wrong with the database, and the run fails.
 """
 
 
@@ -40,7 +42,7 @@ class RefusedRowsError(ConflictError):
 
 
 def _find_refused_names(names: list[str], refuses: Callable[[list[str]], bool]) -> list[str]:
-    """The names that are refused, by halves; raises RefusedRowError where they are too many."""
+    """Find the refused names by trying halves; raises RefusedRowError where they are too many."""
     found: list[str] = []
     waiting = [names] if names else []
     while waiting:
@@ -62,7 +64,7 @@ def _find_refused_names(names: list[str], refuses: Callable[[list[str]], bool]) 
 
 
 class _TriedError(Exception):
-    """Ends a trial before its COMMIT."""
+    """Rolls a trial back before its COMMIT."""
 
 
 def _roll_back() -> None:
@@ -73,9 +75,10 @@ def _roll_back() -> None:
 class Apply:
     """One application of one plan.
 
-    `publish` is done before the transaction begins: no change is ever without its published plan,
-    and no lock waits for the object store. `update_answers` says what the ledger remembers and
-    forgets of people's answers.
+    `publish` is called before the transaction begins, so that every change has its published plan
+    and no lock waits for the object store. `update_answers` tells which of people's answers the
+    ledger is to remember and which to forget. `defers`: whether rows that Joget changed since the
+    plan was made are left out.
     """
 
     database: Database
@@ -90,9 +93,9 @@ class Apply:
     def run(self) -> Plan:
         """Write everything or nothing; gives the plan that was written.
 
-        Where `defers`, rows that Joget changed since the plan was made are left out, and the rest is
-        written. Else, and where a writer was at the ledger, raises ConflictError: plan again. Raises
-        RefusedRowsError that names users and groups where the database refuses their rows.
+        Raises ConflictError, so that the caller plans again, where another run wrote through the
+        ledger meanwhile, and, unless `defers`, where Joget's rows changed. Raises RefusedRowsError,
+        with the users and groups, where the database refuses their rows.
         """
         try:
             return self._run()
@@ -134,7 +137,9 @@ class Apply:
         return row.plan
 
     def _leave_out_changed(self) -> RunRow:
-        """The rows are locked from here on, so what differs now differs until COMMIT."""
+        """Lock the rows, and leave out those that changed since planning. Until COMMIT nobody else
+        can change the rest.
+        """
         subs, groups = lock_and_compare(self.database, waits=not self.defers)
         if not subs and not groups:
             return self.row
@@ -149,8 +154,8 @@ class Apply:
         return replace(self.row, plan=plan, deferred=deferred)
 
     def _find_refused(self) -> Deferred:
-        """The users and groups whose rows the database refuses, found by trying halves of the plan
-        and rolling each back; none where it refuses even a plan without any.
+        """Find the users and groups whose rows the database refuses, by writing halves of the plan
+        and rolling each back; none where it refuses even a plan without users and groups.
         """
         plan = self.row.plan
         of_users = [entity for entity in ENTITIES if entity != Entity.GROUP]
@@ -179,7 +184,7 @@ class Apply:
         sending.send(self.database, self.tables, self.row.plan, random_passwords=random_passwords)
 
     def _take_turn(self) -> None:
-        """The first write of the transaction: a clustered database refuses a second writer here."""
+        """Write the ledger's lock row first: a clustered database refuses a second writer here."""
         turns = self.database.execute(
             "UPDATE directory_sync_lock SET revision = revision + 1 WHERE id = 1 AND revision = %s",
             (self.revision,),
@@ -208,13 +213,14 @@ class Apply:
         )
 
     def _evict_users(self) -> None:
-        """Accounts that single sign-on made for a linked user's new login, before the rename to it.
+        """Delete accounts that single sign-on made under a linked user's new login, before the
+        rename.
 
-        Only what single sign-on makes is deleted: a membership or employment that came meanwhile
-        stops the deletion by its foreign key.
+        Only rows that single sign-on makes are deleted. If the account got a membership or an
+        employment meanwhile, its foreign key stops the deletion.
         """
         if not self._has_changes("t.action = 'evict'"):
-            return  # so that the right to delete is only needed where something is deleted
+            return  # the account needs the right to delete only where something is deleted
         for table, column in (("dir_user_role", "userId"), ("dir_user", "id"), ("dir_user_extra", "username")):
             self._execute(
                 table,
@@ -238,9 +244,8 @@ class Apply:
         )
 
     def _rename_users(self) -> None:
-        """A new row with every column of the old one, every child moved to it, the old one deleted.
-
-        MySQL refuses to change the id of a row with children.
+        """Insert a new row with every column of the old one, move every child to it, and delete the
+        old row, since MySQL refuses to change the id of a row with children.
         """
         renamed = f"t.after_id IS NOT NULL AND NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')}"
         others = [column for column in self.tables.user_columns if column.lower() not in {"id", "username"}]
@@ -285,14 +290,16 @@ class Apply:
         )
 
     def _delete_groups(self) -> None:
-        """A member who came meanwhile is a conflict, by the foreign key."""
+        """Delete groups. A member who joined meanwhile is a conflict, by the foreign key."""
         self._execute(
             "dir_group",
             f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.before_id WHERE t.after_id IS NULL",
         )
 
     def _delete_users(self) -> None:
-        """In Joget's safe order: nothing may point to a row when it goes, and nothing of a username may stay."""
+        """Delete users in an order in which no row points to a deleted one and nothing that Joget
+        keeps by username is left.
+        """
         deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL AND t.action <> 'evict'"
         if not self._has_changes(deleted):
             return

@@ -52,10 +52,10 @@ def give_answers(changes: pd.DataFrame, verdict: str, decided_by: str) -> pd.Dat
 
 
 def find_forgotten(plan: Plan, answers: pd.DataFrame, before: pd.Timestamp) -> tuple[str, ...]:
-    """Of the answers (current.ANSWERS) those about changes that the plan doesn't ask for any more.
+    """The hashes of answers (current.ANSWERS) to changes that the plan doesn't ask for any more.
 
-    The plan must be of a complete snapshot of everybody. Answers given after its time (`before`, in
-    UTC) stay, and those about users that the plan left alone.
+    The plan must be of a complete snapshot of everybody. Two kinds of answers stay: those given
+    after the snapshot's time (`before`, in UTC), and those about users that the plan left alone.
     """
     if answers.empty:
         return ()

@@ -21,9 +21,9 @@ from include.directory_sync.vocabulary import (
 
 
 def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
-    """The plan with those held rows safe whose hash (changes.row_hashes) was approved.
+    """Make each held row safe whose hash (changes.row_hashes) was approved.
 
-    A row that waits for one that stays held stays held as well (plan.dependencies).
+    A row that depends on a row that stays held also stays held (plan.dependencies).
     """
     changes = plan.changes
     held = changes["hold"].notna()
@@ -53,7 +53,10 @@ def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
 
 
 def _moves_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "pd.Series[bool]":
-    """Held rows of a Joget user that this plan changes otherwise: they will look different then."""
+    """Whether a held row is about a Joget user that other rows of this plan change.
+
+    After those changes the row will have other values, so the approval no longer fits it.
+    """
     is_user = changes["entity"] == Entity.USER
     leaving = changes["action"].isin(REMOVALS)
     moves = is_user & (changes["action"] != Action.SEEN)

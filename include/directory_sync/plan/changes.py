@@ -30,9 +30,10 @@ NUMBERS = ("active", "misses")
 VALUES = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
 """What has a before and an after.
 
-id: the Joget row's stored id, null where there is no row. dir_user's or dir_group's columns. link: `<pool>/<sub>` or
-`<pool>/<group name>`, null where there is no live link; its state (`active`, or `deactivated` where we did that) and
-how many proven snapshots in a row lacked it.
+id: the Joget row's stored id, null where there is no row. firstName to organizationId: the columns
+of dir_user or dir_group. link: `<pool>/<sub>` or `<pool>/<group name>`, null where there is no live
+link. state: the link's, `active`, or `deactivated` where the sync deactivated the user. misses: how
+many proven snapshots in a row lacked the user or group.
 """
 
 
@@ -93,9 +94,12 @@ DIRECTORY = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""directory.parquet: a row for each listed or linked user and group: what this run did with it, in what state it is
-(`active`, `deactivated`, `deactivated in Joget`, null where unlinked), by which snapshot (UTC) a user was linked before
-this run, and why. Whoever isn't listed is `missing`, or `unlisted` where this run can't tell."""
+"""directory.parquet: a row for each user and group that is listed or linked.
+
+outcome: what this run did with it; `missing` where it isn't listed, or `unlisted` where this run
+can't tell. state: vocabulary.State, null where unlinked. linked_at: the time (UTC) of the snapshot
+that first linked a user, null where this run did. code, reason: why.
+"""
 
 MEMBERSHIP_COUNTS = ("read", "added", "removed", "unchanged", "held", "deferred")
 
@@ -115,14 +119,14 @@ class SettingsChange:
     settings: tuple[str, ...]
     """Those that changed, such as `mapping.first_name`."""
     adds: dict[str, int]
-    """Rows that the settings of the run before wouldn't have brought."""
+    """Rows that only the new settings bring."""
     spares: dict[str, int]
-    """Rows that they would have brought, and these don't."""
+    """Rows that only the old settings would have brought."""
 
 
 @dataclass(frozen=True)
 class Removals:
-    """What runs took away, for the sum over 24 hours; memberships by group name's SHA-256 as well."""
+    """What runs took away, for the sum over 24 hours. by_group is keyed by name_sha256."""
 
     users: int = 0
     """Missing users."""
@@ -137,7 +141,7 @@ class Plan:
     """What a run would do, as a value: dry run stops after it, the report counts it, loading applies its safe rows."""
 
     parts: dict[str, pd.DataFrame]
-    """Changes by entity, each in the order of writing and with those of the columns CHANGES that the entity has."""
+    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES."""
     directory: pd.DataFrame
     """Columns DIRECTORY."""
     memberships: dict[str, int]
@@ -148,7 +152,7 @@ class Plan:
 
     @cached_property
     def changes(self) -> pd.DataFrame:
-        """All of it as one frame: columns CHANGES, in the order of writing. Large where much changes."""
+        """All changes as one frame: columns CHANGES, in the order of writing. It may be large."""
         return self._joined(self.part)
 
     @property
@@ -177,8 +181,9 @@ class Plan:
     def to_review(self) -> pd.DataFrame:
         """The held rows that a review shows.
 
-        Not those of a Joget user whom this plan changes otherwise, or would deactivate or delete, such as an heir's:
-        they will look different when that is through.
+        Left out are rows about a Joget user that another row of this plan changes, deactivates or
+        deletes, such as the row that gives a leaver's account to an heir: their values will differ
+        once that other row is applied.
         """
         held = self.held
         users = self.part(Entity.USER)
@@ -200,7 +205,7 @@ class Plan:
 
     @property
     def removals(self) -> Removals:
-        """What the safe rows take away from users who stay, and the users whom they deactivate or delete."""
+        """The users that the safe rows deactivate or delete, and memberships that others lose."""
         users, gone = self.safe_part(Entity.USER), self.safe_part(Entity.MEMBERSHIP)
         users = users[users["action"].isin(REMOVALS)]
         gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(ENDING)]
@@ -251,14 +256,14 @@ def split_by_entity(changes: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def held_hash(held: pd.DataFrame) -> str | None:
-    """Hash of held rows without their reasons and causes; None where there are none."""
+    """Hash of held rows, leaving out their reasons and causes; None where no row is held."""
     if held.empty:
         return None
     return _sha256(_with_codes_that_count(held).drop(columns=["reason", "hold"]))
 
 
 def name_sha256(name: str) -> str:
-    """How the ledger keys a group's name: its keys are ASCII."""
+    """The ledger's key of a group's name, as SHA-256, since the ledger's keys are ASCII."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -295,14 +300,17 @@ def answer_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _with_codes_that_count(rows: pd.DataFrame) -> pd.DataFrame:
-    """A deactivation for absence is another question than one for being disabled."""
+    """The rows with `code` only where a hash must tell it.
+
+    Deactivating an absent user and deactivating a disabled user are two questions to a person.
+    """
     disabled = (rows["action"] == Action.DEACTIVATE) & (rows["code"] == Reason.DISABLED)
     return rows.assign(code=rows["code"].where(disabled))
 
 
 def _hashes(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
     digests: list[str] = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):  # as Python's objects they take a kilobyte each
+    for start in range(0, len(rows), ROWS_AT_ONCE):  # each row takes a kilobyte as Python objects
         part = rows.iloc[start : start + ROWS_AT_ONCE][columns]
         cells: Iterable[tuple[object, ...]] = part.astype(object).where(part.notna(), None).to_numpy()
         digests += [hashlib.sha256(repr(tuple(row)).encode("utf-8", "surrogatepass")).hexdigest() for row in cells]
@@ -332,11 +340,11 @@ ENDING = (Reason.USER_OUT, Reason.USER_OFF_IN_JOGET)
 """Codes of removals that belong to a user's own removal."""
 
 KEYS = ("action", "user_id", "group_id", "sub", "group_name")
-"""What orders the rows of an entity."""
+"""The columns by which the rows of an entity are sorted."""
 
 
 def sort_changes(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Frames of changes, whatever order they came in, as a plan's `parts`."""
+    """Sort frames of changes, given in any order, into a plan's `parts`."""
     tables: dict[str, list[pa.Table]] = {entity: [] for entity in ENTITIES}
     for frame in frames:
         of_entity = frame["entity"].unique() if len(frame) else ()
@@ -352,7 +360,7 @@ def sort_changes(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:
-    """A frame's columns among CHANGES, with those that order and hold its rows."""
+    """The frame's columns of CHANGES; `hold` and KEYS are added as nulls where it lacks them."""
     names = {*frame.columns, "hold", *KEYS}
     own = pa.schema([field for field in CHANGES if field.name in names])
     nulls = {name: pa.nulls(len(frame), CHANGES.field(name).type) for name in own.names if name not in frame.columns}

@@ -32,10 +32,11 @@ USERS = pa.schema(
 )
 """Rows of dir_user that are linked, or have the id or username of a desired user.
 
-has_role_user and has_employment are null where nobody asks: for active users who are linked to
-their own login. is_used: whether Joget keeps more of the user than single sign-on makes; known
-for those unlinked users whose login a linked user wants, else null. is_replaced: whether another
-account has the id of a user that we made; known for those linked users who could be, else null.
+has_role_user and has_employment are null for active users who are linked to their own login, since
+no rule needs them. is_used: whether Joget keeps more of the user than single sign-on makes; known
+for unlinked users whose login a linked user wants, else null. is_replaced: whether the user that
+the sync made was deleted, and another account has its id now; known for users with a password that
+the sync made without one, else null.
 """
 
 USER_LINKS = pa.schema(
@@ -55,10 +56,10 @@ USER_LINKS = pa.schema(
 )
 """The sync's live links, and those of other syncs to users that a desired login names.
 
-origin is the action that made the link. state is `active`, or `deactivated` where we did that.
-changed_at (UTC) is the time of the snapshot that the link was last changed from, linked_at that of
-its first one. is_compared: whether the database was asked which texts have the user's key; false
-where no text of this run can have it but the id itself, byte for byte.
+origin: the action that made the link. state: `active`, or `deactivated` where the sync deactivated
+the user. linked_at and changed_at (UTC): the times of the snapshots that made the link and that
+last changed it. is_compared: whether the database was asked for the user's key; where it wasn't,
+user_key equals only the key of the same id, byte for byte.
 """
 
 PAST_LINKS = pa.schema(
@@ -67,7 +68,10 @@ PAST_LINKS = pa.schema(
 """Links of this pool that are history: the Joget user is another sub's now, or nobody's."""
 
 RETIRED = pa.schema([("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())])
-"""Logins that were linked once and aren't any more, with whose they were: those that a desired login names."""
+"""Logins that were linked once and aren't any more, each with the sub that had it.
+
+Only logins with the key of a desired login are read.
+"""
 
 GROUPS = pa.schema(
     [
@@ -78,8 +82,11 @@ GROUPS = pa.schema(
         ("name_key", pa.string()),
     ]
 )
-"""Rows of dir_group that are linked, or whose id or name a desired group may get, in whatever
-organization: Joget asks for groups by name (isUserInGroup), and takes the first one."""
+"""Rows of dir_group that are linked, or whose id or name a desired group may get.
+
+They are read from every organization, since Joget asks for groups by name (isUserInGroup) and takes
+the first one.
+"""
 
 GROUP_LINKS = pa.schema(
     [
@@ -100,7 +107,7 @@ LOCAL_MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string(
 """Memberships found at an adoption that the pool hasn't named since: the local administrator's."""
 
 EMPLOYMENT_IDS = pa.schema([("id", pa.string())])
-"""Ids of employments that exist, among those that a new one of these users may choose from."""
+"""Ids of existing employments, among the ids that a new employment of these users may get."""
 
 ANSWERS = pa.schema(
     [
@@ -133,7 +140,8 @@ report-to.
 REMEMBERED = pa.schema(
     [("entity", pa.string()), ("key", pa.string()), ("joget_id", pa.string()), ("state", pa.string())]
 )
-"""Links that the newest applied run left, by sub or group name, where the ledger lost them (`recovery`)."""
+"""Links that the ledger lost, by sub or group name, as the newest run for everybody left them
+(`recovery`)."""
 
 KEYS = pa.schema([("text", pa.string()), ("key", pa.string())])
 """The database's own comparison key for each login and group id asked about: equal keys are the
@@ -174,12 +182,12 @@ class Current:
     organization: str | None = None
     """The organization that the sync's newest run wrote to; null before the first one."""
     belongings: pd.DataFrame = field(default_factory=lambda: empty(BELONGINGS))
-    """Of the users that an undo may delete."""
+    """BELONGINGS of the users that an undo may delete."""
     used_employments: pd.DataFrame = field(default_factory=lambda: empty(USED_EMPLOYMENTS))
-    """Of the users that an undo looks at."""
+    """USED_EMPLOYMENTS of the users that an undo looks at."""
 
     def is_newer_than(self, snapshot_at: datetime) -> bool:
-        """Whether a newer full snapshot was applied already: nothing older may come over it."""
+        """Whether a newer full snapshot was applied already; an older one mustn't overwrite it."""
         return self.newest_snapshot_at is not None and self.newest_snapshot_at > pd.Timestamp(snapshot_at)
 
 
@@ -189,9 +197,9 @@ class Evidence:
 
     snapshot_at: datetime
     complete: bool
-    """Proven complete: only then is anybody missing, and any membership gone."""
+    """Whether the snapshot is proven complete. If not, no user or membership counts as missing."""
     compares: bool = False
-    """An old snapshot planned for comparison: a dry run, which newer readings don't stop."""
+    """Whether a dry run compares an old snapshot with Joget; newer readings don't stop it."""
     absent: pd.DataFrame = field(default_factory=lambda: empty(ABSENT))
     """Columns snapshot.ABSENT."""
     missing_minutes: int = 0
@@ -199,13 +207,13 @@ class Evidence:
 
     @property
     def at(self) -> pd.Timestamp:
-        """The snapshot's time as the ledger has it: UTC without saying so."""
+        """The snapshot's time as the ledger has it: UTC, without a time zone."""
         return pd.Timestamp(self.snapshot_at).tz_convert("UTC").tz_localize(None)
 
     def is_proven_absent(self, links: pd.DataFrame, entity: str, key: str, user_pool_id: str) -> "pd.Series[bool]":
         """Whether the pool was asked for each link's sub or group name (column `key`), and lacks it.
 
-        A link of another pool is absent from this one by its nature.
+        A link of another pool always counts as absent: its sub can't be in this pool.
         """
         asked = self.absent.loc[self.absent["entity"] == entity, "key"]
         return links[key].isin(asked) | (links["user_pool_id"] != user_pool_id)
@@ -215,8 +223,8 @@ class Evidence:
     ) -> "pd.Series[int]":
         """How many misses in a row (up to the limit) these unlisted links have after this snapshot.
 
-        Each proven full snapshot counts once: not for a link that was last changed from it or from
-        a newer one, nor within missing_minutes of the miss before.
+        Each proven full snapshot counts one miss at most. It counts none for a link that it or a
+        newer snapshot changed already, and none within missing_minutes of the miss before.
         """
         counts = self.complete and not subset and not self.compares
         pause = pd.Timedelta(minutes=self.missing_minutes)

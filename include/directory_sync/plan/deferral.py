@@ -1,4 +1,4 @@
-"""Leaving out what Joget's database refuses, or what somebody changes at this moment (rule 8)."""
+"""Leaving out of a plan what Joget's database refuses or somebody is changing in Joget (rule 8)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -26,8 +26,9 @@ class Deferred:
 
 
 def defer(plan: Plan, deferred: Deferred) -> Plan:
-    """The plan with the safe rows of these users and groups held as `deferred`, and with them what
-    depends on them. Deferring twice is the same as once.
+    """Hold the safe rows of these users and groups as `deferred`, and the rows that depend on them.
+
+    Deferring twice gives the same plan as deferring once.
     """
     if not deferred:
         return plan

@@ -1,6 +1,6 @@
-"""What depends on what: the one place that planning, deferral, approval and undo ask.
+"""Which rows of a plan wait for which: planning, deferral, approval, answers and undo all ask here.
 
-A held row holds what can't be done, or mustn't be done, without it (rule 13 of docs/design.md):
+A held row holds the rows that can't or mustn't be applied without it (rule 13 of docs/design.md):
 
     user created, adopted, recreated, relinked   their role, employment and memberships
     user deactivated, deleted or released        the removals of their memberships
@@ -10,8 +10,7 @@ A held row holds what can't be done, or mustn't be done, without it (rule 13 of 
     removal of a membership                      the deletion of its group
 
 A held update or rename of a linked user holds nothing else. An answer (`rejected`, `undone`) is
-about its own row: it is remembered for that row alone, and what depends on the row waits only as
-long as the row does.
+remembered for its own row alone; the rows that depend on it wait only as long as it does.
 """
 
 import pandas as pd
@@ -25,12 +24,12 @@ REMOVING_A_USER = (Action.DEACTIVATE, Action.DELETE, Action.RELEASE)
 EXCHANGES = (Action.EVICT, Action.RESTORE)
 
 CHILDREN = (Entity.ROLE, Entity.EMPLOYMENT, Entity.MEMBERSHIP)
-"""Rows of Joget's that belong to a user."""
+"""Entities whose rows in Joget belong to a user."""
 
 
 def find_holds_by_users(rows: pd.DataFrame, users: pd.DataFrame) -> "pd.Series[str]":
-    """For each role, employment or membership row (columns action, sub) the cause of the user row
-    that it waits for, or null.
+    """Find, for each role, employment or membership row (columns action, sub), the cause that holds
+    the user row that it waits for; null where it waits for none.
 
     users: rows with columns sub, action, hold; rows that aren't held are ignored.
     """
@@ -43,20 +42,23 @@ def find_holds_by_users(rows: pd.DataFrame, users: pd.DataFrame) -> "pd.Series[s
 
 
 def find_holds_by_groups(rows: pd.DataFrame, groups: pd.DataFrame) -> "pd.Series[str]":
-    """For each membership row (column group_name) the cause of the group row that it waits for."""
+    """Find, for each membership row (column group_name), the cause that holds its group's row."""
     held = groups[groups["hold"].notna() & groups["action"].isin(GIVING_A_GROUP)]
     return _look_up(rows, held, "group_name")
 
 
 def find_holds_by_memberships(groups: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[str]":
-    """For each group's deletion (columns group_name, action) the cause of a removal it waits for."""
+    """Find, for each deletion of a group (columns group_name, action), the cause that holds a
+    removal from the group.
+    """
     held = rows[rows["hold"].notna() & yes(rows["action"] == Action.REMOVE)]
     return _look_up(groups, held, "group_name").where(yes(groups["action"] == Action.DELETE))
 
 
 def find_holds_by_exchanges(users: pd.DataFrame) -> "pd.Series[str]":
-    """For each user row (columns sub, action, hold) the cause of the row that it is done together
-    with: a rename, and the eviction or restoration of the account that has the login.
+    """Find, for each rename, eviction and restoration (columns sub, action, hold), the cause that
+    holds its counterpart. A rename goes together with the eviction or restoration of the account
+    that has the login.
     """
     renames = users[users["action"] == Action.RENAME]
     exchanges = users[users["action"].isin(EXCHANGES)]
@@ -68,7 +70,9 @@ def find_holds_by_exchanges(users: pd.DataFrame) -> "pd.Series[str]":
 
 
 def find_dependent_holds(changes: pd.DataFrame) -> "pd.Series[str]":
-    """For each row of a plan (columns changes.CHANGES) the cause of a row that it waits for."""
+    """Find, for each row of a plan (columns changes.CHANGES), the cause that holds a row that it
+    waits for; null where there is none.
+    """
     entity = changes["entity"]
     users, groups = changes[entity == Entity.USER], changes[entity == Entity.GROUP]
     hold = find_holds_by_users(changes, users).where(entity.isin(CHILDREN))
@@ -81,10 +85,10 @@ def find_dependent_holds(changes: pd.DataFrame) -> "pd.Series[str]":
 
 
 def without_dependents(changes: pd.DataFrame) -> pd.DataFrame:
-    """The rows (columns changes.CHANGES) that an answer is about: those that wait for no other row.
+    """Keep the rows (columns changes.CHANGES) that an answer is about: those that wait for none.
 
-    Of a rename and its eviction the rename counts. A membership in a group that is created counts
-    beside the group, since a later membership brings an undone group back (find_wanted_groups).
+    Of a rename and its eviction, the rename is kept. A membership in a group that is created is
+    kept too: an undone group comes back for any membership that has no answer (find_wanted_groups).
     """
     entity, asked = changes["entity"], changes.assign(hold="asked")
     users = asked[entity == Entity.USER]
@@ -96,16 +100,17 @@ def without_dependents(changes: pd.DataFrame) -> pd.DataFrame:
 
 def find_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a group (columns group_name, action, hold) whose creation was undone comes back,
-    since a membership that nobody took back is in it.
+    because the plan adds a member whose membership nobody undid.
 
-    So undoing a first load and correcting it brings the groups with the users.
+    After a first load is undone and the settings are corrected, the groups thus return with the
+    users.
     """
     wanted = memberships.loc[memberships["hold"].isna() & yes(memberships["action"] == Action.ADD), "group_name"]
     return is_undone_creation(groups) & groups["group_name"].isin(wanted)
 
 
 def is_undone_creation(groups: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a group would be created but for a person who took its creation back."""
+    """Whether only an undo keeps the group from being created."""
     return yes((groups["action"] == Action.CREATE) & (groups["hold"] == Cause.UNDONE))
 
 

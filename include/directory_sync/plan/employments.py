@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Collection, Iterable
 
 EMPLOYMENT_IDS = 3
-"""How many ids an employment may choose from: a row that Joget moved to another user or
-organization keeps its id.
+"""How many ids an employment may choose from. The first may be taken: a row that Joget moved to
+another user or organization keeps its id.
 """
 
 
@@ -19,10 +19,11 @@ def choose_employment_ids(organization: str, user_ids: Iterable[str], taken: Col
 
 
 def make_employment_id(organization: str, user_id: str, at: int) -> str:
-    """32 hex characters, always the same for a user and an organization: a repeated plan is equal.
+    """Make 32 hex characters, always the same for one user, organization and `at`, so that the same
+    input gives the same plan.
 
-    The first half are the user id's first bytes: in the users' order, more or less, rows are
-    written twice as fast. joget.reading has the same formula in SQL.
+    The first half is the user id's first bytes: rows are written twice as fast when their ids come
+    roughly in the users' order. joget.reading has the same formula in SQL.
     """
     text = user_id.encode()
     of = hashlib.sha256(b"%b\0%b\0%d" % (organization.encode(), text, at)).hexdigest()

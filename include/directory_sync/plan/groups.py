@@ -54,8 +54,9 @@ DECIDED_GROUPS_SCHEMA = pa.schema(
 )
 """A row for each listed and each linked group, once the rules have decided.
 
-group_id: the Joget group's id, or that of one to be made. takes_part: whether its memberships are
-compared; loses_all: a vanished group whose memberships go. The others as in DECIDED_USERS_SCHEMA.
+group_id: the Joget group's id, or the id that a new group will get. takes_part: whether its
+memberships are compared. loses_all: whether it vanished and all our memberships in it are removed.
+The other columns are as in DECIDED_USERS_SCHEMA.
 """
 
 
@@ -102,10 +103,11 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
 def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     """Columns found_id, found_by, new_id, is_ambiguous for groups without a link.
 
-    The Cognito name is tried as an existing id first, whatever Joget's console thinks of it, since
-    the Joget plugin made such ids; then our own hashed id; then an existing name (found_by `name`).
-    new_id: the name itself where Joget's console accepts it and no other group has or wants that
-    key, else the hashed id. A group of Joget's that is linked already isn't found.
+    The Cognito name is tried as an existing id first, even where Joget's console would refuse such
+    an id, since the Joget plugin made them. Then our own hashed id is tried, then an existing name
+    (found_by `name`). Joget groups that are linked already aren't looked at. new_id: the name
+    itself where Joget's console accepts it and no other group has or wants that key, else the
+    hashed id.
     """
     free = current.groups[~current.groups["id_key"].isin(current.group_links["group_key"])]
     new = ~groups["linked"] & (groups["verdict"] == Verdict.MAPPED)
@@ -139,11 +141,11 @@ def _count(keys: "pd.Series[str]") -> pd.DataFrame:
 
 
 def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
-    """The Cognito name, unless another group has that name or two new ones want it.
+    """Choose the Cognito name, unless another group has that name or two new groups want it.
 
     Joget asks for groups by name and takes the first one (isUserInGroup), so no group of ours may
-    get a name that another group has. Then a group of Joget's keeps the name that it has, and a
-    new one is named with its hash.
+    get a name that another group has. Where the name isn't free, an existing Joget group keeps its
+    own name, and a new group's name is its hashed id.
     """
     named = current.groups.dropna(subset=["name_key"])
     holders = named[["id", "name_key"]].drop_duplicates()
@@ -176,7 +178,7 @@ def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions)
 
 
 def _decide_new(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Whether an adoption must wait for a person is decided once all users are (plan.holding)."""
+    """plan.holding decides, once all users are decided, whether an adoption waits for a person."""
     ambiguous = yes(groups["is_ambiguous"])
     decisions.decide(ambiguous, Outcome.QUARANTINED, Reason.SEVERAL_JOGET_GROUPS)
     found = groups["now_id"].notna()
@@ -198,8 +200,8 @@ def _choose_actions(groups: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
-    """Linked groups that aren't listed: first counted, then without our memberships, and deleted
-    where the settings say so.
+    """Decide linked groups that aren't listed: count misses first, then remove our memberships, and
+    delete the group where the settings say so.
     """
     links = groups_of_sync(run, current)
     present = listed["before_link"].dropna()
@@ -242,10 +244,11 @@ def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence:
 
 
 def keep_peopled_groups(groups: pd.DataFrame, removed: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
-    """The groups as decided, none of them deleted that keeps a member.
+    """Keep each group that would be deleted while it still has a member.
 
-    removed: the removals of this plan, members: everybody in these groups now; both columns
-    user_id, group_id. A member may stay who is local, or of ours and takes no part.
+    removed: the memberships that this plan removes; members: all memberships in these groups now;
+    both with columns user_id, group_id. Local members stay, and so do linked users who are left
+    alone.
     """
     deletes = yes(groups["action"] == Action.DELETE)
     if not deletes.any():

@@ -1,5 +1,6 @@
-"""What waits for a person (rule 13 of docs/design.md, and its limits): each holder in one list, in
-order. The first cause that fits counts.
+"""Holding what waits for a person (rule 13 and *Limits* in docs/design.md).
+
+Each entity has its holders in one tuple, in order; the first cause that fits a row counts.
 """
 
 from collections.abc import Callable
@@ -35,14 +36,14 @@ from include.directory_sync.vocabulary import (
 
 @dataclass
 class Holding:
-    """What the holders look at, and the limits that they find exceeded, by cause."""
+    """What the holders look at; they add the limits that are exceeded to `excesses`, by cause."""
 
     run: Run
     current: Current
     before: "pd.Series[int]"
-    """By group name, how many memberships of ours it had."""
+    """How many memberships of ours each group had, by group name."""
     is_wrong_pool: bool
-    """The settings may name the wrong pool."""
+    """Whether the settings may name the wrong pool (matching.too_few_found)."""
     excesses: dict[str, Excess] = field(default_factory=dict)
 
 
@@ -56,9 +57,10 @@ def hold_users(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
 
 
 def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
-    """The groups as decided, with every cause but the one that comes from their memberships.
+    """Fill `hold` of the decided groups, but for what their memberships decide (hold_deletions).
 
-    users: as held; an adoption is safe only where all members are linked or safely adopted.
+    users: as hold_users gives them. An adoption is safe only where all members of the group are
+    linked users, or are adopted by rows that aren't held.
     """
     groups = _explain_adoptions(holding, groups, users)
     named = groups.assign(entity=str(Entity.GROUP))
@@ -68,7 +70,8 @@ def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> 
 def hold_memberships(holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """Membership rows (columns of changes.CHANGES, sub and is_ending) with every cause in `hold`.
 
-    A group whose creation was undone holds no membership: see release_wanted_groups.
+    A group whose creation was undone doesn't hold its memberships: one of them may bring it back
+    (release_wanted_groups).
     """
     binding = groups[~is_undone_creation(groups)]
     rows = rows.assign(
@@ -79,13 +82,13 @@ def hold_memberships(holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, 
 
 
 def release_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
-    """The groups, those whose creation was undone safe where a safe membership needs them."""
+    """Release each group whose creation was undone, where a safe membership needs it."""
     wanted = find_wanted_groups(groups, memberships)
     return groups.assign(hold=groups["hold"].mask(wanted))
 
 
 def hold_deletions(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
-    """The groups, none of them deleted while the removal of a membership is held."""
+    """Hold the deletion of each group from which the removal of a membership is held."""
     waiting = find_holds_by_memberships(groups, memberships)
     return groups.assign(hold=groups["hold"].fillna(waiting))
 
@@ -98,9 +101,9 @@ def _hold(holding: Holding, rows: pd.DataFrame, holders: tuple[Holder, ...]) -> 
 
 
 def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """What a person said no to, about exactly this row. Misses go on being counted.
+    """Hold each row that a person rejected or undid. Its user's misses are still counted.
 
-    Rows are named as in changes.CHANGES: entity, user_id, group_id.
+    The rows need columns entity, user_id and group_id, as in changes.CHANGES.
     """
     answers = holding.current.answers
     changing = rows[yes(_changes(rows))]
@@ -150,7 +153,7 @@ ASKED_ADOPTIONS = (
 
 
 def _explain_adoptions(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
-    """Say of each group found by its id what a person should know before it is adopted."""
+    """Put into code and reason what a person should know before a group found by id is adopted."""
     found = yes(groups["code"] == Reason.GROUP_FOUND)
     if not found.any():
         return groups
@@ -182,7 +185,7 @@ def _hold_emptied_groups(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str
 
 
 def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """A user's memberships change together: what a limit holds of one is held of all."""
+    """Where a limit holds one membership change of a user, hold all: they change together."""
     hold = rows["hold"]
     for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
         together = rows["sub"].isin(rows.loc[yes(hold == cause), "sub"])
@@ -200,7 +203,7 @@ def _fill(rows: pd.DataFrame, chosen: "pd.Series[bool]", cause: Cause) -> "pd.Se
 
 
 USER_HOLDERS: tuple[Holder, ...] = (
-    _hold_answered,  # also over what a rule holds: the question was answered
+    _hold_answered,  # replaces the cause that a rule gave: a person has answered that question
     _hold_admins,
     _hold_wrong_pool,
     _hold_unproven,

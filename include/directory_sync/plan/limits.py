@@ -15,17 +15,18 @@ from include.directory_sync.settings import Limits
 from include.directory_sync.vocabulary import REMOVALS, Action, Cause, Reason, State
 
 SMALLEST_GROUP = 10
-"""Members that a group has at least when `emptied_group_percent` looks at it."""
+"""`emptied_group_percent` applies to groups with at least so many members."""
 
 CREATIONS = (Action.CREATE, Action.ADOPT)
 CHANGES = (Action.UPDATE, Action.RENAME, Action.RECREATE, Action.RELINK)
 
 
 def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Series[str]", dict[str, Excess]]:
-    """The holds of users, with those they have already, and what exceeds which limit.
+    """Give the users' holds, earlier ones included, and the limits that the plan exceeds, by cause.
 
-    Percents are of the linked users before the run; missing and disabled users are counted apart,
-    each with those of the last 24 hours. What exceeds a limit is held whole.
+    Missing and disabled users are counted apart, each with those of the last 24 hours, as percents
+    of the linked and active users; changed users as percents of all linked users. Where a limit is
+    exceeded, every row that it counts is held.
     """
     limits = run.sync.limits
     links = users_of_sync(run, current)
@@ -91,10 +92,11 @@ def limit_removed_memberships(
     current: Current,
     excesses: dict[str, Excess],
 ) -> "pd.Series[str]":
-    """The holds of membership rows after `removed_memberships_percent`; notes what exceeds it.
+    """Give the holds of membership rows after `removed_memberships_percent`, and add to `excesses`
+    where it is exceeded.
 
-    What a deactivated or deleted user loses belongs to the user's own removal, and isn't counted.
-    before: by group name, how many memberships of ours it had.
+    Memberships that a user loses by being deactivated or deleted aren't counted: they belong to the
+    user's own removal. before: how many memberships of ours each group had, by group name.
     """
     limits = run.sync.limits
     removed = _is_removed(rows)
@@ -118,7 +120,7 @@ def limit_emptied_groups(
     current: Current,
     excesses: dict[str, Excess],
 ) -> "pd.Series[str]":
-    """The holds of membership rows after `emptied_group_percent`, as limit_removed_memberships."""
+    """Do for `emptied_group_percent` what limit_removed_memberships does for its limit."""
     removed = _is_removed(rows)
     emptied = _find_emptied_groups(run.sync.limits, rows[removed], before, current)
     if not emptied:
@@ -153,8 +155,8 @@ def _find_created_excess(limits: Limits, created: int) -> Excess | None:
 
 
 def find_excess(limits: Limits, limit: float, rows: int, of: int, recent: int = 0) -> Excess | None:
-    """How far `rows` with the `recent` ones exceed a percentage of what there was before all of
-    them; None within the limit or the floor.
+    """Find how far `rows` and the `recent` ones together exceed the limit, in percent of what there
+    was before either; None within the limit or the floor. of: what there is before this run.
     """
     if not rows or rows + recent <= limits.floor:
         return None

@@ -32,8 +32,7 @@ LINK_COLUMNS = [
 ]
 
 HALF = 0.5
-"""Of the active linked logins, what a changed pool must have at least to be taken for the same
-people."""
+"""A changed pool with less than this share of the active linked logins may be the wrong one."""
 
 MATCHED_USERS_SCHEMA = pa.schema(
     [
@@ -56,10 +55,10 @@ MATCHED_USERS_SCHEMA = pa.schema(
 )
 """A row for each desired user, in the order of the desired users.
 
-key: the database's key of the login. linked_id: the Joget user's id as the link has it, user_key
-its key; origin to linked_at are the link's. way: how the link was found, null without a link.
-found_id: of a user without a link, the id of the Joget user with the login's key; matches: how many
-Joget users have that key. now_*: the Joget user's row (current.USERS), linked or found.
+key: the database's key of the login. linked_id: the Joget user's id as the link has it; user_key:
+the key of that id. origin to linked_at: the link's. way: how the link was found, null without a
+link. found_id: for a user without a link, the id of the Joget user with the login's key. matches:
+how many Joget users have that key. now_*: the Joget user's row (current.USERS), linked or found.
 """
 
 MATCHED_GROUPS_SCHEMA = pa.schema(
@@ -105,7 +104,8 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     if pool_was_changed(run, current):
         _take(users, _by_login(users, elsewhere), elsewhere, "login")
     _rebuild(users, current)
-    # Once the change of the pool is through, a newcomer with a login of the old pool may be anybody.
+    # After the run that took the new pool over, a newcomer with an old pool's login may be anybody.
+    # Such a login gives no link but the way `heir`, about which a person is asked (rule 11).
     gone = pd.concat([here[~here["sub"].isin(users["sub"])], elsewhere])
     _take(users, _by_login(users, gone), gone, "heir")
     found = _found(current.users)
@@ -117,14 +117,14 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
 
 
 def with_joget_rows(decided: pd.DataFrame, ids: "pd.Series[str]", rows: pd.DataFrame) -> pd.DataFrame:
-    """The frame with now_*: the row of current.USERS or current.GROUPS of exactly that id."""
+    """Add columns now_*: the row of current.USERS or current.GROUPS with exactly that id."""
     found = rows_at(rows, places(ids, rows["id"]), decided.index)
     return decided.join(found.add_prefix("now_"))
 
 
 def users_of_sync(run: Run, current: Current) -> pd.DataFrame:
-    """The sync's live links to users, in whatever pool: current.USER_LINKS, with user_id as
-    linked_id, and before_link.
+    """Select the sync's live links to users of any pool: columns current.USER_LINKS, with user_id
+    renamed to linked_id, and before_link added.
     """
     links = current.user_links[current.user_links["sync"] == run.sync.name]
     links = links.rename(columns={"user_id": "linked_id"})
@@ -177,8 +177,8 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
 
 
 def groups_of_sync(run: Run, current: Current) -> pd.DataFrame:
-    """The sync's live links to groups, in whatever pool: current.GROUP_LINKS, with group_id as
-    linked_id, and before_link.
+    """Select the sync's live links to groups of any pool: columns current.GROUP_LINKS, with
+    group_id renamed to linked_id, and before_link added.
     """
     links = current.group_links[current.group_links["sync"] == run.sync.name]
     links = links.rename(columns={"group_id": "linked_id"})
@@ -193,7 +193,9 @@ def among(pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> "pd.
 
 
 def _by_history(users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame) -> "pd.Series[str]":
-    """Back in an earlier pool: the link whose Joget user this sub had before, or null."""
+    """After a change back to an earlier pool, find the link whose Joget user this sub had then;
+    else null.
+    """
     past = look_up(users["sub"].where(users["way"].isna()), current.past_links, "sub", "user_id")
     return look_up(past, elsewhere, "linked_id", "before_link")
 
@@ -217,7 +219,9 @@ def _take(users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, wa
 
 
 def _rebuild(users: pd.DataFrame, current: Current) -> None:
-    """Links that the ledger lost, where Joget's row is still there, nobody else's, and no administrator's."""
+    """Give users the links that the ledger lost, where Joget still has the row, no other link names
+    it, and it is no administrator's.
+    """
     remembered = current.remembered[current.remembered["entity"] == Entity.USER]
     ordinary = current.users[~yes(current.users["is_admin"]) & yes(current.users["id"] == current.users["username"])]
     rows = remembered.merge(ordinary[["id", "id_key"]], left_on="joget_id", right_on="id")
@@ -231,16 +235,19 @@ def _rebuild(users: pd.DataFrame, current: Current) -> None:
 
 
 def is_twin(keys: "pd.Series[str]", active: "pd.Series[bool]") -> "pd.Series[bool]":
-    """Whether a login can't be given, since another user has the same key.
+    """Whether a user can't get their login, since another user has the same key.
 
-    Of several users with one key an enabled one gives way only to another enabled one.
+    Of several users with one key, the only enabled one gets the login. If several are enabled, or
+    none is, nobody gets it.
     """
     among_enabled = keys.where(active).duplicated(keep=False)
     return keys.notna() & keys.duplicated(keep=False) & (~active | among_enabled)
 
 
 def _found(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns key, id, count: for each key one of the Joget users with it as id or username, and how many have it."""
+    """Columns key, id, count: for each key, one Joget user who has it as id or username, and how
+    many have it.
+    """
     by_id = rows[["id", "id_key"]].set_axis(["id", "key"], axis=1)
     by_name = rows[["id", "username_key"]].set_axis(["id", "key"], axis=1)
     pairs: Any = pd.concat([by_id, by_name]).dropna().drop_duplicates().astype(TEXT)

@@ -35,17 +35,17 @@ DECIDED_MEMBERSHIPS_SCHEMA = pa.schema(
         ("is_ending", pa.bool_()),
     ]
 )
-"""A row for each membership that comes, goes, or changes its owner.
+"""A row for each membership that is added or removed, or that becomes ours or local.
 
-user_id: the Joget user as it is now, or the login of one to be made; a rename may still change it
-(plan.rows). is_ending: the user as a whole loses the memberships.
+user_id: the Joget user's id now, or the login of a user to be created; a rename may still change it
+(plan.rows). is_ending: whether the user loses all memberships of ours.
 """
 
 
 @dataclass(frozen=True)
 class DecidedMemberships:
-    """rows: DECIDED_MEMBERSHIPS_SCHEMA; read, unchanged: counts; before: by group name, how many
-    memberships of ours it had.
+    """rows: DECIDED_MEMBERSHIPS_SCHEMA; read, unchanged: counts; before: how many memberships of
+    ours each group had, by group name.
     """
 
     rows: pd.DataFrame
@@ -66,9 +66,9 @@ def decide_memberships(
     """Compare memberships between the users and groups that take part; all others stay.
 
     Takes mapping.MEMBERSHIPS, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A listed user loses a
-    membership only if the snapshot is complete and the group was listed twice: presence is
-    evidence, one absence is none. keeps_found: memberships found at an adoption are the local
-    administrator's until the pool names them (policies.existing_memberships).
+    membership only if the snapshot is complete and the group was listed twice, since one absence
+    proves nothing. keeps_found: memberships found at an adoption are the local administrator's
+    until the pool names them (policies.existing_memberships).
     """
     same = _find_unchanged_pairs(desired, current, users, groups)
     read, desired = len(desired), desired[~same.desired]
@@ -120,7 +120,8 @@ ON_IN_THE_POOL = (
     Outcome.RENAMED,
     Outcome.ADOPTED,
 )
-"""Outcomes of enabled users; with loses_all an administrator deactivated them in Joget."""
+"""Outcomes of users who are enabled in the pool. If such a user loses all memberships, an
+administrator deactivated them in Joget."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class UnchangedPairs:
 def _find_unchanged_pairs(
     desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame
 ) -> UnchangedPairs:
-    """Found by numbers, since these are nearly all of a large directory's memberships."""
+    """Compare pairs as numbers: nearly all memberships of a large directory are unchanged."""
     known = users[~users["outcome"].isin(LEFT_ALONE) & users["joget_id"].notna()]
     plain = known[
         ~known["joget_id"].duplicated(keep=False)
@@ -173,8 +174,8 @@ def _find_at_adoption(
     *,
     wanted: pd.DataFrame,
 ) -> pd.DataFrame:
-    """What the pool doesn't name of users and groups adopted now, also of users that are left
-    alone today: PAIR, IDS and loses_all.
+    """Find the memberships of users and groups adopted in this run that the pool doesn't name, also
+    where the user is left alone in this run. Columns PAIR, IDS, loses_all.
     """
     known = users[users["linked"] | (users["outcome"] == Outcome.ADOPTED)]
     known = known[["sub", "joget_id", "outcome"]].rename(columns={"joget_id": "user_id"})

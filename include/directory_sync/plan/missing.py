@@ -18,11 +18,11 @@ from include.directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outc
 
 
 def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
-    """Decide each linked user that no listed user was matched with, in whatever pool they were.
+    """Decide each linked user, of any pool, who was matched with no listed user.
 
     Gives DECIDED_USERS_SCHEMA with listed false. The outcome is `missing`, `deactivated`,
-    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. A user who
-    is due without having been asked for by name is proposed for removal, and held (is_unproven).
+    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. A user
+    for whom the pool wasn't asked by name is proposed for removal at once, and held (is_unproven).
     """
     links = users_of_sync(run, current)
     heir = yes(matched["way"] == "heir")
@@ -63,7 +63,7 @@ def _decide_due(
     if policies.missing_user == "keep":
         decisions.decide(decisions.open, Outcome.MISSING, Reason.MISSING_AND_KEPT)
     if policies.missing_user == "delete":
-        # The link of a user who was due already was last changed when they were deactivated.
+        # Once a user has all their misses, their link was last changed when they were deactivated.
         waited = users["misses"] >= policies.missing_runs
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir

@@ -34,11 +34,11 @@ from include.directory_sync.vocabulary import Action, Entity
 
 
 def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Plan:
-    """Everything that the run would change. Pure: the same input gives the same plan, in any order.
+    """Plan everything that the run would change. Pure, and independent of the input's row order.
 
-    Raises PermanentError where the settings name another organization than the runs before, where
-    the run names users that the pool doesn't have, or is for some users of a pool that no run for
-    everybody has taken over yet.
+    Raises PermanentError where the settings name another organization than the runs before; where
+    the run names users that the pool doesn't have; and where a run for some users comes before a
+    changed pool was taken over by a run for everybody.
     """
     _require_same_target(run, current)
     decided = _decide(run, desired, current, evidence)
@@ -60,10 +60,11 @@ class Decided:
 
 
 def _require_same_target(run: Run, current: Current) -> None:
-    """A changed organization is refused rather than held (rule 14).
+    """Refuse a changed organization, rather than hold its changes (rule 14).
 
-    Linked users and groups would stay in the old organization and only new ones go to the new one,
-    so an approval would leave half a directory in each.
+    Linked users and groups would stay in the old organization, and only new ones would be made in
+    the new one. So an approval would split the directory. A run for some users of a changed pool is
+    refused as well (rule 11).
     """
     if run.users and not run.dry_run and pool_was_changed(run, current):
         raise PermanentError(
@@ -97,8 +98,8 @@ def _decide(run: Run, desired: Desired, current: Current, evidence: Evidence) ->
 
 
 def _hold(decided: Decided) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, Holding]:
-    """Users, groups and membership rows with their causes; users first, groups by them, and
-    memberships by both.
+    """Hold users, groups and membership rows, in this order: groups need the users' holds, and
+    memberships need both.
     """
     holding = Holding(decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool)
     users = hold_users(holding, decided.users)
@@ -134,7 +135,7 @@ def _write_rows(
         partial(plan_rows.make_seen_rows, Entity.GROUP, groups, evidence),
         partial(memberships.copy, deep=False),
     ]
-    # A frame goes as soon as its rows are made: a million users fill memory.
+    # Each frame is released as soon as its rows are made: with a million users, memory runs short.
     del users, memberships
     changes = sort_changes(makers.pop()() for _ in range(len(makers)))
     return Plan(changes, directory, counts, holding.excesses)

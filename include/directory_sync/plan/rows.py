@@ -30,17 +30,19 @@ from include.directory_sync.vocabulary import (
 )
 
 ENSURED_AT = (Outcome.CREATED, Outcome.ADOPTED, Outcome.REACTIVATED, Outcome.RECREATED)
-"""When ROLE_USER and the employment are made; later local changes to them stay."""
+"""Outcomes at which ROLE_USER and the employment are made. Later local changes to them stay."""
 
 
 def make_user_rows(users: pd.DataFrame) -> pd.DataFrame:
-    """The users that change: a row each, user_id being the id as Joget has it now."""
+    """Make a row for each user that changes; user_id is the id that Joget has now."""
     return make_entity_rows(Entity.USER, users.rename(columns={"joget_id": "user_id"}))
 
 
 def make_entity_rows(entity: Entity, decided: pd.DataFrame) -> pd.DataFrame:
-    """The users or groups that change. What is held of a listed user starts without misses, since
-    presence resets them meanwhile.
+    """Make a row for each user or group that changes.
+
+    before_misses is 0 in the held row of a listed user or group: presence resets the misses before
+    the row can be released.
     """
     rows = decided[decided["action"].notna()].assign(entity=str(entity))
     reset = rows["hold"].notna() & rows["listed"] & rows["linked"]
@@ -49,7 +51,7 @@ def make_entity_rows(entity: Entity, decided: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
-    """Presence ends a row of misses, also where nothing else changes, or all else is held."""
+    """Reset the misses of listed users or groups where nothing else changes, or all is held."""
     own = decided["action"].notna() & decided["hold"].isna()
     older = decided["changed_at"] <= evidence.at
     has_misses = yes(decided["before_misses"] > 0)
@@ -67,7 +69,7 @@ def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) ->
 
 
 def make_eviction_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """The accounts of single sign-on that go, each with the rename to its login (rule 6)."""
+    """Make rows that delete single sign-on's accounts, each for a rename to its login (rule 6)."""
     renamed = users[users["occupier_id"].notna()]
     if renamed.empty:
         return pd.DataFrame()
@@ -88,7 +90,7 @@ def make_eviction_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
 
 
 def make_role_rows(users: pd.DataFrame) -> pd.DataFrame:
-    """ROLE_USER for the users that this run brings or brings back."""
+    """Add ROLE_USER to the users that this run creates, adopts, recreates or reactivates."""
     rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_role_user"])]
     return _make_added_rows(Entity.ROLE, Reason.ROLE_USER, rows, users)
 
@@ -103,10 +105,10 @@ def make_employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.
 
 
 def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
-    """Membership rows (column user_id) under the ids that the plan's safe renames give.
+    """Give membership rows (column user_id) the new ids of users whom the plan safely renames.
 
-    users: rows with columns action, hold, after_id, and the id of now in joget_id. A rename moves
-    every child to the new id before memberships are written.
+    users: rows with columns action, hold, joget_id (the id now) and after_id. A rename moves every
+    child to the new id before memberships are written.
     """
     renamed = users[yes(users["action"] == Action.RENAME) & users["hold"].isna()]
     newer = look_up(rows["user_id"], renamed, "joget_id", "after_id")

@@ -1,6 +1,7 @@
-"""The users that don't change: nearly everybody in nearly every run, found by bytes before any rule.
+"""Finding the users that don't change, by bytes and before any rule.
 
-The rules would say `unchanged` of each (a property test holds them to it), at many times the cost.
+In nearly every run they are nearly everybody. The rules would call each of them `unchanged` too, at
+many times the cost; a property test checks that they do.
 """
 
 from dataclasses import dataclass, replace
@@ -19,9 +20,9 @@ from include.directory_sync.vocabulary import Outcome, State, Verdict
 
 @dataclass(frozen=True)
 class Unchanged:
-    """users: rows for the plan, in those of DECIDED_USERS_SCHEMA's columns that aren't null.
+    """users: the unchanged users, in the columns of DECIDED_USERS_SCHEMA that they have values in.
 
-    desired, current: what is left to decide about.
+    desired, current: the rows that the rules still have to decide.
     """
 
     users: pd.DataFrame
@@ -37,11 +38,11 @@ class Unchanged:
 
 
 def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence) -> Unchanged:
-    """Take out the desired users (mapping.USERS) who are linked, active, listed without a miss, and
-    as Joget has them.
+    """Take out the desired users (mapping.USERS) who are linked, active and without misses, and
+    whose values Joget has already.
 
-    Not the users whose id in Joget is the same key as another text that the plan compares, nor any
-    user in a run for some users.
+    A user stays in if another text that the plan compares has the key of the user's id. In a run
+    for some users, nobody is taken out.
     """
     if run.users:
         return Unchanged(pd.DataFrame(), desired, current)

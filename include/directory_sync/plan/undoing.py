@@ -1,8 +1,8 @@
-"""Taking runs back: the inverse of what they applied, without what changed since.
+"""Undoing runs: the inverse of what they applied, leaving alone what changed since.
 
-join_runs     the changes of several runs as one
-plan_undo     their inverse against Joget now
-find_undone   the changes that an undo took back
+join_runs     make the changes of several runs one
+plan_undo     plan their inverse against Joget now
+find_undone   find the changes that an undo took back
 """
 
 from collections.abc import Sequence
@@ -48,8 +48,8 @@ ROW_KEY = ["entity", "sub", "group_name", "employment_id"]
 def plan_undo(organization: str, done: pd.DataFrame, current: Current) -> Plan:
     """The inverse of applied changes (columns CHANGES) against Joget now.
 
-    What isn't as the runs left it is held as `changed_since`, and with it what depends on it.
-    current: with the belongings and used employments of the users among the changes.
+    Rows that aren't as the runs left them are held as `changed_since`, with the rows that depend on
+    them. current must have the belongings and used employments of the changed users.
     """
     inverse = _invert(done)
     inverse = inverse.assign(hold=_find_changed_rows(inverse, current))
@@ -73,8 +73,8 @@ def find_undone(done: pd.DataFrame, written: Plan) -> pd.DataFrame:
 def join_runs(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The changes of several runs, oldest first, as if one run had made them (columns CHANGES).
 
-    Each row goes from the oldest run's `before` to the newest run's `after`; what one run did and a
-    later one took back is left out.
+    Each row goes from the oldest run's `before` to the newest run's `after`. A change that a later
+    one of the runs reversed is left out.
     """
     joined = runs[0]
     for newer in runs[1:]:
@@ -97,7 +97,9 @@ def _join_two(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rename_children(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
-    """The older run's roles, employments and memberships under the ids that the newer run gave."""
+    """Give the older run's roles, employments and memberships the ids to which the newer run
+    renamed their users.
+    """
     renamed = newer[newer["entity"] == Entity.USER].assign(joget_id=newer["before_id"])
     children = older["entity"].isin(CHILDREN)
     ids = give_renamed_ids(older[children], renamed)["user_id"]
@@ -111,7 +113,7 @@ def _row_keys(changes: pd.DataFrame, at: str) -> pd.DataFrame:
 
 
 def _join_actions(first: "pd.Series[str]", merged: pd.DataFrame) -> "pd.Series[str]":
-    """What two changes of one row are together: that it was made, adopted or deleted counts most."""
+    """Name two changes of one row together: making, adopting or deleting it outranks the rest."""
     had, has = merged["before_id"].notna(), merged["after_id"].notna()
     is_child = merged["entity"].isin(CHILDREN)
     action = merged["action"].mask(merged["action"].isin(LEDGER_ONLY) & ~is_child, first)
@@ -126,7 +128,7 @@ def _without_nulls(keys: pd.DataFrame) -> pd.DataFrame:
 
 
 def _invert(done: pd.DataFrame) -> pd.DataFrame:
-    """The rows with both sides exchanged: user_id is the user's id as the runs left it."""
+    """Exchange `before` and `after`; user_id becomes the user's id as the runs left it."""
     inverse = done.reset_index(drop=True)
     for name in VALUES:
         sides = [f"before_{name}", f"after_{name}"]
@@ -154,8 +156,8 @@ def _find_changed_rows(rows: pd.DataFrame, current: Current) -> "pd.Series[str]"
 
 
 def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
-    """The holds, with those of what depends on held rows (plan.dependencies), and of groups that
-    would keep members.
+    """Hold also the rows that depend on held rows (plan.dependencies), and deletions of groups that
+    would still have members.
     """
     users = rows[rows["entity"] == Entity.USER]
     hold = rows["hold"].fillna(find_holds_by_exchanges(users).reindex(rows.index))
@@ -175,7 +177,7 @@ def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
 
 
 def _use_ids_of_now(rows: pd.DataFrame) -> pd.DataFrame:
-    """Children under the ids that the plan's safe renames give; those of a held rename stay."""
+    """Give children the new ids of users whom the plan safely renames; held renames give none."""
     users = rows[rows["entity"] == Entity.USER].assign(joget_id=lambda users: users["before_id"])
     children = rows["entity"].isin(CHILDREN)
     renamed = give_renamed_ids(rows[children], users)["user_id"]
@@ -202,7 +204,7 @@ def _is_user_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
 
 
 def _is_id_taken(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether a user who comes back, under the old id, would meet somebody who has it now."""
+    """Whether a user who comes back under the old id can't, since another account has it now."""
     renamed = rows["action"] == Action.RENAME
     returning = rows["after_id"].where(rows["before_id"].isna() | renamed)
     key = look_up(returning, current.keys, "text", "key")
@@ -212,7 +214,7 @@ def _is_id_taken(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
 
 
 def _is_used(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether a user who is to go has more than the runs gave: somebody used the account."""
+    """Whether a user to be deleted has more than the runs gave, so somebody used the account."""
     given = rows[(rows["entity"] == Entity.MEMBERSHIP) & (rows["action"] == Action.REMOVE)]
     sizes = given.groupby("user_id").size()
     has = current.belongings
@@ -242,9 +244,9 @@ def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[b
 
 
 def _make_children_of_restored(organization: str, inverse: pd.DataFrame, taken: set[str]) -> pd.DataFrame:
-    """ROLE_USER and the employment of users who come back, where the inverse doesn't bring them.
+    """Add ROLE_USER and the employment to users who come back, where the inverse doesn't.
 
-    An account of single sign-on's has no employment.
+    An account that single sign-on made gets no employment: it never had one.
     """
     back = inverse[(inverse["entity"] == Entity.USER) & inverse["before_id"].isna() & inverse["after_id"].notna()]
     rows = back[["sub", "hold", "action"]].assign(user_id=back["after_id"])

@@ -17,7 +17,8 @@ from include.directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outco
 JOGET_ADMIN = "admin"
 
 MADE_WITHOUT_PASSWORD = (Action.CREATE, Action.RECREATE)
-"""Origins of links whose Joget user we made: with a NULL password, unless new_password is random."""
+"""Origins of links whose Joget user the sync made: with a NULL password, unless new_password is
+random."""
 
 DECIDED_USERS_SCHEMA = pa.schema(
     [
@@ -47,18 +48,19 @@ DECIDED_USERS_SCHEMA = pa.schema(
 )
 """A row for each listed and each linked user, once the rules have decided.
 
-joget_id: the id of the Joget user as it is now, or the login of one to be made; null where this run
-knows no Joget user. occupier_id: the id of single sign-on's account that has the login, where the
-user is renamed to it. active: whether the pool has the user enabled. joget_active: whether Joget's
+joget_id: the Joget user's id now, or the login of a user to be created; null where this run knows
+no Joget user. occupier_id: where the user is renamed to a login that single sign-on's account has,
+that account's id. active: whether the user is enabled in the pool. joget_active: whether the Joget
 user is active once the changes are applied. takes_part: whether the memberships that the pool names
-are compared; loses_all: whether all memberships of ours go. is_unproven: missing, and not yet asked
-for by name. hold: a cause that the rules alone found. before_*, after_*: changes.USER_VALUES.
+are compared. loses_all: whether all memberships of ours are removed. is_unproven: whether the user
+is to be removed before the pool was asked for them by name. hold: a cause that the rules alone
+found. before_*, after_*: changes.USER_VALUES.
 """
 
 
 def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
-    """Decide every listed user: takes and keeps MATCHED_USERS_SCHEMA's order; gives
-    DECIDED_USERS_SCHEMA.
+    """Decide every listed user: takes MATCHED_USERS_SCHEMA, and gives DECIDED_USERS_SCHEMA in the
+    same order.
 
     Raises PermanentError where the run names users that the pool doesn't have.
     """
@@ -84,7 +86,7 @@ def is_excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[b
 
 
 def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a link was set from a newer reading, which this snapshot may not undo."""
+    """Whether a newer reading set the link, which this older snapshot mustn't overwrite."""
     if evidence.compares:
         return pd.Series(False, index=links.index)
     return yes(links["changed_at"] > evidence.at)
@@ -93,7 +95,8 @@ def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
 def is_replaced(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a linked user's Joget user was deleted, and another account has the name now.
 
-    That account is never ours: it has the id in other letters, or what reading found out of it.
+    That account is never ours. Either it has the id in other letters, or reading found that it
+    isn't the one that the sync made (current.USERS, is_replaced).
     """
     in_joget = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
     other_letters = users["now_id"].isna() & users["user_key"].isin(in_joget)
@@ -111,7 +114,9 @@ def differs(users: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _find_faults(users: pd.DataFrame, current: Current) -> Decisions:
-    """Why a user's values can't be written: what mapping found, and what only the database tells."""
+    """Find why a user's values can't be written: faults that mapping found, and faults that depend
+    on the database's charset, column lengths and collation.
+    """
     faults = Decisions(users)
     for outcome in (Outcome.FROZEN, Outcome.QUARANTINED):
         faults.decide_as_mapped(users["verdict"] == outcome, outcome, users)
@@ -131,7 +136,7 @@ def _find_faults(users: pd.DataFrame, current: Current) -> Decisions:
 def _decide_protected(
     run: Run, users: pd.DataFrame, current: Current, evidence: Evidence, decisions: Decisions
 ) -> None:
-    """Whom nothing may change: not even that they are disabled in the pool."""
+    """Decide the users that nothing may change, even if they are disabled in the pool."""
     decisions.decide(is_excluded(run, users, current), Outcome.FROZEN, Reason.EXCLUDED)
     if run.users:
         asked = _has_key(users, current, run.users) | users["sub"].isin(run.users)
@@ -189,7 +194,7 @@ def _decide_linked(policies: Policies, users: pd.DataFrame, current: Current, de
 
 
 def _decide_renamed(policies: Policies, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Rule 6: only to a free key that no other rename wants."""
+    """Rule 6: rename a user only to a free key that no other rename wants."""
     renamed = users["linked"] & decisions.open & (users["key"] != users["user_key"])
     links, rows = current.user_links["user_key"].dropna(), current.users
     unused = yes(rows["is_used"] == False) & ~rows["id_key"].isin(links)  # noqa: E712 - null is unknown
@@ -211,7 +216,7 @@ def _decide_renamed(policies: Policies, users: pd.DataFrame, current: Current, d
 
 
 def _is_retired(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether a login was another sub's once: Joget's workflow history goes by name."""
+    """Whether another sub had the login before: Joget keeps its workflow history by login."""
     others = users[["sub", "key"]].reset_index()
     others = others.merge(current.retired, left_on="key", right_on="user_key")
     others = others[others["sub_x"] != others["sub_y"]]
@@ -235,7 +240,7 @@ def _decide_new(run: Run, users: pd.DataFrame, current: Current, decisions: Deci
 
 
 def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Rule 7: while both are listed, or where nobody can tell who is meant, the linked user stays."""
+    """Rule 7: quarantine newcomers whose login a linked user has or is about to get."""
     new = ~users["linked"]
     links = current.user_links
     foreign = links.loc[links["sync"] != run.sync.name, "user_key"].dropna()
@@ -278,9 +283,9 @@ def _decide_adoption(policies: Policies, users: pd.DataFrame, current: Current, 
 
 
 def _find_values(users: pd.DataFrame) -> pd.DataFrame:
-    """before_* and after_*: Joget's values now, and as the pool wants them where they are mapped.
+    """Give before_*, Joget's values now, and after_*, the pool's values in the mapped columns.
 
-    Of a record that can't be mapped only `active` is believed.
+    If a record can't be mapped, only its `active` is used.
     """
     values = {"before_id": users["now_id"], "after_id": users["now_id"]}
     for column in USER_COLUMNS:
@@ -305,7 +310,9 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rules 3 and 4 for linked users: what differs by bytes, and `active` as the ledger has it."""
+    """Rules 3 and 4 for linked users: `active` by what the ledger says that the sync did, and every
+    column that differs by bytes.
+    """
     before, after = users["state"], users["after_state"]
     decisions.decide(users["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
     off = (before == State.ACTIVE) & (after == State.DEACTIVATED)
@@ -325,7 +332,7 @@ PROTECTED = (Reason.EXCLUDED, Reason.NOT_ASKED, Reason.NEWER_READING, Reason.REP
 
 
 def _finish(users: pd.DataFrame) -> pd.DataFrame:
-    """Actions, ids and what becomes of the memberships, from the outcomes."""
+    """Derive actions, ids, and what happens to memberships, from the outcomes."""
     makes = users["outcome"].isin([Outcome.CREATED, Outcome.RENAMED])
     users["after_id"] = users["after_id"].mask(makes, users["username"])
     again = users["outcome"] == Outcome.RECREATED
