@@ -17,6 +17,13 @@ class Decisions:
         """Rows that no rule has decided yet."""
         return self._outcome.isna()
 
+    @property
+    def contends(self) -> "pd.Series[bool]":
+        """Rows that count where several want one thing: open ones, and those that this run doesn't ask
+        about, since another run decides them.
+        """
+        return self.open | yes(self._code == Reason.NOT_ASKED)
+
     def outcome_is(self, outcome: Outcome) -> "pd.Series[bool]":
         """Rows that have this outcome."""
         return yes(self._outcome == outcome)

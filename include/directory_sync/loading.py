@@ -133,15 +133,16 @@ class Loading:
             try:
                 return self._apply_once(deferred, defers=planning > 1)
             except RefusedRowsError as refused:
-                deferred = deferred.join(refused.deferred.subs, refused.deferred.groups)
+                deferred = deferred.join_all(refused.deferred)
                 log.warning(
-                    "planning %d of %d: %s Leaving out %d users and %d groups: %s",
+                    "planning %d of %d: %s Leaving out %d users, %d groups, and the members of %d: %s",
                     planning,
                     PLANNINGS,
                     refused,
                     len(deferred.subs),
                     len(deferred.groups),
-                    ", ".join(sorted(deferred.subs | deferred.groups)[:NAMES_LOGGED]),
+                    len(deferred.members_of),
+                    ", ".join(sorted(deferred.subs | deferred.groups | deferred.members_of)[:NAMES_LOGGED]),
                 )
             except ConflictError as conflict:
                 log.info("planning %d of %d: %s", planning, PLANNINGS, conflict)

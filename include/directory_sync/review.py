@@ -233,7 +233,7 @@ class AnswerProposal:
 
 def _without_present(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
     """Ask the pool by name for each user whose absence is unproven, and drop the removals of users
-    that it still has or can't be asked for.
+    that it still has. Where the pool can't be asked for a sub, the person's approval counts.
 
     These users were too many to be asked for while the pool was listed.
     """
@@ -245,8 +245,10 @@ def _without_present(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
     log.info("asking by name for %d users whose removal was approved", len(subs))
     answers = side_by_side(pool, lambda sub: find_user(pool, sub), subs)
     pool.progress.say()
-    # None means that the pool can't be asked for this sub: the absence stays unproven.
-    present = [sub for sub, found in zip(subs, answers, strict=True) if found or found is None]
+    present = [sub for sub, found in zip(subs, answers, strict=True) if found]
+    unanswered = sum(found is None for found in answers)
+    if unanswered:
+        log.warning("the pool can't be asked by name for %d of them; the approval counts", unanswered)
     if present:
         log.warning("%d users whose removal was approved are in the pool: they stay", len(present))
     return asked[~(unproven & asked["sub"].isin(present))]

@@ -1,9 +1,12 @@
 """Comparing Joget's rows, by bytes, with a plan's `before` and `after`."""
 
+from collections import Counter
+
 from include.directory_sync.errors import PermanentError
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.plan.changes import USER_COLUMNS
+from include.directory_sync.plan.deferral import Deferred
 
 GROUP_COLUMNS = ("name",)
 
@@ -24,16 +27,36 @@ def same(columns: tuple[str, ...], side: str) -> str:
     return f"({' AND '.join(pairs)})"
 
 
-def lock_and_compare(database: Database, *, waits: bool) -> tuple[list[str], list[str]]:
-    """Lock the rows to be changed, in key order; gives the subs of the users and the names of the
-    groups that aren't as the plan saw them.
+def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
+    """Lock the touched rows in key order; gives the users and groups that aren't as the plan saw
+    them.
 
-    waits: whether to wait for rows that somebody else has locked; else they count as changed.
+    waits: for rows that another session has locked. Else those count as changed, and so do the
+    parents of new memberships, since their foreign keys would wait for them.
     """
-    return (
-        _lock(database, USERS, "dir_user", USER_COLUMNS, "COALESCE(t.after_sub, t.before_sub, t.sub)", waits=waits),
-        _lock(database, GROUPS, "dir_group", GROUP_COLUMNS, "t.group_name", waits=waits),
-    )
+    users = _lock(database, USERS, "dir_user", USER_COLUMNS, "t.sub", waits=waits)
+    groups = _lock(database, GROUPS, "dir_group", GROUP_COLUMNS, "t.group_name", waits=waits)
+    changed = Deferred().join(users, groups)
+    if waits:
+        return changed
+    adds, removes = "t.action = 'add'", "t.action = 'remove'"
+    pair = "d.userId = t.user_id AND d.groupId = t.group_id"
+    locked = [
+        *_find_locked(database, "dir_user", "d.id = t.user_id", adds, "t.sub"),
+        *_find_locked(database, "dir_user_group", pair, removes, "t.sub"),
+    ]
+    groups = _find_locked(database, "dir_group", "d.id = t.group_id", adds, "t.group_name")
+    return changed.join(locked, members_of=groups)
+
+
+def _find_locked(database: Database, table: str, join: str, condition: str, key: str) -> list[str]:
+    """Keys of memberships for which another session has locked the row of the table."""
+    source = f"{MEMBERSHIPS} t STRAIGHT_JOIN {table} d ON {join} WHERE {condition}"
+    there = database.rows(f"SELECT {key} FROM {source}", about=table)
+    free = database.rows(f"SELECT {key} FROM {source} FOR UPDATE SKIP LOCKED", about=table)
+    counts = Counter(str(row[0]) for row in there)
+    counts.subtract(str(row[0]) for row in free)
+    return sorted(name for name, locked in counts.items() if locked > 0)
 
 
 def _lock(
@@ -55,7 +78,7 @@ def verify(database: Database, sync: str, run_key: str) -> None:
     """Read back what was written, by bytes; raises PermanentError where a trigger or a default changed it."""
     pair = "d.userId = t.user_id AND d.groupId = t.group_id"
     ids = f"{as_bytes('d.userId')} = {as_bytes('t.user_id')} AND {as_bytes('d.groupId')} = {as_bytes('t.group_id')}"
-    stays, goes = "t.action IN ('add', 'keep_local', 'claim')", "t.action = 'remove'"
+    stays, goes = "t.action = 'add'", "t.action = 'remove'"
     there = "t.after_id IS NOT NULL"
     renamed = f"(t.after_id IS NULL OR NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')})"
     renamed += " AND NOT t.is_exchange"
@@ -75,7 +98,7 @@ def verify(database: Database, sync: str, run_key: str) -> None:
         ("dir_employment", f"{EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id",
          f"{EMPLOYMENTS} t WHERE t.action = 'add'"),
         ("dir_user_group",
-         f"{MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d ON {pair} WHERE {stays} AND (t.action <> 'add' OR {ids})",
+         f"{MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d ON {pair} WHERE {stays} AND {ids}",
          f"{MEMBERSHIPS} t WHERE {stays}"),
         ("dir_user_group", f"{MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d ON {pair} WHERE {goes}", None),
         ("directory_sync_user_link",

@@ -57,7 +57,7 @@ class Counted:
         change = raw["settings_change"]
         if change:
             change = SettingsChange(tuple(change["settings"]), change["adds"], change["spares"])
-        deferred = Deferred().join(**raw.get("deferred", {"subs": (), "groups": ()}))
+        deferred = Deferred().join(**raw.get("deferred", {}))
         return cls(raw["memberships"], excesses, Removals(**raw["removals"]), change, deferred)
 
 

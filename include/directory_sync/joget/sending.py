@@ -4,13 +4,13 @@ import secrets
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, no_text
+from include.directory_sync.frames import TEXT, no_text, yes
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.ledger import ASCII
 from include.directory_sync.joget.tables import Tables
 from include.directory_sync.plan import Plan
 from include.directory_sync.plan.changes import USER_COLUMNS, link_parts, name_sha256
-from include.directory_sync.vocabulary import Action, Entity
+from include.directory_sync.vocabulary import Action, Cause, Entity
 
 USERS = "directory_sync_user_change"
 GROUPS = "directory_sync_group_change"
@@ -30,12 +30,13 @@ def send(database: Database, tables: Tables, plan: Plan, *, random_passwords: bo
     _send(database, ROLES, plan.safe_part(Entity.ROLE), columns, "user_id")
     employments = plan.safe_part(Entity.EMPLOYMENT).sort_values("employment_id")
     _send(database, EMPLOYMENTS, employments, {**columns, "employment_id": TOKEN}, "employment_id")
-    columns = {"user_id": tables.text, "group_id": tables.text, "sub": TOKEN, "action": TOKEN}
+    columns = {"user_id": tables.text, "group_id": tables.text, "group_name": tables.text}
+    columns |= {"sub": TOKEN, "action": TOKEN}
     _send(database, MEMBERSHIPS, plan.safe_part(Entity.MEMBERSHIP), columns, "user_id, group_id")
 
 
-def remove_deferred(database: Database, before: Plan, after: Plan) -> None:
-    """Delete from the five tables the few rows that are safe in `before` and held in `after`."""
+def remove_deferred(database: Database, plan: Plan) -> None:
+    """Delete from the five tables the rows that the plan holds as `deferred`. They are few."""
     for table, entity, keys in (
         (USERS, Entity.USER, ["user_id"]),
         (GROUPS, Entity.GROUP, ["group_id"]),
@@ -43,12 +44,10 @@ def remove_deferred(database: Database, before: Plan, after: Plan) -> None:
         (EMPLOYMENTS, Entity.EMPLOYMENT, ["employment_id"]),
         (MEMBERSHIPS, Entity.MEMBERSHIP, ["user_id", "group_id"]),
     ):
-        kept = set(after.safe_part(entity)[keys].itertuples(index=False, name=None))
-        sent = before.safe_part(entity)[keys].itertuples(index=False, name=None)
+        rows = plan.part(entity)
         condition = " AND ".join(f"{key} = %s" for key in keys)
-        for row in sent:
-            if row not in kept:
-                database.execute(f"DELETE FROM {table} WHERE {condition}", row, about="a temporary table")
+        for row in rows.loc[yes(rows["hold"] == Cause.DEFERRED), keys].itertuples(index=False, name=None):
+            database.execute(f"DELETE FROM {table} WHERE {condition}", row, about="a temporary table")
 
 
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:

@@ -15,9 +15,9 @@ from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIP
 from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
 from include.directory_sync.plan import Plan
 from include.directory_sync.plan.answers import AnswerUpdate
-from include.directory_sync.plan.changes import ENTITIES, USER_COLUMNS
+from include.directory_sync.plan.changes import USER_COLUMNS
 from include.directory_sync.plan.deferral import Deferred, defer
-from include.directory_sync.vocabulary import Entity
+from include.directory_sync.vocabulary import Action, Entity
 
 
 def _of_users(table: str, column: str) -> str:
@@ -41,23 +41,40 @@ class RefusedRowsError(ConflictError):
         self.deferred = deferred
 
 
-def _find_refused_names(names: list[str], refuses: Callable[[list[str]], bool]) -> list[str]:
-    """Find the refused names by trying halves; raises RefusedRowError where they are too many."""
-    found: list[str] = []
-    waiting = [names] if names else []
+MOST_BLAMED = 5
+"""Users that are left out for a membership; with more of them the group is at fault."""
+
+
+def _find_names(plan: Plan, column: str, entities: list[Entity]) -> frozenset[str]:
+    return frozenset(name for entity in entities for name in plan.safe_part(entity)[column].dropna())
+
+
+def _find_refused_names(
+    names: frozenset[str],
+    leave_out_others: Callable[[frozenset[str]], Deferred],
+    refuses: Callable[[Deferred], bool],
+    most: int = MOST_REFUSED,
+) -> frozenset[str]:
+    """The names that are refused beside those that were accepted before, found by halves.
+
+    leave_out_others: what to leave out where just these names are kept. Raises RefusedRowError
+    where more than `most` are refused.
+    """
+    found, accepted = frozenset[str](), frozenset[str]()
+    waiting = [sorted(names)] if names else []
     while waiting:
         part = waiting.pop()
-        if not refuses(part):
-            continue
-        if len(part) == 1:
-            found += part
+        if not refuses(leave_out_others(accepted | frozenset(part))):
+            accepted |= frozenset(part)
+        elif len(part) == 1:
+            found |= frozenset(part)
         else:
             half = len(part) // 2
             waiting += [part[half:], part[:half]]
-        if len(found) > MOST_REFUSED:
+        if len(found) > most:
             raise RefusedRowError(
-                f"Joget's database refuses the rows of more than {MOST_REFUSED} users or groups, "
-                f"sub or name {found[0]} among them; the run was rolled back and nothing was "
+                f"Joget's database refuses the rows of more than {most} users or groups, "
+                f"sub or name {min(found)} among them; the run was rolled back and nothing was "
                 f"written. Look for a trigger or a constraint of this database's own."
             )
     return found
@@ -137,36 +154,66 @@ class Apply:
         return row.plan
 
     def _leave_out_changed(self) -> RunRow:
-        """Lock the rows, and leave out those that changed since planning. Until COMMIT nobody else
-        can change the rest.
-        """
-        subs, groups = lock_and_compare(self.database, waits=not self.defers)
-        if not subs and not groups:
+        """The rows are locked from here on, so what differs now differs until COMMIT."""
+        changed = lock_and_compare(self.database, waits=not self.defers)
+        if not changed:
             return self.row
         if not self.defers:
             raise ConflictError(
-                f"{len(subs)} users and {len(groups)} groups were changed by somebody else since "
-                f"they were read. Planning again."
+                f"{len(changed.subs)} users and {len(changed.groups)} groups were changed by somebody "
+                f"else since they were read. Planning again."
             )
-        deferred = self.row.deferred.join(subs, groups)
+        deferred = self.row.deferred.join_all(changed)
         plan = defer(self.row.plan, deferred)
-        sending.remove_deferred(self.database, self.row.plan, plan)
+        sending.remove_deferred(self.database, plan)
         return replace(self.row, plan=plan, deferred=deferred)
 
     def _find_refused(self) -> Deferred:
-        """Find the users and groups whose rows the database refuses, by writing halves of the plan
-        and rolling each back; none where it refuses even a plan without users and groups.
+        """What of the plan the database refuses, found by trying parts of it and rolling each back;
+        nothing where it refuses even an empty plan.
+
+        Each kind of row is tried once those that it builds on are accepted, so that no user is left
+        out for a group's fault: groups, then users, then memberships by group, then deleted groups.
         """
         plan = self.row.plan
-        of_users = [entity for entity in ENTITIES if entity != Entity.GROUP]
-        subs = frozenset(sub for entity in of_users for sub in plan.safe_part(entity)["sub"].dropna())
-        names = frozenset(plan.safe_part(Entity.GROUP)["group_name"].dropna())
-        if self._refuses(Deferred(subs, names)):
+        subs = _find_names(plan, "sub", [entity for entity in Entity if entity != Entity.GROUP])
+        groups, members_of = (_find_names(plan, "group_name", [entity]) for entity in (Entity.GROUP, Entity.MEMBERSHIP))
+        rows = plan.safe_part(Entity.GROUP)
+        deleted = frozenset(rows.loc[rows["action"] == Action.DELETE, "group_name"].dropna())
+        if self._refuses(Deferred(subs, groups, members_of)):
             return Deferred()
-        groups = _find_refused_names(sorted(names), lambda kept: self._refuses(Deferred(subs, names - set(kept))))
-        refused = frozenset(groups)
-        users = _find_refused_names(sorted(subs), lambda kept: self._refuses(Deferred(subs - set(kept), refused)))
-        return Deferred(frozenset(users), refused)
+        kept = groups - deleted
+        bad_groups = _find_refused_names(kept, lambda names: Deferred(subs, groups - names, members_of), self._refuses)
+        left = bad_groups | deleted
+        bad_subs = _find_refused_names(subs, lambda names: Deferred(subs - names, left, members_of), self._refuses)
+        bad_members = _find_refused_names(
+            members_of, lambda names: Deferred(bad_subs, left, members_of - names), self._refuses
+        )
+        if bad_members:
+            bad_subs, bad_members = self._blame_members(Deferred(bad_subs, left, bad_members))
+        bad_deleted = _find_refused_names(
+            deleted,
+            lambda names: Deferred(bad_subs, bad_groups | (deleted - names), bad_members),
+            self._refuses,
+        )
+        return Deferred(bad_subs, bad_groups | bad_deleted, bad_members)
+
+    def _blame_members(self, refused: Deferred) -> tuple[frozenset[str], frozenset[str]]:
+        """The users to leave out, where few of a group's members are refused; else the groups whose
+        memberships are.
+        """
+        rows = self.row.plan.safe_part(Entity.MEMBERSHIP)
+        inside = rows[rows["group_name"].isin(refused.members_of) & ~rows["sub"].isin(refused.subs)]
+        subs = frozenset(inside["sub"].dropna())
+        if len(subs) <= 1:
+            return refused.subs | subs, frozenset()
+        try:
+            bad = _find_refused_names(
+                subs, lambda names: Deferred(refused.subs | (subs - names), refused.groups), self._refuses, MOST_BLAMED
+            )
+        except RefusedRowError:
+            return refused.subs, refused.members_of
+        return (refused.subs | bad, frozenset()) if bad != subs else (refused.subs, refused.members_of)
 
     def _refuses(self, left_out: Deferred) -> bool:
         row = replace(self.row, plan=defer(self.row.plan, left_out))
@@ -213,19 +260,25 @@ class Apply:
         )
 
     def _evict_users(self) -> None:
-        """Delete accounts that single sign-on made under a linked user's new login, before the
-        rename.
+        """Delete accounts that single sign-on made for a linked user's new login, before the rename.
 
-        Only rows that single sign-on makes are deleted. If the account got a membership or an
-        employment meanwhile, its foreign key stops the deletion.
+        Only what single sign-on makes is deleted: another role, a membership or an employment that
+        came meanwhile stops the deletion by its foreign key, and what Joget keeps by username is
+        looked for here.
         """
-        if not self._has_changes("t.action = 'evict'"):
-            return  # the account needs the right to delete only where something is deleted
-        for table, column in (("dir_user_role", "userId"), ("dir_user", "id"), ("dir_user_extra", "username")):
-            self._execute(
-                table,
-                f"DELETE d FROM {USERS} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id WHERE t.action = 'evict'",
-            )
+        evicted = "t.action = 'evict'"
+        if not self._has_changes(evicted):
+            return  # so that the right to delete is only needed where something is deleted
+        for table, column in OF_A_USERNAME:
+            if table != "dir_user_extra":
+                used = f"SELECT 1 FROM {_of_users(table, column)} WHERE {evicted} LIMIT 1"
+                if self.database.rows(used, about=table):
+                    raise TakenKeyError(f"{table} got a row of an account that was to be evicted. Planning again.")
+        source = f"{USERS} t STRAIGHT_JOIN"
+        role = f"dir_user_role d ON d.userId = t.before_id AND d.roleId = %s WHERE {evicted}"
+        self._execute("dir_user_role", f"DELETE d FROM {source} {role}", (self.tables.role_user,))
+        for table, column in (("dir_user", "id"), ("dir_user_extra", "username")):
+            self._execute(table, f"DELETE d FROM {source} {table} d ON d.{column} = t.before_id WHERE {evicted}")
 
     def _write_users(self) -> None:
         self._rename_users()

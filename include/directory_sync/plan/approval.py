@@ -7,7 +7,7 @@ import pandas as pd
 
 from include.directory_sync.frames import TEXT, look_up, yes
 from include.directory_sync.plan.changes import Plan, row_hashes, split_by_entity
-from include.directory_sync.plan.dependencies import find_dependent_holds
+from include.directory_sync.plan.dependencies import EXCHANGES, find_dependent_holds
 from include.directory_sync.plan.memberships import count_memberships
 from include.directory_sync.plan.rows import give_renamed_ids
 from include.directory_sync.vocabulary import (
@@ -62,7 +62,9 @@ def _moves_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "pd.
     moves = is_user & (changes["action"] != Action.SEEN)
     moves &= changes["hold"].isna() | (released & leaving)
     moving = changes.loc[moves, "user_id"].dropna()
-    return is_user & ~leaving & changes["user_id"].isin(moving)
+    other = is_user & ~changes["action"].isin([Action.SEEN, Action.RENAME, *EXCHANGES])
+    renames = (changes["action"] == Action.RENAME) & changes["user_id"].isin(changes.loc[other, "user_id"])
+    return (is_user & ~leaving & changes["user_id"].isin(moving)) | renames
 
 
 def _update_directory(directory: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:

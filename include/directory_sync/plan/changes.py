@@ -191,6 +191,7 @@ class Plan:
         leaving = users["action"].isin(REMOVALS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
+        waiting &= users["action"] != Action.RENAME  # which changes the login alone
         return held[~held["hold"].isin(UNANSWERABLE) & ~held["sub"].isin(users.loc[waiting, "sub"])]
 
     @property
@@ -302,10 +303,12 @@ def answer_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
 def _with_codes_that_count(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `code` only where a hash must tell it.
 
-    Deactivating an absent user and deactivating a disabled user are two questions to a person.
+    Deactivating an absent user and deactivating a disabled user are two questions to a person. So
+    are removing a membership that the pool no longer names, and removing it since the user is out.
     """
     disabled = (rows["action"] == Action.DEACTIVATE) & (rows["code"] == Reason.DISABLED)
-    return rows.assign(code=rows["code"].where(disabled))
+    ends = (rows["action"] == Action.REMOVE) & rows["code"].isin(ENDING)
+    return rows.assign(code=rows["code"].where(disabled | ends))
 
 
 def _hashes(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":

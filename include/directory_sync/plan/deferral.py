@@ -12,17 +12,31 @@ from include.directory_sync.vocabulary import Cause, Entity, Outcome
 
 @dataclass(frozen=True)
 class Deferred:
-    """The users (subs) and groups (names) whose changes wait for the next run."""
+    """What waits for the next run."""
 
     subs: frozenset[str] = frozenset()
+    """Users, with their roles, employments and memberships."""
     groups: frozenset[str] = frozenset()
+    """Groups themselves, by name."""
+    members_of: frozenset[str] = frozenset()
+    """Groups whose memberships wait, by name."""
 
     def __bool__(self) -> bool:
-        return bool(self.subs or self.groups)
+        return bool(self.subs or self.groups or self.members_of)
 
-    def join(self, subs: Collection[str], groups: Collection[str]) -> "Deferred":
+    def join(
+        self, subs: Collection[str] = (), groups: Collection[str] = (), members_of: Collection[str] = ()
+    ) -> "Deferred":
         """These and others."""
-        return Deferred(self.subs | frozenset(subs), self.groups | frozenset(groups))
+        return Deferred(
+            self.subs | frozenset(subs),
+            self.groups | frozenset(groups),
+            self.members_of | frozenset(members_of),
+        )
+
+    def join_all(self, other: "Deferred") -> "Deferred":
+        """These and those of another."""
+        return self.join(other.subs, other.groups, other.members_of)
 
 
 def defer(plan: Plan, deferred: Deferred) -> Plan:
@@ -34,7 +48,8 @@ def defer(plan: Plan, deferred: Deferred) -> Plan:
         return plan
     changes = plan.changes
     groups = (changes["entity"] == Entity.GROUP) & changes["group_name"].isin(deferred.groups)
-    chosen = changes["sub"].isin(deferred.subs) | groups
+    members = (changes["entity"] == Entity.MEMBERSHIP) & changes["group_name"].isin(deferred.members_of)
+    chosen = changes["sub"].isin(deferred.subs) | groups | members
     changes = changes.assign(hold=changes["hold"].mask(chosen & changes["hold"].isna(), Cause.DEFERRED))
     for _ in range(2):  # a user's membership, then the deletion of its group
         waits = find_dependent_holds(changes) == Cause.DEFERRED

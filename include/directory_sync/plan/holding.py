@@ -23,14 +23,17 @@ from include.directory_sync.plan.limits import (
     limit_removed_memberships,
     limit_users,
 )
+from include.directory_sync.plan.users import change_login_only, keep_login
 from include.directory_sync.run import Run
 from include.directory_sync.vocabulary import (
     LEDGER_ONLY,
     REASON_RULES,
+    UNANSWERABLE,
     Action,
     Cause,
     Entity,
     Reason,
+    State,
 )
 
 
@@ -50,8 +53,26 @@ class Holding:
 Holder = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
 
 
-def hold_users(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
-    """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`."""
+def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames that
+    are rows apart.
+
+    A held rename mustn't keep out a user who is enabled again (rule 4). So of such a user the held
+    row changes the login alone, and the user's own row brings the rest under the login of now.
+    """
+    back = (users["before_state"] == State.DEACTIVATED) & (users["after_state"] == State.ACTIVE)
+    returning = yes((users["action"] == Action.RENAME) & back)
+    if not returning.any():
+        return _hold_user_rows(holding, users), users.iloc[:0]
+    logins = change_login_only(users[returning])
+    trial = _hold_user_rows(holding, pd.concat([users[~returning], logins]).reindex(users.index))
+    waits = returning & trial["hold"].notna()
+    holding.excesses.clear()
+    others = pd.concat([users[~waits], keep_login(users[waits])]).reindex(users.index)
+    return _hold_user_rows(holding, others), trial[waits]
+
+
+def _hold_user_rows(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
     named = users.assign(entity=str(Entity.USER), user_id=users["joget_id"])
     return users.assign(hold=_hold(holding, named, USER_HOLDERS)["hold"])
 
@@ -111,7 +132,8 @@ def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
         return rows["hold"]
     full = arrow(changing, CHANGES).set_axis(changing.index)
     verdict = look_up(answer_hashes(full), answers, "answer_sha256", "verdict")
-    return verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT)
+    hold = verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT)
+    return hold.mask(rows["hold"].isin(UNANSWERABLE), rows["hold"])  # no answer releases these
 
 
 def _hold_admins(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":

@@ -40,7 +40,7 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     active = int((links["state"] == State.ACTIVE).sum()) + current.unchanged_users
     active_or_deleted = active + int((counted & ~was_active).sum())
     changed = yes(action.isin(CHANGES)) & users["linked"] & differs(users)
-    created = yes(action.isin(CREATIONS))
+    created = yes(action.isin(CREATIONS) & (users["code"] != Reason.LINK_REBUILT))
     excesses = {
         Cause.DISABLED_USERS: find_excess(
             limits,

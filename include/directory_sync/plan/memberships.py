@@ -89,7 +89,7 @@ def decide_memberships(
 
     lacking = entitled[~among(entitled, now, PAIR)]
     wanted = among(now, entitled, PAIR)
-    found = _find_at_adoption(members, current, users, groups, wanted=now[wanted])
+    found = _find_at_adoption(members, current, users, groups, named=desired)
     if not keeps_found:
         found = found.iloc[:0]
     believed = evidence.complete & yes(now["listed_twice"])
@@ -172,7 +172,7 @@ def _find_at_adoption(
     users: pd.DataFrame,
     groups: pd.DataFrame,
     *,
-    wanted: pd.DataFrame,
+    named: pd.DataFrame,
 ) -> pd.DataFrame:
     """Find the memberships of users and groups adopted in this run that the pool doesn't name, also
     where the user is left alone in this run. Columns PAIR, IDS, loses_all.
@@ -186,7 +186,7 @@ def _find_at_adoption(
     found = members.merge(known, on="user_id").merge(linked, on="group_id")
     adopted = yes(found["outcome"] == Outcome.ADOPTED)
     found = found[adopted | yes(found["group_outcome"] == Outcome.ADOPTED)]
-    found = found[~among(found, wanted, PAIR) & ~among(found, current.local_memberships, IDS)]
+    found = found[~among(found, named, PAIR) & ~among(found, current.local_memberships, IDS)]
     return found.drop_duplicates(IDS).assign(loses_all=False)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from include.directory_sync.errors import PermanentError
 from include.directory_sync.mapping import Desired
 from include.directory_sync.plan import rows as plan_rows
-from include.directory_sync.plan.changes import Plan, sort_changes
+from include.directory_sync.plan.changes import Excess, Plan, sort_changes
 from include.directory_sync.plan.current import Current, Evidence
 from include.directory_sync.plan.groups import decide_groups, keep_peopled_groups
 from include.directory_sync.plan.holding import (
@@ -42,8 +42,7 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     """
     _require_same_target(run, current)
     decided = _decide(run, desired, current, evidence)
-    users, groups, memberships, holding = _hold(decided)
-    return _write_rows(decided, users, groups, memberships, holding)
+    return _write_rows(decided, _hold(decided))
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,24 @@ def _decide(run: Run, desired: Desired, current: Current, evidence: Evidence) ->
     return Decided(run, current, evidence, is_wrong_pool, users, groups, memberships)
 
 
-def _hold(decided: Decided) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, Holding]:
+@dataclass(frozen=True)
+class Held:
+    """What was decided, with the causes in `hold`."""
+
+    users: pd.DataFrame
+    renames: pd.DataFrame
+    """Held renames, apart from the users' own rows."""
+    groups: pd.DataFrame
+    memberships: pd.DataFrame
+    excesses: dict[str, Excess]
+
+
+def _hold(decided: Decided) -> Held:
     """Hold users, groups and membership rows, in this order: groups need the users' holds, and
     memberships need both.
     """
     holding = Holding(decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool)
-    users = hold_users(holding, decided.users)
+    users, renames = hold_users(holding, decided.users)
     groups = hold_groups(holding, decided.groups, users)
     rows = decided.memberships.rows.assign(entity=str(Entity.MEMBERSHIP))
     rows = plan_rows.give_renamed_ids(rows, users)
@@ -112,22 +123,19 @@ def _hold(decided: Decided) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, H
     members = plan_rows.give_renamed_ids(members, users)
     removed = rows.loc[rows["action"] == Action.REMOVE, ["user_id", "group_id"]]
     groups = keep_peopled_groups(groups, removed, members)
-    return users, hold_deletions(groups, rows), rows, holding
+    return Held(users, renames, hold_deletions(groups, rows), rows, holding.excesses)
 
 
-def _write_rows(
-    decided: Decided,
-    users: pd.DataFrame,
-    groups: pd.DataFrame,
-    memberships: pd.DataFrame,
-    holding: Holding,
-) -> Plan:
+def _write_rows(decided: Decided, held: Held) -> Plan:
+    users, renames, groups, memberships = held.users, held.renames, held.groups, held.memberships
     counts = count_memberships(memberships, read=decided.memberships.read, unchanged=decided.memberships.unchanged)
-    directory = plan_rows.make_directory(users, groups)
+    directory = plan_rows.make_directory(users, renames, groups)
     evidence = decided.evidence
     makers: list[Callable[[], pd.DataFrame]] = [
         partial(plan_rows.make_user_rows, users),
+        partial(plan_rows.make_user_rows, renames),
         partial(plan_rows.make_eviction_rows, users, decided.current),
+        partial(plan_rows.make_eviction_rows, renames, decided.current),
         partial(plan_rows.make_seen_rows, Entity.USER, users, evidence),
         partial(plan_rows.make_role_rows, users),
         partial(plan_rows.make_employment_rows, decided.run, users, decided.current),
@@ -136,6 +144,7 @@ def _write_rows(
         partial(memberships.copy, deep=False),
     ]
     # Each frame is released as soon as its rows are made: with a million users, memory runs short.
-    del users, memberships
+    excesses = held.excesses
+    del users, memberships, held
     changes = sort_changes(makers.pop()() for _ in range(len(makers)))
-    return Plan(changes, directory, counts, holding.excesses)
+    return Plan(changes, directory, counts, excesses)

@@ -115,9 +115,9 @@ def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(user_id=newer.fillna(rows["user_id"]))
 
 
-def make_directory(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+def make_directory(users: pd.DataFrame, renames: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """directory.parquet: columns changes.DIRECTORY, in the order of ids."""
-    parts = [_list_users(users), _list_groups(groups)]
+    parts = [_list_held_renames(_list_users(users), users, _list_users(renames)), _list_groups(groups)]
     tables = [pa.Table.from_pandas(arrow(part, DIRECTORY), preserve_index=False) for part in parts]
     rows = sort_texts(pa.concat_tables(tables), ["entity", "joget_id", "sub", "group_name"])
     return arrow(from_table(rows), DIRECTORY)
@@ -161,6 +161,17 @@ def _list_users(users: pd.DataFrame) -> pd.DataFrame:
             "reason": reason,
         }
     )
+
+
+def _list_held_renames(listed: pd.DataFrame, users: pd.DataFrame, renames: pd.DataFrame) -> pd.DataFrame:
+    """The listed users; of a user whose rename is held, and who doesn't change otherwise, that."""
+    quiet = users["action"].isna() | users["action"].isin(LEDGER_ONLY)
+    waits = listed["sub"].isin(renames["sub"]) & quiet
+    subs = listed["sub"].where(waits)
+    for column in ("outcome", "code", "reason"):
+        found = look_up(subs, renames, "sub", column)
+        listed[column] = listed[column].astype(TEXT).mask(waits, found)
+    return listed
 
 
 def _list_groups(groups: pd.DataFrame) -> pd.DataFrame:

@@ -87,8 +87,14 @@ def _join_two(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
     both = _row_keys(older, "older_at").merge(_row_keys(newer, "newer_at"), on=ROW_KEY)
     first = older.loc[both["older_at"]].reset_index(drop=True)
     second = newer.loc[both["newer_at"]].reset_index(drop=True)
-    merged = second.assign(**{f"before_{name}": first[f"before_{name}"] for name in VALUES})
-    merged["action"] = _join_actions(first["action"], merged)
+    follows = pd.Series(True, index=first.index)
+    for name in VALUES:
+        left, found = first[f"after_{name}"], second[f"before_{name}"]
+        follows &= yes(left == found) | (left.isna() & found.isna())
+    merged = second.assign(
+        **{f"before_{name}": first[f"before_{name}"].where(follows, second[f"before_{name}"]) for name in VALUES}
+    )
+    merged["action"] = _join_actions(first["action"], merged).where(follows, second["action"])
     of_nobody = merged["before_id"].isna() & merged["after_id"].isna()
     cancelled = (first["action"].map(INVERSES).astype(TEXT) == second["action"]) & of_nobody
     rest = (older.drop(index=both["older_at"].tolist()), newer.drop(index=both["newer_at"].tolist()))
@@ -152,6 +158,7 @@ def _find_changed_rows(rows: pd.DataFrame, current: Current) -> "pd.Series[str]"
     used = rows["employment_id"].isin(current.used_employments["id"])
     changed |= (entity == Entity.EMPLOYMENT) & (rows["action"] == Action.REMOVE) & used
     changed |= (entity == Entity.GROUP) & _is_group_changed(rows, current)
+    changed |= _is_of_admin(rows, current)
     return no_text(rows.index).mask(yes(changed), Cause.CHANGED_SINCE)
 
 
@@ -237,10 +244,29 @@ def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]"
     return differs | (key.notna() & key.isin(current.groups["id_key"]))
 
 
+def _is_of_admin(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    """Whether a row is about a user who got ROLE_ADMIN since (rule 12)."""
+    admins = current.users.loc[yes(current.users["is_admin"]), "id"]
+    subs = rows.loc[rows["user_id"].isin(admins), "sub"].dropna()
+    return rows["user_id"].isin(admins) | rows["sub"].isin(subs)
+
+
+def _is_parent_lost(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
+    """Whether a membership can't come back: the group is gone, or the user is gone or inactive, and
+    the undo doesn't bring them back.
+    """
+    users, groups = (rows[rows["entity"] == entity] for entity in (Entity.USER, Entity.GROUP))
+    active = current.users.loc[yes(current.users["active"] == 1), "id"]
+    brought = users.loc[users["after_active"] == 1, ["before_id", "after_id"]]
+    has_user = rows["user_id"].isin(pd.concat([active, brought["before_id"], brought["after_id"]]).dropna())
+    has_group = rows["group_id"].isin(pd.concat([current.groups["id"], groups["after_id"]]).dropna())
+    return (rows["action"] == Action.ADD) & ~(has_user & has_group)
+
+
 def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     found = among(rows, current.memberships, ["user_id", "group_id"])
     expected = rows["action"].isin([Action.REMOVE, Action.CLAIM, Action.KEEP_LOCAL])
-    return yes((found & (rows["action"] == Action.ADD)) | (~found & expected))
+    return yes((found & (rows["action"] == Action.ADD)) | (~found & expected) | _is_parent_lost(rows, current))
 
 
 def _make_children_of_restored(organization: str, inverse: pd.DataFrame, taken: set[str]) -> pd.DataFrame:

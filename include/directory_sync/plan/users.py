@@ -5,7 +5,15 @@ import pyarrow as pa
 
 from include.directory_sync.decisions import Decisions
 from include.directory_sync.errors import PermanentError
-from include.directory_sync.frames import BEYOND_BMP, TEXT, conform, look_up, matches, yes
+from include.directory_sync.frames import (
+    BEYOND_BMP,
+    TEXT,
+    conform,
+    look_up,
+    matches,
+    no_text,
+    yes,
+)
 from include.directory_sync.mapping import MAPPED
 from include.directory_sync.plan.changes import USER_COLUMNS, USER_VALUES, link_parts, value_fields
 from include.directory_sync.plan.current import Current, Evidence
@@ -70,7 +78,7 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
     _decide_protected(run, users, current, evidence, decisions)
     _decide_disabled(users, decisions)
     _decide_unusable(users, current, decisions)
-    _decide_linked(run.sync.policies, users, current, decisions)
+    _decide_linked(run, users, current, decisions)
     _decide_new(run, users, current, decisions)
     users = users.join(_find_values(users))
     _decide_changes(users, decisions)
@@ -81,8 +89,12 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
 
 
 def is_excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether the settings say that a user (columns key, user_key) is never touched."""
-    return _has_key(users, current, run.sync.scope.exclude_users)
+    """Whether the settings say that a user (columns key, user_key) is never touched.
+
+    Of a linked user the linked login counts: a changed attribute mustn't protect anybody.
+    """
+    excluded = _find_keys(current, run.sync.scope.exclude_users)
+    return users["user_key"].fillna(users["key"]).isin(excluded)
 
 
 def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
@@ -167,8 +179,12 @@ def _decide_unusable(users: pd.DataFrame, current: Current, decisions: Decisions
 
 def _has_key(users: pd.DataFrame, current: Current, logins: tuple[str, ...]) -> "pd.Series[bool]":
     """Whether a user's login, or the username in the link, is the same key as one of the logins."""
-    wanted = current.keys.loc[current.keys["text"].isin(logins), "key"].dropna()
+    wanted = _find_keys(current, logins)
     return users["key"].isin(wanted) | users["user_key"].isin(wanted)
+
+
+def _find_keys(current: Current, logins: tuple[str, ...]) -> "pd.Series[str]":
+    return current.keys.loc[current.keys["text"].isin(logins), "key"].dropna()
 
 
 def _require_all_found(asked: tuple[str, ...], found: pd.DataFrame, current: Current) -> None:
@@ -183,35 +199,39 @@ def _require_all_found(asked: tuple[str, ...], found: pd.DataFrame, current: Cur
         )
 
 
-def _decide_linked(policies: Policies, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
+def _decide_linked(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     linked = users["linked"]
     gone = linked & users["now_id"].isna()
     decisions.decide(gone, Outcome.RECREATED, Reason.DELETED_IN_JOGET)
     other_username = linked & ~yes(users["now_username_key"] == users["user_key"])
     decisions.decide(other_username, Outcome.QUARANTINED, Reason.USERNAME_CHANGED_IN_JOGET)
-    if policies.renamed_user != "keep":
-        _decide_renamed(policies, users, current, decisions)
+    if run.sync.policies.renamed_user != "keep":
+        _decide_renamed(run, users, current, decisions)
 
 
-def _decide_renamed(policies: Policies, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Rule 6: rename a user only to a free key that no other rename wants."""
-    renamed = users["linked"] & decisions.open & (users["key"] != users["user_key"])
+def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
+    """Rule 6: rename a user only to a free key that no other rename wants; a disabled user keeps
+    the login of now.
+    """
+    changed = users["linked"] & users["active"] & (users["key"] != users["user_key"])
+    renamed = changed & decisions.open
     links, rows = current.user_links["user_key"].dropna(), current.users
     unused = yes(rows["is_used"] == False) & ~rows["id_key"].isin(links)  # noqa: E712 - null is unknown
     unused &= yes(rows["id"] == rows["username"]) & ~yes(rows["has_password"])
     unused &= ~yes(rows["is_admin"])
     in_joget = pd.concat([rows["id_key"], rows["username_key"]]).dropna()
     in_the_way = pd.concat([rows.loc[~unused, "id_key"], rows.loc[~unused, "username_key"]])
-    wanted = users["key"].where(renamed)
+    wanted = users["key"].where(changed & decisions.contends)
     never = users["key"].isin(pd.concat([in_the_way.dropna(), links]))
     never |= wanted.duplicated(keep=False) | (users["username"].str.lower() == JOGET_ADMIN)
+    never |= users["key"].isin(_find_keys(current, run.sync.scope.exclude_users))
     decisions.decide(renamed & never, Outcome.RENAMED, Reason.LOGIN_OCCUPIED, Cause.OCCUPIED_LOGIN)
     by_sso, retired = renamed & users["key"].isin(in_joget), renamed & _is_retired(users, current)
     both = Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED
     decisions.decide(by_sso & retired, Outcome.RENAMED, both, Cause.RETIRED_LOGIN)
     decisions.decide(by_sso, Outcome.RENAMED, Reason.LOGIN_OCCUPIED_BY_SSO, Cause.OCCUPIED_BY_SSO)
     decisions.decide(retired, Outcome.RENAMED, Reason.LOGIN_RETIRED, Cause.RETIRED_LOGIN)
-    hold = Cause.RENAMED_USER if policies.renamed_user == "hold" else None
+    hold = Cause.RENAMED_USER if run.sync.policies.renamed_user == "hold" else None
     decisions.decide(renamed, Outcome.RENAMED, Reason.LOGIN_CHANGED, hold)
 
 
@@ -229,7 +249,7 @@ def _decide_new(run: Run, users: pd.DataFrame, current: Current, decisions: Deci
     is_admin = users["username"].str.lower() == JOGET_ADMIN
     decisions.decide(new & is_admin, Outcome.QUARANTINED, Reason.ADMIN_ACCOUNT)
     _decide_taken(run, users, current, decisions)
-    twins = is_twin(users["key"].where(new & decisions.open), users["active"])
+    twins = is_twin(users["key"].where(new & decisions.contends), users["active"])
     decisions.decide(new & twins, Outcome.QUARANTINED, Reason.TWIN)
     _decide_heirs(users, decisions)
     _decide_adoption(run.sync.policies, users, current, decisions)
@@ -249,7 +269,7 @@ def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: De
     taken = new & holder.notna() & ~yes(users["way"] == "heir")
     decisions.decide(taken, Outcome.QUARANTINED, Reason.LOGIN_OF_LINKED_USER, detail=holder.fillna(""))
     moves = users["linked"] & (users["key"] != users["user_key"])
-    moves &= decisions.open | decisions.outcome_is(Outcome.RENAMED)
+    moves &= decisions.contends | decisions.outcome_is(Outcome.RENAMED)
     wanted = users["key"].where(moves).dropna()
     decisions.decide(new & users["key"].isin(wanted), Outcome.QUARANTINED, Reason.LOGIN_WANTED_BY_LINKED_USER)
 
@@ -325,6 +345,25 @@ def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
     off_in_joget = ~yes(users["now_active"] == 1) & (after == State.ACTIVE)
     decisions.decide(off_in_joget, Outcome.UNCHANGED, Reason.DEACTIVATED_IN_JOGET)
     decisions.decide(decisions.open, Outcome.UNCHANGED)
+
+
+def change_login_only(renamed: pd.DataFrame) -> pd.DataFrame:
+    """The renamed users (DECIDED_USERS_SCHEMA) as if all but the login were as the pool wants it."""
+    values = {f"before_{name}": renamed[f"after_{name}"] for name in USER_VALUES if name != "id"}
+    return renamed.assign(**values)
+
+
+def keep_login(renamed: pd.DataFrame) -> pd.DataFrame:
+    """The renamed users (DECIDED_USERS_SCHEMA) with everything but the login as the pool wants it."""
+    on = (renamed["before_state"] == State.DEACTIVATED) & (renamed["after_state"] == State.ACTIVE)
+    decisions = Decisions(renamed)
+    decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
+    decisions.decide(differs(renamed), Outcome.UPDATED, Reason.CHANGED)
+    decisions.decide(yes(renamed["before_link"] != renamed["after_link"]), Outcome.UPDATED, Reason.POOL_CHANGED)
+    decisions.decide(decisions.open, Outcome.UNCHANGED)
+    users = renamed.drop(columns=["outcome", "code", "reason", "hold"]).join(decisions.frame())
+    users = users.assign(after_id=users["before_id"], occupier_id=no_text(users.index))
+    return conform(users.assign(action=_choose_actions(users)), DECIDED_USERS_SCHEMA)
 
 
 PROTECTED = (Reason.EXCLUDED, Reason.NOT_ASKED, Reason.NEWER_READING, Reason.REPLACED_IN_JOGET)
