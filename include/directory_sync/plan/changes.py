@@ -65,9 +65,10 @@ CHANGES = pa.schema(
 """plan.parquet. entity and action (vocabulary.Entity, vocabulary.Action):
 
 user        create, adopt, update, deactivate, reactivate, recreate, rename, delete, evict,
-            relink (to another sub); and for the ledger alone: miss, seen, unlink
-group       create, adopt, update, recreate, delete, relink (to another pool);
-            for the ledger alone: miss, seen, unlink
+            relink (to another sub); in an undo also release and restore; and for the ledger
+            alone: miss, seen, unlink
+group       create, adopt, update, recreate, delete, relink (to another pool); in an undo also
+            release; and for the ledger alone: miss, seen, unlink
 role        add, remove (ROLE_USER)
 employment  add, remove
 membership  add, remove; and for the ledger alone: keep_local, claim
