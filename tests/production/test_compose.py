@@ -10,15 +10,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 
 from include.directory_sync import settings
-
-ROOT = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
-AIRFLOW_SERVICES = sorted(name for name in COMPOSE["services"] if name.startswith("airflow-"))
-IMAGE_ROOT = "/opt/airflow"
+from tests.production.compose import (
+    AIRFLOW_SERVICES,
+    COMPOSE,
+    IMAGE_ROOT,
+    ROOT,
+    env_file,
+    environment,
+    interpolated,
+)
 
 SECRETS = {
     "AIRFLOW_FERNET_KEY": "ZmFrZS1mZXJuZXQta2V5LW9mLTMyLWJ5dGVzLWxvbmc=",
@@ -35,31 +38,6 @@ bag = DagBag(dag_folder=conf.get("core", "dags_folder"))
 print("ANSWER", json.dumps({"dags": sorted(bag.dags), "errors": list(bag.import_errors.values()),
                             "executor": conf.get("core", "executor")}))
 """
-
-
-def env_file(path: Path) -> dict[str, str]:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
-
-
-def interpolated(text: str, variables: dict[str, str]) -> str:
-    """A value as docker compose reads it: ${A}, ${A:-default}, ${A:?message}, and $$ for $."""
-
-    def replaced(found: re.Match[str]) -> str:
-        name, operator, rest = found["name"], found["operator"], found["rest"]
-        if variables.get(name):
-            return variables[name]
-        if operator == ":?":
-            raise LookupError(f"{name}: {rest}")
-        return rest or ""
-
-    pattern = r"(?<!\$)\$\{(?P<name>\w+)(?:(?P<operator>:[-?])(?P<rest>[^}]*))?\}"
-    return re.sub(pattern, replaced, text).replace("$$", "$")
-
-
-def environment(service: str, variables: dict[str, str]) -> dict[str, str]:
-    merged = COMPOSE["services"][service]["environment"]
-    return {name: interpolated(str(value), variables) for name, value in merged.items()}
 
 
 @pytest.fixture(scope="module")
