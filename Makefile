@@ -48,9 +48,16 @@ format:  ## Let ruff write the code's form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock:  ## Resolve requirements.lock anew, for every Python we promise
+# Airflow's constraints are made at the release: the image has what was newest at that moment.
+# Development has the same versions of all that, beside its own tools.
+AIRFLOW_RELEASED := 2026-09-17T09:00:00Z
+
+lock:  ## Resolve requirements.lock anew, for every Python we promise, with the image's versions
+	@mkdir -p build
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+		--exclude-newer $(AIRFLOW_RELEASED) requirements-image.txt -o build/image-set.txt
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		requirements-dev.txt -o requirements.lock
+		--constraints build/image-set.txt requirements-dev.txt -o requirements.lock
 
 clean:  ## Remove .venv, .mysql and caches
 	@rm -rf .venv .mysql .mypy_cache .ruff_cache .pytest_cache .hypothesis build
