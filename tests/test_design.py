@@ -1,4 +1,6 @@
-"""docs/design.md holds the rules that the code cites, each with the tests that specify it."""
+"""Pages that are held to the tests: docs/design.md has the rules that the code cites, docs/faults.md what
+happens when something fails. Each section names the tests that specify it.
+"""
 
 import ast
 import re
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DESIGN = "docs/design.md"
+DESIGN, FAULTS = "docs/design.md", "docs/faults.md"
 NUMBERED_RULES = [str(number) for number in range(1, 15)]
 
 HEADING = re.compile(r"^### (.+)$", re.MULTILINE)
@@ -15,9 +17,9 @@ TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 CITATION = re.compile(r"\brules?\s+(\d+(?:(?:,\s*|\s+and\s+|\s+to\s+)\d+)*)", re.IGNORECASE)
 
 
-def read_rules() -> dict[str, str]:
+def read_sections(page: str) -> dict[str, str]:
     """The text below each heading, by the number of a numbered rule, or else by the heading."""
-    _, *parts = HEADING.split((ROOT / DESIGN).read_text(encoding="utf-8"))
+    _, *parts = HEADING.split((ROOT / page).read_text(encoding="utf-8"))
     headings = [heading.partition(".")[0] for heading in parts[::2]]
     assert len(headings) == len(set(headings))
     return dict(zip(headings, parts[1::2], strict=True))
@@ -42,21 +44,33 @@ def find_cited_rules(path: Path) -> set[str]:
 
 
 def test_the_rules_of_the_design_are_numbered_from_1_to_14() -> None:
-    assert [rule for rule in read_rules() if rule.isdecimal()] == NUMBERED_RULES
+    assert [rule for rule in read_sections(DESIGN) if rule.isdecimal()] == NUMBERED_RULES
 
 
-def test_every_rule_of_the_design_names_its_tests() -> None:
-    assert [rule for rule, text in read_rules().items() if not TEST.search(text)] == []
+@pytest.mark.parametrize("page", [DESIGN, FAULTS])
+def test_every_section_of_the_page_names_its_tests(page: str) -> None:
+    assert [heading for heading, text in read_sections(page).items() if not TEST.search(text)] == []
 
 
-def test_every_test_that_the_design_names_exists() -> None:
-    named = TEST.findall((ROOT / DESIGN).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", [DESIGN, FAULTS])
+def test_every_test_that_the_page_names_exists(page: str) -> None:
+    named = TEST.findall((ROOT / page).read_text(encoding="utf-8"))
     known = {path: find_test_names(ROOT / path) for path in {path for path, _ in named} if (ROOT / path).is_file()}
     assert [f"{path}::{name}" for path, name in named if name not in known.get(path, set())] == []
 
 
+def test_every_fault_on_the_page_says_what_happens_and_names_its_test() -> None:
+    for stage, text in read_sections(FAULTS).items():
+        head, _, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")]
+        assert rows, stage
+        for row in rows:
+            assert len(row) == len(head), (stage, row[0])
+            assert all(cell.strip("| ") for cell in row), (stage, row[0])
+            assert TEST.search(row[-1]), (stage, row[0])
+
+
 def test_every_rule_that_the_code_cites_is_in_the_design() -> None:
-    rules = read_rules()
+    rules = read_sections(DESIGN)
     files = [path for folder in ("include", "dags", "plugins", "docs") for path in (ROOT / folder).rglob("*")]
     texts = [path for path in files if path.suffix in (".py", ".md")]
     cited = {path.relative_to(ROOT).as_posix(): find_cited_rules(path) for path in texts}
