@@ -110,9 +110,17 @@ def parameters(sync: Sync) -> dict[str, Param]:
     }
 
 
+def queue_of(sync: Sync) -> dict[str, Any]:
+    """The queue of each task that opens Joget's database: every task except `transform`.
+
+    Without the setting, Airflow's own default queue stays.
+    """
+    return {"queue": sync.load_queue} if sync.load_queue else {}
+
+
 def make_dag(sync: Sync) -> DAG:
     """Wire the four steps for one sync, and the question to a person."""
-    pool = sync.airflow_pool or "default_pool"
+    pool, reaches_joget = sync.airflow_pool or "default_pool", queue_of(sync)
     with DAG(
         dag_id=sync.dag_id,
         description=f"Users and groups of {sync.user_pool_id} to Joget's {sync.organization}",
@@ -131,7 +139,7 @@ def make_dag(sync: Sync) -> DAG:
         tags=["directory-sync"],
     ) as dag:
 
-        @task(execution_timeout=timedelta(hours=4), pool=pool)
+        @task(execution_timeout=timedelta(hours=4), pool=pool, **reaches_joget)
         def extract_users() -> dict[str, Any]:
             from include.directory_sync import extraction
 
@@ -140,7 +148,7 @@ def make_dag(sync: Sync) -> DAG:
                 attempt(), sync.name, context["params"], context["dag_run"].conf or {}
             ).reference
 
-        @task(execution_timeout=timedelta(hours=4), pool=pool)
+        @task(execution_timeout=timedelta(hours=4), pool=pool, **reaches_joget)
         def extract_groups(users: dict[str, Any]) -> dict[str, Any]:
             from include.directory_sync import extraction
 
@@ -152,7 +160,7 @@ def make_dag(sync: Sync) -> DAG:
 
             return steps.transform(attempt(), users["manifest"], groups["manifest"]).reference
 
-        @task(execution_timeout=timedelta(hours=2))
+        @task(execution_timeout=timedelta(hours=2), **reaches_joget)
         def load(transformed: dict[str, Any]) -> dict[str, Any]:
             from include.directory_sync import steps
 
@@ -166,12 +174,14 @@ def make_dag(sync: Sync) -> DAG:
             trigger_dag_id=sync.review_dag_id,
             load_url=loaded["manifest"],
             execution_timeout=timedelta(minutes=30),
+            **reaches_joget,
         )
     return dag
 
 
 def make_review_dag(sync: Sync) -> DAG:
     """Ask a person, then do what was answered. A DAG of its own: a run that waits would hold up the schedule."""
+    reaches_joget = queue_of(sync)
     with DAG(
         dag_id=sync.review_dag_id,
         description=f"A person decides on changes of {sync.organization} that look dangerous",
@@ -188,9 +198,10 @@ def make_review_dag(sync: Sync) -> DAG:
             # An answer within some five seconds may be lost by Airflow 3.3; then it is asked for again, and soon.
             retry_delay=timedelta(seconds=5),
             assigned_users=[HITLUser(id=name, name=name) for name in sync.approval.approvers] or None,
+            **reaches_joget,
         )
 
-        @task(execution_timeout=timedelta(hours=2))
+        @task(execution_timeout=timedelta(hours=2), **reaches_joget)
         def load_held() -> dict[str, Any]:
             from include.directory_sync import review
 
@@ -204,6 +215,7 @@ def make_review_dag(sync: Sync) -> DAG:
 
 def make_undo_dag(sync: Sync) -> DAG:
     """Take a run back, by hand."""
+    reaches_joget = queue_of(sync)
     with DAG(
         dag_id=sync.undo_dag_id,
         description=f"Takes back what a run of {sync.dag_id} applied",
@@ -222,7 +234,7 @@ def make_undo_dag(sync: Sync) -> DAG:
         tags=["directory-sync"],
     ) as dag:
 
-        @task(execution_timeout=timedelta(hours=2))
+        @task(execution_timeout=timedelta(hours=2), **reaches_joget)
         def undo() -> dict[str, Any]:
             from include.directory_sync import undo
 

@@ -141,6 +141,8 @@ class Sync(Section):
     staging_retention_days: Annotated[int, Field(ge=1)] = 30
     requests_per_second: Annotated[float, Field(gt=0)] = 15
     airflow_pool: Filled | None = None
+    load_queue: Filled | None = None
+    """The queue of the tasks that reach Joget, where only some workers may."""
     mapping: Mapping = Mapping()
     scope: Scope = Scope()
     policies: Policies = Policies()

@@ -1,14 +1,18 @@
 """The DAG files: what Airflow sees of valid and of faulty settings."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from include.directory_sync.errors import ConflictError, PermanentError, SettingsError, TransientError
 from tests.directory_sync.test_settings import sync
+
+if TYPE_CHECKING:
+    from tests.company import Company
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +61,55 @@ def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_u
         "request_review": "default_pool",
     }
     assert bag.dags["cognito_to_joget_emea"].schedule is None, "by hand only"
+
+
+REACHES_JOGET = {"extract_users", "extract_groups", "load", "request_review", "review_held", "load_held", "undo"}
+
+
+def find_queues(bag: Any) -> dict[str, str]:
+    return {task.task_id: task.queue for dag in bag.dags.values() for task in dag.tasks}
+
+
+def test_every_task_that_reaches_joget_runs_in_the_load_queue_and_no_other_task_does(dag_bag: Any) -> None:
+    queues = find_queues(dag_bag(sync(load_queue="joget")))
+    assert {task for task, queue in queues.items() if queue == "joget"} == REACHES_JOGET
+    assert {task for task, queue in queues.items() if queue == "default"} == {"transform"}
+
+
+def test_without_a_load_queue_every_task_stays_in_airflows_default_queue(dag_bag: Any) -> None:
+    assert set(find_queues(dag_bag(sync())).values()) == {"default"}
+
+
+def test_a_task_outside_the_load_queue_never_opens_jogets_database_and_each_other_task_does(
+    company: "Company", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow has no Connection to Joget here, so the tasks that open its database fail by name."""
+    from include.directory_sync import extraction, review, steps, undo
+    from tests.company import attempt, people
+
+    company.configure(limits={"created_users": 0, "floor": 0})
+    company.pool.users = people(1)
+    run_id = "manual__queues"
+    users = extraction.extract_users(attempt("extract_users", run_id), "default", {}, {})
+    groups = extraction.extract_groups(attempt("extract_groups", run_id), users.url)
+    transformed = steps.transform(attempt("transform", run_id), users.url, groups.url)
+    loaded = steps.load(attempt("load", run_id), transformed.url)
+
+    monkeypatch.delenv("AIRFLOW_CONN_JOGET_MYSQL")
+    steps.transform(attempt("transform", run_id), users.url, groups.url)
+    tasks: dict[str, Callable[[], object]] = {
+        "extract_users": lambda: extraction.extract_users(attempt("extract_users", run_id), "default", {}, {}),
+        "extract_groups": lambda: extraction.extract_groups(attempt("extract_groups", run_id), users.url),
+        "load": lambda: steps.load(attempt("load", run_id), transformed.url),
+        "request_review": lambda: review.request_review(loaded.url),
+        "review_held": lambda: review.question("default", "some-review", by_hand=False),
+        "load_held": lambda: review.load_held(attempt("load_held", run_id), "default", "some-review"),
+        "undo": lambda: undo.undo(attempt("undo", run_id), "default", {}, {"run_id": run_id}),
+    }
+    assert tasks.keys() == REACHES_JOGET
+    for run_task in tasks.values():
+        with pytest.raises(PermanentError, match="Connection 'joget_mysql'"):
+            run_task()
 
 
 def test_a_dag_is_paused_when_it_is_first_seen_as_airflow_is_set_by_default(dag_bag: Any) -> None:
