@@ -53,9 +53,15 @@ def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
 
 
 def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:
-    """Find this database's signpost of the newest run for everybody, and those of later runs."""
+    """Find this database's signpost of the newest run for everybody, and those of later runs.
+
+    Runs from before the sync was detached prove no loss: their links were given up on purpose.
+    """
     names = [name for name in staging.noted(run, APPLIED) if name.split(".")[1] == database.target]
-    full = [at for at, name in enumerate(names) if name.split(".")[2] == RunKind.FULL]
+    kinds = [name.split(".")[2] for name in names]
+    detached = [at for at, kind in enumerate(kinds) if kind == RunKind.DETACHED]
+    first = detached[-1] + 1 if detached else 0
+    full = [at for at, kind in enumerate(kinds) if kind == RunKind.FULL and at >= first]
     return (names[full[-1]], names[full[-1] + 1 :]) if full else (None, [])
 
 

@@ -70,6 +70,8 @@ class RunKind(StrEnum):
     """For the users that the trigger form names."""
     REVIEW = "review"
     UNDO = "undo"
+    DETACHED = "detached"
+    """Of any kind, from before the sync was detached: it is history, and no run builds on it."""
 
 
 LEFT_ALONE = (Outcome.FROZEN, Outcome.QUARANTINED, Outcome.UNLISTED)

@@ -109,7 +109,7 @@ def _link_groups(database: Database, row: RunRow) -> None:
     )
 
 
-def _sha256(expression: str) -> str:
+def sha256_of(expression: str) -> str:
     """SQL of the ledger's key of an id: in ASCII, so that the indexes are used. It names no
     collation, since Joget converts that of every table in its schema when it starts.
     """
@@ -127,23 +127,23 @@ def _local_memberships(database: Database, row: RunRow) -> None:
     if not database.rows(f"SELECT 1 FROM {table} LIMIT 1", about=table):
         return
     database.execute(
-        f"DELETE d FROM {MEMBERSHIPS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {_sha256('t.user_id')} "
-        f"AND d.group_id_sha256 = {_sha256('t.group_id')} WHERE t.action IN ('claim', 'add')",
+        f"DELETE d FROM {MEMBERSHIPS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {sha256_of('t.user_id')} "
+        f"AND d.group_id_sha256 = {sha256_of('t.group_id')} WHERE t.action IN ('claim', 'add')",
         about=table,
     )
     database.execute(
-        f"UPDATE {USERS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {_sha256('t.user_id')} "
+        f"UPDATE {USERS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {sha256_of('t.user_id')} "
         f"SET d.user_id_sha256 = SHA2(t.after_id, 256) "
         f"WHERE t.before_id IS NOT NULL AND NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')}",
         about=table,
     )
     database.execute(
-        f"DELETE d FROM {USERS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {_sha256('t.user_id')} "
+        f"DELETE d FROM {USERS} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = {sha256_of('t.user_id')} "
         f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
         about=table,
     )
     database.execute(
-        f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN {table} d ON d.group_id_sha256 = {_sha256('t.group_id')} "
+        f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN {table} d ON d.group_id_sha256 = {sha256_of('t.group_id')} "
         f"WHERE t.before_pool IS NOT NULL AND t.after_pool IS NULL",
         about=table,
     )

@@ -112,10 +112,12 @@ def find_known_keys(database: Database, keys: list[str]) -> set[str]:
 
 def find_runs_named(database: Database, sync: str, run_id: str) -> list[CommittedRun]:
     """What was committed under a run id of Airflow's, newest first. There may be several: a cleared
-    run reads the pool anew, and may be applied again.
+    run reads the pool anew, and may be applied again. Runs from before the sync was detached can't
+    be undone, since it manages nothing of them any more.
     """
     rows = database.rows(
-        f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s ORDER BY committed_at DESC",
+        f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s "
+        f"AND kind <> '{RunKind.DETACHED}' ORDER BY committed_at DESC",
         (sync, quote(run_id)),
         about="directory_sync_run",
     )
