@@ -224,10 +224,13 @@ class UserPool:
 
 
 def connect(sync: Sync, doing: str) -> UserPool:
-    """The sync's pool, through its AWS Connection; raises PermanentError where the Connection is missing."""
-    connections.require(sync.aws_conn_id, "aws", "aws_conn_id")
+    """The sync's pool, through its AWS Connection.
+
+    Raises PermanentError where the Connection is missing, TransientError where it can't be looked up now.
+    """
     hook = AwsBaseHook(aws_conn_id=sync.aws_conn_id, client_type="cognito-idp", region_name=sync.region)
     # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as HTTP 400.
     config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, max_pool_connections=AT_ONCE)
-    client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
+    with connections.held(sync.aws_conn_id, "aws", "aws_conn_id"):
+        client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
     return UserPool(client, sync.user_pool_id, sync.requests_per_second, Progress(doing))

@@ -1,25 +1,130 @@
-"""Airflow Connections, looked up before anything that would quietly do without one."""
+"""Airflow Connections, looked up before anything that would quietly do without one.
+
+Airflow 3.3 says of a Connection that it isn't defined, too, where it could not look: each secrets
+backend's errors are only logged (`_get_connection` in airflow.sdk.execution_time.context), and the
+API server answers 404 while its database is away (`Connection.get_connection_from_secrets`). So an
+absence counts only when each place where the Connection could be has answered.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException, ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import (
+    ConnectionResult,
+    DRCount,
+    ErrorResponse,
+    GetConnection,
+    GetDRCount,
+)
+from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
-from include.directory_sync.errors import PermanentError
+from include.directory_sync.errors import PermanentError, TransientError
+
+AIRFLOWS_OWN_BACKENDS = ("airflow.secrets.", "airflow.sdk.")
+"""The modules of the backends that never answer "none" for an error that they swallowed."""
 
 
 def require(conn_id: str, conn_type: str, setting: str) -> Connection:
-    """The Connection of that id and type; raises PermanentError where there is none.
+    """The Connection of that id and type.
 
     AWS clients and object-store paths fall back to other credentials, or to none, when a Connection is missing.
+    Raises PermanentError where there is none, TransientError where that can't be told now.
     """
     try:
         connection: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
-        raise PermanentError(
-            f"Connection {conn_id!r} (setting {setting}) doesn't exist. Create it with type {conn_type!r} under "
-            f"Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()}."
-        ) from None
+        connection = _look_again(conn_id, conn_type, setting)
     if connection.conn_type != conn_type:
         raise PermanentError(
             f"Connection {conn_id!r} (setting {setting}) has type {connection.conn_type!r}; it must be {conn_type!r}."
         )
     return connection
+
+
+@contextmanager
+def held(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
+    """`require`, and a library that looks the Connection up meanwhile finds the same one.
+
+    AwsBaseHook answers a failed lookup with the worker's own credentials and a warning. Within the
+    context the Connection is in this process's environment, where Airflow looks before it asks its
+    API server.
+    """
+    connection = require(conn_id, conn_type, setting)
+    name = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if name in os.environ:
+        yield connection
+        return
+    os.environ[name] = connection.as_json()
+    try:
+        yield connection
+    finally:
+        os.environ.pop(name, None)
+
+
+def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:
+    """The Connection that Airflow called undefined, if it is there now; raises for it if it isn't."""
+    about = f"Connection {conn_id!r} (setting {setting})"
+    create = f"Create it with type {conn_type!r} under Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()}."
+    silent = _ask_each_backend(conn_id, about)
+    _ask_api_server(conn_id, about)
+    try:
+        # Airflow's database may have come back since the first look.
+        connection: Connection = Connection.get(conn_id)
+    except AirflowNotFoundException:
+        if silent:
+            raise TransientError(
+                f"{about} wasn't found. {silent} has no answer: it may be down, or hold no such Connection. "
+                f"The task tries again. If the Connection was never made: {create}"
+            ) from None
+        raise PermanentError(f"{about} doesn't exist. {create}") from None
+    return connection
+
+
+def _ask_each_backend(conn_id: str, about: str) -> str | None:
+    """Raise TransientError where a secrets backend fails.
+
+    Gives the name of the first one that isn't Airflow's own: Airflow's providers log some errors
+    (AWS Secrets Manager: InternalServiceError) and answer "none", so that nobody can tell.
+    """
+    silent = None
+    for backend in ensure_secrets_backend_loaded():
+        name = type(backend).__name__
+        try:
+            backend.get_connection(conn_id=conn_id)
+        except Exception as error:
+            raise TransientError(
+                f"{about} can't be looked up now: {name} gave no answer ({type(error).__name__}). Is it up, and "
+                f"may this machine ask it?"
+            ) from None
+        if not type(backend).__module__.startswith(AIRFLOWS_OWN_BACKENDS):
+            silent = silent or name
+    return silent
+
+
+def _ask_api_server(conn_id: str, about: str) -> None:
+    """Raise TransientError where the API server, or the database behind it, gives no answer.
+
+    The API server's "not found" alone proves nothing. That it counts runs proves that it reaches its database.
+    """
+    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    if supervisor is None:  # the API server itself, whose backends were asked
+        return
+    try:
+        answer = supervisor.send(GetConnection(conn_id=conn_id))
+        count = supervisor.send(GetDRCount(dag_id="cognito_to_joget"))
+    except Exception as error:
+        raise _no_answer(about, type(error).__name__) from None
+    absent = isinstance(answer, ErrorResponse) and answer.error == ErrorType.CONNECTION_NOT_FOUND
+    if not (absent or isinstance(answer, ConnectionResult)) or not isinstance(count, DRCount):
+        raise _no_answer(about, "an error")
+
+
+def _no_answer(about: str, kind: str) -> TransientError:
+    return TransientError(
+        f"{about} can't be looked up now: Airflow's API server gave no answer ({kind}). Are it and Airflow's "
+        f"database up?"
+    )

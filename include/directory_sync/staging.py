@@ -156,17 +156,19 @@ class Folder:
 
 def require_access(url: str) -> None:
     """Check the Connection of a store's URL. First call of every task, before any path is made: without a Connection
-    or its credentials an object-store path falls back to anonymous access. Raises PermanentError.
+    or its credentials an object-store path falls back to anonymous access. Raises PermanentError, or TransientError
+    where the Connection can't be looked up now.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         return
     conn_id = parts.netloc.rpartition("@")[0]
-    connections.require(conn_id, CONNECTION_TYPES.get(parts.scheme, parts.scheme), "staging_url")
-    if parts.scheme == "s3":
-        with _store_errors(url):
-            if S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None:
-                raise PermanentError(f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them.")
+    conn_type = CONNECTION_TYPES.get(parts.scheme, parts.scheme)
+    with connections.held(conn_id, conn_type, "staging_url"), _store_errors(url):
+        if parts.scheme == "s3" and S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None:
+            raise PermanentError(f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them.")
+        # Airflow makes the file system of a Connection once in a process, by a lookup of its own.
+        _ = ObjectStoragePath(url).fs
 
 
 def open_folder(run: Run, attempt: str) -> Folder:

@@ -268,7 +268,8 @@ def connect(conn_id: str) -> Database:
     such a connection lets the server ask for any file of the worker's. The Connection's extra
     `local_infile`, true or false, overrides that.
 
-    Raises PermanentError for a missing Connection or refused login, TransientError where the server can't be reached.
+    Raises PermanentError for a missing Connection or refused login, TransientError where the server can't be reached
+    or the Connection can't be looked up now.
     """
     connection = connections.require(conn_id, "mysql", "joget_conn_id")
     if connection.extra_dejson.get("client", "mysqlclient") != "mysqlclient":
@@ -276,7 +277,8 @@ def connect(conn_id: str) -> Database:
     extras = connection.extra_dejson
     sends_files = str(extras.get("local_infile", _is_private(connection.host, extras))).lower() in ("true", "1")
     try:
-        opened: Any = MySqlHook(mysql_conn_id=conn_id, local_infile=sends_files).get_conn()
+        hook = MySqlHook(mysql_conn_id=conn_id, connection=connection, local_infile=sends_files)
+        opened: Any = hook.get_conn()
         opened.set_character_set("utf8mb4")
         opened.autocommit(True)
     except MySQLdb.Error as error:
