@@ -2,15 +2,11 @@
 it is told to do it.
 """
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from include.directory_sync.errors import DirectorySyncError
@@ -43,26 +39,13 @@ def detach(
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from include.directory_sync import detaching
 
-    said = Console(stderr=True)
     try:
-        with _logged_to(said):
-            found = detaching.detach(sync, is_applied=apply)
+        found = detaching.detach(sync, is_applied=apply)
     except DirectorySyncError as error:
+        said = Console(stderr=True)
         said.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     _show(found, Console())
-
-
-@contextmanager
-def _logged_to(console: Console) -> Iterator[None]:
-    """Show what the sync logs, such as the run that it waits for."""
-    own_log, handler = logging.getLogger("include.directory_sync"), RichHandler(console=console, show_path=False)
-    own_log.addHandler(handler)
-    own_log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        own_log.removeHandler(handler)
 
 
 def _show(found: "Detachment", console: Console) -> None:

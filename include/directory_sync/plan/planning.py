@@ -75,7 +75,7 @@ def _require_same_target(run: Run, current: Current) -> None:
         raise PermanentError(
             f"The settings name organization {now!r}, and the runs of sync {run.sync.name!r} wrote "
             f"to {before!r}; nothing was written. Set organization back to {before!r}. To move to "
-            f"{now!r}, follow README, Another organization."
+            f"{now!r}, follow docs/operations.md, Another organization."
         )
 
 
