@@ -1,6 +1,7 @@
 """A company for scenarios: its pool, its Joget, its settings, and one run of the sync after the other."""
 
 import itertools
+import os
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -94,6 +95,21 @@ class Company:
         }.items():
             for column in columns:
                 self.joget.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL {hours} HOUR")
+
+    def days_pass(self, days: int) -> None:
+        """Make everything in staging and in the ledger so much older."""
+        self.hours_pass(24 * days)
+        for path in self.staging_folder.rglob("*"):
+            if path.parent.name == "cleanings":
+                path.unlink()
+            elif path.is_file():
+                at = path.stat().st_mtime - days * 86_400
+                os.utime(path, (at, at))
+
+    @property
+    def staging_folder(self) -> Path:
+        """Where the settings' staging_url points."""
+        return Path(self.settings["staging_url"].removeprefix("file://"))
 
     def active(self) -> list[str]:
         """Ids of active users, without Joget's own."""

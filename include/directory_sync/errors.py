@@ -3,6 +3,7 @@
     DirectorySyncError
     ├── PermanentError       retrying can't help: settings, rights, names that don't exist
     │   ├── SettingsError    the settings file, with every fault of it
+    │   ├── MissingFilesError  staging doesn't hold a run's files any more, or has no such place
     │   ├── MissingRightError  the database account may not do something
     │   └── RefusedRowError  the database refuses what a row holds
     └── TransientError       the next attempt may succeed: throttling, time-outs, lost connections
@@ -31,6 +32,10 @@ class PermanentError(DirectorySyncError):
 
 class SettingsError(PermanentError):
     """The settings file is wrong; the text lists every fault."""
+
+
+class MissingFilesError(PermanentError):
+    """Staging doesn't hold the files of a run any more, or there is no such bucket or folder."""
 
 
 class MissingRightError(PermanentError):

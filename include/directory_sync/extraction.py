@@ -265,7 +265,8 @@ def _listed_by(run: Run, run_id: str) -> Manifest:
     if not found:
         raise PermanentError(
             f"Staging has no snapshot of run {run_id!r} for pool {run.sync.user_pool_id}: there is no such run, it "
-            f"didn't get that far, or its files were cleaned up. Give another run's id as replay_run_id."
+            f"didn't get that far, or its files were deleted (staging_retention_days). Give another run's id as "
+            f"replay_run_id."
         )
     return found[-1]
 

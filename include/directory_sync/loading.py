@@ -56,6 +56,8 @@ class Proposal(Protocol):
     """Why its snapshot isn't proven complete."""
     inputs: dict[str, str]
     """URLs of the manifests that it was made from, by task."""
+    needs: tuple[str, ...]
+    """Folders of other runs' plans that stay in staging as long as this run's files."""
     lookups: Lookups
 
     def make_plan(self, current: Current) -> Plan:
@@ -91,6 +93,7 @@ def carry_out(folder: staging.Folder, propose: Callable[[Database], Proposal]) -
         complete=not proposal.incomplete_reasons,
         incomplete_reasons=proposal.incomplete_reasons,
         inputs=proposal.inputs,
+        needs=proposal.needs,
     )
 
 

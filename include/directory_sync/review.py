@@ -200,6 +200,7 @@ class AnswerProposal:
         self.snapshot = SnapshotProposal(database, run, _newest_snapshot(database, run))
         self.key = hashlib.sha256(f"review\0{review_id}".encode()).hexdigest()
         self.snapshot_at, self.inputs = self.snapshot.snapshot_at, self.snapshot.inputs
+        self.needs: tuple[str, ...] = (self.review.plan_url,)
         self.transformed_url = self.snapshot.transformed_url
         self.incomplete_reasons = self.snapshot.incomplete_reasons
         self.lookups = self.snapshot.lookups

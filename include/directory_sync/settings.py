@@ -138,7 +138,7 @@ class Sync(Section):
     aws_conn_id: Filled = "cognito_aws"
     joget_conn_id: Filled = "joget_mysql"
     staging_url: str
-    staging_retention_days: Annotated[int, Field(ge=1)] = 30
+    staging_retention_days: Annotated[int, Field(ge=1)] | None = 30
     requests_per_second: Annotated[float, Field(gt=0)] = 15
     airflow_pool: Filled | None = None
     load_queue: Filled | None = None

@@ -110,6 +110,10 @@ class Manifest(BaseModel):
     """Manifests, by task, that these files were made from."""
     reused: str | None = None
     """The manifest of another run's same task whose files are this one's too, where it was not listed again."""
+    needs: tuple[str, ...] = ()
+    """Folders of other runs that stay as long as this one: the plans that an undo takes back, or
+    that a review asks about.
+    """
 
     @property
     def reference(self) -> dict[str, Any]:

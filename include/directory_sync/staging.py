@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -22,7 +23,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pydantic import ValidationError
 
 from include.directory_sync import connections
-from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
+from include.directory_sync.errors import (
+    DirectorySyncError,
+    MissingFilesError,
+    PermanentError,
+    TransientError,
+)
 from include.directory_sync.frames import arrow, from_table
 from include.directory_sync.run import Run, folder_name
 from include.directory_sync.snapshot import Manifest, StagedFile
@@ -35,6 +41,11 @@ ROWS_IN_A_PART = 50_000
 
 READ_AHEAD = 256 * 1024
 """Bytes that are fetched beyond those asked for, of a file that is read in parts; by default 50 MiB from S3."""
+
+MODIFIED_KEYS = ("LastModified", "mtime", "last_modified")
+"""What S3, a local folder or Google Cloud, and Azure call the time of a file's last change."""
+
+DELETIONS_AT_ONCE = 8
 
 CONNECTION_TYPES = {"s3": "aws", "gs": "google_cloud_platform", "abfs": "wasb"}
 
@@ -132,6 +143,7 @@ class Folder:
         incomplete_reasons: tuple[str, ...] = (),
         inputs: dict[str, str] | None = None,
         reused: str | None = None,
+        needs: tuple[str, ...] = (),
     ) -> Manifest:
         """Write the manifest, after which the folder exists and never changes."""
         manifest = Manifest(
@@ -148,6 +160,7 @@ class Folder:
             incomplete_reasons=incomplete_reasons,
             inputs=inputs or {},
             reused=reused,
+            needs=needs,
         )
         with _store_errors(self.url), _create(f"{self.url}/manifest.json") as file:
             file.write(manifest.model_dump_json(indent=2).encode())
@@ -221,6 +234,72 @@ def names(url: str) -> list[str]:
             return sorted(child.name for child in path.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as the store lists it."""
+
+    url: str
+    modified_at: datetime
+    """By the store's clock."""
+    size: int
+    """Bytes."""
+
+
+def list_files(url: str) -> list[StoredFile]:
+    """Every file below a folder, at any depth; none where there is no such folder."""
+    with _store_errors(url):
+        path = ObjectStoragePath(url)
+        path.fs.invalidate_cache()
+        try:
+            found = path.fs.find(path.path, detail=True)
+        except FileNotFoundError:
+            return []
+    root = path.path.rstrip("/") + "/"
+    return [
+        StoredFile(
+            url=f"{url}/{key.removeprefix(root)}",
+            modified_at=_modified_at(info),
+            size=int(info["size"]),
+        )
+        for key, info in found.items()
+    ]
+
+
+def _modified_at(info: dict[str, Any]) -> datetime:
+    at = next(info[key] for key in MODIFIED_KEYS if key in info)
+    return at if isinstance(at, datetime) else datetime.fromtimestamp(float(at), UTC)
+
+
+def delete_files(urls: Iterable[str]) -> None:
+    """Delete files, one call for each: s3fs says nothing of the files that a bulk deletion leaves.
+
+    A file that is gone already is no error. Raises PermanentError where the right is missing.
+    """
+    with ThreadPoolExecutor(DELETIONS_AT_ONCE) as deleters:
+        for _ in deleters.map(_delete_file, urls):
+            pass
+
+
+def _delete_file(url: str) -> None:
+    path = ObjectStoragePath(url)
+    with _store_errors(url):
+        try:
+            path.fs.rm_file(path.path)
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            raise PermanentError(
+                f"Staging at {url} lets us delete nothing. Give the Connection in staging_url the "
+                f"right (s3:DeleteObject), or set staging_retention_days to null and let the "
+                f"bucket delete old files by a lifecycle rule."
+            ) from None
+    if path.protocol == "file":
+        # The file system's own rmdir leaves a folder that still holds something; the path's doesn't.
+        with suppress(OSError):
+            path.fs.rmdir(path.parent.path)
+            path.fs.rmdir(path.parent.parent.path)
 
 
 def read_manifest(folder_url: str) -> Manifest:
@@ -347,9 +426,10 @@ def _store_errors(url: str) -> Iterator[None]:
             f"Staging at {url} refuses us. Give the Connection in staging_url the rights to get and put objects there."
         ) from None
     except FileNotFoundError:
-        raise PermanentError(
-            f"Staging has nothing at {url}: the bucket or folder doesn't exist, or was cleaned up. Create it or "
-            f"correct staging_url; where a run's files are gone, clear the run from extract_users on."
+        raise MissingFilesError(
+            f"Staging has nothing at {url}: the bucket or folder doesn't exist, or its files were "
+            f"deleted (staging_retention_days). Create it or correct staging_url; where a run's "
+            f"files are gone, clear the run from extract_users on."
         ) from None
     except (OSError, BotoCoreError, ClientError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

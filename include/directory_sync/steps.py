@@ -4,14 +4,15 @@ staging.
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 
 import pandas as pd
 
-from include.directory_sync import mapping, recovery, staging
-from include.directory_sync.errors import PermanentError, without_values
+from include.directory_sync import mapping, recovery, retention, staging
+from include.directory_sync.errors import DirectorySyncError, PermanentError, without_values
 from include.directory_sync.frames import empty
-from include.directory_sync.joget import runs
-from include.directory_sync.joget.database import Database
+from include.directory_sync.joget import ledger, reviews, runs
+from include.directory_sync.joget.database import Database, session
 from include.directory_sync.joget.reading import Lookups
 from include.directory_sync.loading import carry_out
 from include.directory_sync.plan import Current, Evidence, Plan, make_plan
@@ -114,7 +115,29 @@ def load(attempt: Attempt, transformed_url: str) -> Manifest:
         transformed = staging.read_manifest(transformed_url)
         run = staging.read_run(transformed)
         folder = staging.open_folder(run, attempt.name)
-        return carry_out(folder, lambda database: SnapshotProposal(database, run, transformed))
+        loaded = carry_out(folder, lambda database: SnapshotProposal(database, run, transformed))
+    if not run.dry_run:
+        _delete_old_files(run)
+    return loaded
+
+
+def _delete_old_files(run: Run) -> None:
+    """Delete what staging holds for longer than staging_retention_days.
+
+    A failure is logged and fails nothing: the run has done its work, and tomorrow's tries again.
+    """
+    days = run.sync.staging_retention_days
+    if days is None:
+        return
+    try:
+        with without_values("deleting old files"), session(run.sync.joget_conn_id) as database:
+            needed = runs.find_newest_folders(database, run.sync.name)
+            opened = reviews.open_review(database, run.sync.name)
+            if opened is not None:
+                needed.append(opened.plan_url)
+            retention.delete_expired(run, timedelta(days=days), ledger.now(database), needed)
+    except DirectorySyncError as error:
+        log.warning("staging keeps files that are older than %d days: %s", days, error)
 
 
 class SnapshotProposal:
@@ -126,6 +149,7 @@ class SnapshotProposal:
         self.key = runs.run_key(run, transformed.snapshot_at)
         self.snapshot_at, self.transformed_url = transformed.snapshot_at, transformed.url
         self.inputs = {**transformed.inputs, "transform": transformed.url}
+        self.needs: tuple[str, ...] = ()
         self.desired = read_desired(transformed)
         self.desired_before = read_desired(transformed, "before_change") if run.previous else None
         lost = recovery.find_lost_ledger(database, run)

@@ -8,10 +8,11 @@ import pandas as pd
 from pydantic import ValidationError
 
 from include.directory_sync import recovery, staging
-from include.directory_sync.errors import PermanentError, without_values
+from include.directory_sync.errors import MissingFilesError, PermanentError, without_values
 from include.directory_sync.joget import ledger, runs
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.reading import Lookups
+from include.directory_sync.joget.runs import CommittedRun
 from include.directory_sync.loading import carry_out, read_plan
 from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.answers import AnswerUpdate, give_answers
@@ -63,12 +64,13 @@ class UndoProposal:
     def __init__(self, database: Database, run: Run, run_id: str) -> None:
         found = _find_runs(database, run, run_id)
         self.run, self.kind, self.undoes = run, RunKind.UNDO, run_id
-        self.done = join_runs([read_plan(one).safe for one in reversed(found)])
+        self.done = join_runs([_read_plan(run, one).safe for one in reversed(found)])
         keys = "\0".join(one.key for one in found)
         self.key = hashlib.sha256(f"undo\0{run.run_id}\0{keys}".encode()).hexdigest()
         self.snapshot_at, self.transformed_url = ledger.now(database), found[0].transformed_url
         self.incomplete_reasons: tuple[str, ...] = ()
         self.inputs: dict[str, str] = {}
+        self.needs: tuple[str, ...] = tuple(one.plan_url for one in found)
         ids = [self.done[column].dropna() for column in ("user_id", "group_id", "before_id", "after_id")]
         self.lookups = Lookups(ids=pd.concat(ids, ignore_index=True), reads_belongings=True)
 
@@ -91,6 +93,17 @@ class UndoProposal:
             timings={"undo": seconds},
             undoes=self.undoes,
         )
+
+
+def _read_plan(run: Run, done: CommittedRun) -> Plan:
+    try:
+        return read_plan(done)
+    except MissingFilesError:
+        raise PermanentError(
+            f"The plan of that run is gone from staging ({done.plan_url}), so it can't be undone: "
+            f"files are deleted after {run.sync.staging_retention_days} days "
+            f"(staging_retention_days). Nothing was written."
+        ) from None
 
 
 def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.CommittedRun]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import tracemalloc
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import s3fs
 
 from demo.aws import Aws
 from include.directory_sync import staging
-from include.directory_sync.errors import PermanentError, TransientError
+from include.directory_sync.errors import MissingFilesError, PermanentError, TransientError
 from include.directory_sync.frames import from_rows
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Sync
@@ -102,6 +102,27 @@ def test_rows_are_streamed_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -
         return used
 
     assert peak(400) < 2 * peak(40), "ten times the pages, and not even twice the memory"
+
+
+def test_files_are_listed_at_any_depth_and_deleted_one_by_one(run: Run) -> None:
+    home = f"{run.sync.staging_url}/{run.folder}"
+    assert staging.list_files(home) == []
+    first, second = (staging.open_folder(run, f"load.{number}.abc") for number in (1, 2))
+    for folder in (first, second):
+        folder.json("c.json", {"number": 1})
+        folder.seal(snapshot_at=AT, counts={}, complete=True)
+    before = datetime.now(UTC) - timedelta(minutes=10)
+    listed = {file.url: file for file in staging.list_files(home)}
+    assert set(listed) == {f"{folder.url}/{name}" for folder in (first, second) for name in ("c.json", "manifest.json")}
+    assert all(file.modified_at > before for file in listed.values())
+    assert listed[f"{first.url}/c.json"].size == len('{\n  "number": 1\n}')
+    gone = [f"{first.url}/c.json", f"{first.url}/manifest.json"]
+    staging.delete_files(gone)
+    staging.delete_files(gone)
+    assert {file.url for file in staging.list_files(home)} == set(listed) - set(gone)
+    with pytest.raises(MissingFilesError):
+        staging.read_manifest(first.url)
+    assert staging.read_manifest(second.url)
 
 
 def test_a_store_that_is_down_is_transient(

@@ -555,16 +555,16 @@ def test_the_order_without_the_right_to_see_values_tells_nothing_of_logins(pages
     assert not any("group0" in name for name in groups)
 
 
-def test_a_run_whose_files_were_cleaned_up_is_a_sentence_and_the_others_are_shown(pages: Pages) -> None:
+def test_a_run_whose_files_were_deleted_is_a_sentence_and_the_others_are_shown(pages: Pages) -> None:
     first = pages.run()
     second = pages.run()
     folder = Path(str(pages.runs[1].folder("load")).removeprefix("file://"))
     for path in folder.iterdir():
         path.unlink()
     text = pages.changes(first)
-    assert "was cleaned up" in text
+    assert "are deleted after 30 days" in text
     assert "Nothing changed: the snapshot wasn't proven complete" in pages.changes(second)
-    assert "was cleaned up" in pages.directory()
+    assert "are deleted after 30 days" in pages.directory()
     assert pages.client.post(f"/dags/{SYNC}/runs/{first}/changes.csv").headers["content-type"].startswith("text/html")
     for who in (ANA, "nobody@example.org"):
         assert "Nobody with exactly that login" in pages.directory(who=who), "the others are searched"

@@ -136,6 +136,21 @@ def newest_full_run(database: Database, run: Run) -> CommittedRun | None:
     )
 
 
+def find_newest_folders(database: Database, sync: str) -> list[str]:
+    """The folders of plan and desired directory of the newest run for everybody, for each pool of
+    the sync: reviews are planned from them.
+    """
+    rows = database.rows(
+        "SELECT plan_url, transformed_url FROM ("
+        "SELECT plan_url, transformed_url, ROW_NUMBER() OVER (PARTITION BY user_pool_id "
+        "ORDER BY snapshot_at DESC, committed_at DESC) AS place "
+        "FROM directory_sync_run WHERE sync = %s AND kind = 'full') AS ranked WHERE place = 1",
+        (sync,),
+        about="directory_sync_run",
+    )
+    return [url for row in rows for url in row]
+
+
 def newest_organization(database: Database, run: Run) -> str | None:
     """The organization that the sync's newest run for everybody wrote to."""
     rows = database.rows(

@@ -158,7 +158,7 @@ def _known(sub: str, runs: list[PastRun], read_by: PastRun) -> tuple[PastRun, di
         try:
             row = next(_rows(past.published, "directory.parquet", "sub", sub), None)
         except DirectorySyncError:
-            continue  # cleaned up since
+            continue  # deleted since
         if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
         if past.is_full or past.place.kind == "review":

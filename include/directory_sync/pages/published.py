@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.directory_sync import staging
-from include.directory_sync.errors import PermanentError
+from include.directory_sync.errors import MissingFilesError, PermanentError
 from include.directory_sync.report import Quarantined, Report
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Sync
@@ -51,9 +51,17 @@ def published(sync: Sync, folder_url: str) -> Published:
     """What a run of this sync left.
 
     Raises PermanentError where it lies outside of the sync's staging (an XCom can be written by people too), where
-    it was cleaned up or is damaged; TransientError where the store can't be reached.
+    it was deleted or is damaged; TransientError where the store can't be reached.
     """
-    return _published(f"{sync.staging_url}/{sync.name}", folder_url)
+    try:
+        return _published(f"{sync.staging_url}/{sync.name}", folder_url)
+    except MissingFilesError:
+        days = sync.staging_retention_days
+        after = f" They are deleted after {days} days (staging_retention_days)." if days else ""
+        raise PermanentError(
+            f"This run's files aren't in staging any more.{after} The counts of the run are in Airflow, as the "
+            f"XCom value of its task."
+        ) from None
 
 
 def _read_manifest(home: str, folder_url: str) -> Manifest:

@@ -1,0 +1,169 @@
+"""Deleting what staging holds for longer than `staging_retention_days`, once a day.
+
+What something else still needs stays, however old it is: an open review, the newest run for
+everybody, the newest complete snapshot, what finds a lost ledger, and what a younger run refers to.
+"""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from include.directory_sync import staging
+from include.directory_sync.errors import MissingFilesError
+from include.directory_sync.extraction import ONE_CHAIN, ONE_CHAIN_FOR, SNAPSHOTS
+from include.directory_sync.loading import APPLIED
+from include.directory_sync.run import Run
+from include.directory_sync.snapshot import Manifest
+from include.directory_sync.staging import StoredFile
+from include.directory_sync.vocabulary import RunKind
+
+log = logging.getLogger(__name__)
+
+CLEANINGS = "cleanings"
+"""Signposts by time, each saying that old files were looked for then."""
+
+CLEANING_INTERVAL = timedelta(days=1)
+
+READERS = 16
+
+LAST = "\U0010ffff"
+"""Sorts after every URL."""
+
+ATTEMPT_FOLDER = re.compile(r"/[^/]+/[^/]+/(extract_users|extract_groups|transform|load|load_held|undo)\.\d+\.[^/]+$")
+"""<pool>/<run>/<task>.<try>.<unique>, below the sync's folder. Nothing else is ever deleted there,
+whatever people put beside it.
+"""
+
+SIGNPOST = re.compile(rf"/(?P<pool>[^/]+)/(?P<kind>{APPLIED}|{SNAPSHOTS}|{ONE_CHAIN}|{CLEANINGS})/(?P<name>[^/]+)$")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What staging holds of a sync."""
+
+    attempts: Mapping[str, list[StoredFile]]
+    """The files, by their attempt's folder."""
+    signposts: Mapping[str, list[StoredFile]]
+    """By kind."""
+
+    def find_young(self, since: datetime) -> set[str]:
+        """The attempts' folders that something was written into since then."""
+        return {folder for folder, files in self.attempts.items() if max(file.modified_at for file in files) >= since}
+
+
+def delete_expired(run: Run, age: timedelta, now: datetime, needed: Collection[str]) -> None:
+    """Delete the sync's files that are older, unless that was done within a day.
+
+    needed: folders that stay, with all that they refer to. Raises PermanentError where the right to
+    delete is missing, and TransientError where the store can't be reached.
+    """
+    since = staging.moment(now - CLEANING_INTERVAL)
+    if any(name >= since for name in staging.noted(run, CLEANINGS)):
+        return
+    staging.note(run, CLEANINGS, staging.moment(now), "")
+    home = f"{run.sync.staging_url}/{run.sync.name}"
+    stored = sort_files(home, staging.list_files(home))
+    newest = find_newest_signposts(stored)
+    kept = _follow(
+        {
+            *needed,
+            *(staging.read_bytes(url).decode() for url in newest),
+            *stored.find_young(now - age),
+        }
+    )
+    expired = [files for folder, files in stored.attempts.items() if folder not in kept]
+    of_expired = [file.url for files in expired for file in files]
+    manifests = {url for url in of_expired if url.endswith("/manifest.json")}
+    # A signpost goes before what it names, and a manifest before what it vouches for: a deletion
+    # that stops halfway leaves nothing that points to files that are gone.
+    staging.delete_files(find_expired_signposts(stored, newest, now, age))
+    staging.delete_files(manifests)
+    staging.delete_files(url for url in of_expired if url not in manifests)
+    log.info(
+        "deleted %d folders with %d files from staging, older than %d days",
+        len(expired),
+        len(of_expired),
+        age.days,
+    )
+
+
+def sort_files(home: str, files: Iterable[StoredFile]) -> Stored:
+    """Sort a sync's files into attempts and signposts; leaves out what is neither."""
+    attempts, signposts = defaultdict(list), defaultdict(list)
+    for file in files:
+        place = file.url.removeprefix(home)
+        if ATTEMPT_FOLDER.match(place.rpartition("/")[0]):
+            attempts[file.url.rpartition("/")[0]].append(file)
+        elif found := SIGNPOST.match(place):
+            signposts[found["kind"]].append(file)
+    return Stored(attempts, signposts)
+
+
+def find_newest_signposts(stored: Stored) -> set[str]:
+    """The signposts whose folders stay whatever their age: of each pool those of the newest complete
+    snapshot, and for each Joget database that of the newest run for everybody.
+    """
+    newest: dict[tuple[str, str], str] = {}
+    for kind in (SNAPSHOTS, APPLIED):
+        for url in sorted(file.url for file in stored.signposts.get(kind, ())):
+            series = _series_of(url, kind)
+            if series is not None:
+                newest[url.rpartition("/")[0], series] = url
+    return set(newest.values())
+
+
+def _series_of(url: str, kind: str) -> str | None:
+    """What only the newest signpost of is needed; None of those that are no run for everybody.
+
+    Names are <moment>.<database>.<kind of run>.<key>, or <moment>.<what was listed>.
+    """
+    parts = url.rpartition("/")[2].split(".")
+    if kind == SNAPSHOTS:
+        return parts[-1]
+    return parts[1] if parts[2] == RunKind.FULL else None
+
+
+def find_expired_signposts(stored: Stored, newest: Collection[str], now: datetime, age: timedelta) -> list[str]:
+    """The signposts that may go. Those to runs that were applied after the newest one for everybody
+    stay: by them a lost ledger is noticed. ONE_CHAIN's say how to list the pool, for ONE_CHAIN_FOR.
+    """
+    ages = {ONE_CHAIN: max(age, ONE_CHAIN_FOR)}
+    old = [
+        file.url
+        for kind, files in stored.signposts.items()
+        for file in files
+        if file.modified_at < now - ages.get(kind, age)
+    ]
+    kept_since: dict[str, str] = {}
+    for url in sorted(newest, reverse=True):
+        kept_since[url.rpartition("/")[0]] = url
+    return [url for url in old if url < kept_since.get(url.rpartition("/")[0], LAST)]
+
+
+def _follow(folders: Collection[str]) -> set[str]:
+    """The folders, and all that they were made from or refer to."""
+    kept, waiting = set[str](), set(folders)
+    with ThreadPoolExecutor(READERS) as readers:
+        while waiting:
+            kept |= waiting
+            found = readers.map(_read_references, waiting)
+            waiting = {url for urls in found for url in urls} - kept
+    return kept
+
+
+def _read_references(folder: str) -> list[str]:
+    try:
+        manifest = staging.read_manifest(folder)
+    except MissingFilesError:  # an attempt that ended before its manifest
+        return []
+    return list_references(manifest)
+
+
+def list_references(manifest: Manifest) -> list[str]:
+    """The folders that a manifest's run needs beside its own."""
+    reused = [manifest.reused] if manifest.reused else []
+    return [*manifest.inputs.values(), *manifest.needs, *reused]
