@@ -14,6 +14,8 @@ COPY --chown=airflow:root plugins/ /opt/airflow/plugins/
 ENV PYTHONPATH=/opt/airflow
 
 ARG REVISION=unknown
+ARG VERSION=unknown
 LABEL org.opencontainers.image.title="Directory Sync: Cognito to Joget" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

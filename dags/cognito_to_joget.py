@@ -121,6 +121,7 @@ def queue_of(sync: Sync) -> dict[str, Any]:
 def make_dag(sync: Sync) -> DAG:
     """Wire the four steps for one sync, and the question to a person."""
     pool, reaches_joget = sync.airflow_pool or "default_pool", queue_of(sync)
+    extract_timeout = timedelta(hours=sync.extract_timeout_hours)
     with DAG(
         dag_id=sync.dag_id,
         description=f"Users and groups of {sync.user_pool_id} to Joget's {sync.organization}",
@@ -139,7 +140,7 @@ def make_dag(sync: Sync) -> DAG:
         tags=["directory-sync"],
     ) as dag:
 
-        @task(execution_timeout=timedelta(hours=4), pool=pool, **reaches_joget)
+        @task(execution_timeout=extract_timeout, pool=pool, **reaches_joget)
         def extract_users() -> dict[str, Any]:
             from include.directory_sync import extraction
 
@@ -148,7 +149,7 @@ def make_dag(sync: Sync) -> DAG:
                 attempt(), sync.name, context["params"], context["dag_run"].conf or {}
             ).reference
 
-        @task(execution_timeout=timedelta(hours=4), pool=pool, **reaches_joget)
+        @task(execution_timeout=extract_timeout, pool=pool, **reaches_joget)
         def extract_groups(users: dict[str, Any]) -> dict[str, Any]:
             from include.directory_sync import extraction
 

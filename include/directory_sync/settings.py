@@ -14,6 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from include.directory_sync.errors import PermanentError, SettingsError
 
 DEFAULT_PATH = Path(__file__).parent.parent / "syncs.yaml"
+LONGEST_EXTRACT_HOURS = 20
+"""Celery hands a task to a second worker after a day (visibility_timeout in docker-compose.yaml)."""
+
 RESERVED_NAMES = frozenset({"review", "undo"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]
@@ -140,6 +143,7 @@ class Sync(Section):
     staging_url: str
     staging_retention_days: Annotated[int, Field(ge=1)] | None = 30
     requests_per_second: Annotated[float, Field(gt=0)] = 15
+    extract_timeout_hours: Annotated[float, Field(ge=0.5, le=LONGEST_EXTRACT_HOURS)] = 12
     airflow_pool: Filled | None = None
     load_queue: Filled | None = None
     """The queue of the tasks that reach Joget, where only some workers may."""

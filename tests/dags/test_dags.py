@@ -52,6 +52,8 @@ def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_u
     }
     assert (dag.catchup, dag.max_active_runs, dag.schedule) == (False, 1, "0 * * * *")
     assert all(task.execution_timeout >= timedelta(minutes=30) for task in dag.tasks)
+    extracts = [task.execution_timeout for task in dag.tasks if task.task_id.startswith("extract_")]
+    assert extracts == [timedelta(hours=12)] * 2
     pools = {task.task_id: task.pool for task in bag.dags["cognito_to_joget_emea"].tasks}
     assert pools == {
         "extract_users": "cognito",

@@ -47,6 +47,7 @@ def test_the_readme_shows_every_setting_with_its_default() -> None:
         assert set(shown[section]) == set(type(getattr(valid, section)).model_fields)
         assert getattr(valid, section) == settings.Sync.model_fields[section].default
     assert valid.requests_per_second == settings.Sync.model_fields["requests_per_second"].default
+    assert valid.extract_timeout_hours == settings.Sync.model_fields["extract_timeout_hours"].default
     assert valid.staging_retention_days == settings.Sync.model_fields["staging_retention_days"].default
 
 
@@ -62,6 +63,8 @@ def test_a_sync_gets_defaults_and_the_dag_id_of_its_name() -> None:
         ({"colour": "blue"}, "sync 'default': colour: unknown setting"),
         ({"limits": {"flor": 3}}, "sync 'default': limits.flor: unknown setting"),
         ({"requests_per_second": "15"}, "sync 'default': requests_per_second: Input should be a valid number"),
+        ({"extract_timeout_hours": 0.4}, "extract_timeout_hours: Input should be greater than or equal to 0.5"),
+        ({"extract_timeout_hours": 21}, "extract_timeout_hours: Input should be less than or equal to 20"),
         ({"requests_per_second": 0}, "requests_per_second: Input should be greater than 0"),
         ({"limits": {"floor": 1.5}}, "limits.floor: Input should be a valid integer"),
         ({"limits": {"removed_users_percent": 101}}, "less than or equal to 100"),

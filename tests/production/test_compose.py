@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +28,7 @@ from tests.production.compose import (
 SECRETS = {
     "AIRFLOW_FERNET_KEY": "ZmFrZS1mZXJuZXQta2V5LW9mLTMyLWJ5dGVzLWxvbmc=",
     "AIRFLOW_JWT_SECRET": "a secret",
+    "AIRFLOW_API_SECRET_KEY": "another secret",
     "AIRFLOW_ADMIN_PASSWORD": "a password",
 }
 
@@ -98,6 +101,7 @@ def test_the_services_are_those_of_the_official_file() -> None:
 def test_all_services_share_the_secrets_the_settings_and_the_stagings_connection() -> None:
     names = [
         "AIRFLOW__API_AUTH__JWT_SECRET",
+        "AIRFLOW__API__SECRET_KEY",
         "AIRFLOW__CORE__FERNET_KEY",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
@@ -108,6 +112,7 @@ def test_all_services_share_the_secrets_the_settings_and_the_stagings_connection
     first, *others = ({name: environment(service, SECRETS)[name] for name in names} for service in AIRFLOW_SERVICES)
     assert all(other == first for other in others)
     assert first["AIRFLOW__API_AUTH__JWT_SECRET"] == SECRETS["AIRFLOW_JWT_SECRET"]
+    assert first["AIRFLOW__API__SECRET_KEY"] == SECRETS["AIRFLOW_API_SECRET_KEY"]
 
 
 def test_the_worker_alone_has_jogets_password() -> None:
@@ -164,6 +169,100 @@ def test_the_example_of_the_environment_names_every_secret_and_holds_none() -> N
     example = env_file(ROOT / ".env.example")
     assert set(SECRETS) <= set(example)
     assert not any(example[name] for name in SECRETS)
+
+
+def test_each_value_of_the_example_stands_in_single_quotes() -> None:
+    lines = [line.removeprefix("# ") for line in text(".env.example").splitlines()]
+    values = [line.partition("=")[2] for line in lines if re.match(r"[A-Z_]+=", line)]
+    assert len(values) == 7
+    assert all(re.fullmatch(r"'[^']*'", value) for value in values)
+
+
+def test_a_redeploy_lets_the_running_tasks_end() -> None:
+    seconds = {name: duration(service["stop_grace_period"]) for name, service in lasting_services().items()}
+    assert seconds["airflow-worker"] == 600
+    assert all(period >= 30 for period in seconds.values())
+    assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", "the signal reaches Celery alone"
+
+
+def test_a_slow_first_start_does_not_count_as_unhealthy() -> None:
+    checks = {name: service["healthcheck"] for name, service in lasting_services().items()}
+    assert all(duration(checks[name]["start_period"]) == 300 for name in checks if name.startswith("airflow-"))
+    assert all(check["retries"] * duration(check["interval"]) >= 50 for check in checks.values())
+
+
+def test_a_task_whose_worker_died_is_tried_again_after_a_minute_and_a_half() -> None:
+    from airflow.configuration import conf
+
+    values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]
+    timeouts = {each["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"] for each in values}
+    assert timeouts == {"90"}, "the worker reads it too, and shows itself after 75 % of it at the latest"
+    beats = conf.getint("workers", "min_heartbeat_interval") * conf.getint("workers", "max_failed_heartbeats")
+    assert beats * 4 < 90, "a worker gives its task up by itself long before the scheduler does"
+
+
+def test_redis_hands_no_task_to_a_second_worker_while_it_may_still_run() -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]
+    seconds = {each["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] for each in values}
+    assert seconds == {"86400"}
+    assert settings.LONGEST_EXTRACT_HOURS * 3600 < 86400
+    tasks = [task for dag in DagBag(dag_folder=ROOT / "dags").dags.values() for task in dag.tasks]
+    limits = [task.execution_timeout or timedelta.max for task in tasks if task.task_id != "review_held"]
+    assert max(limits) < timedelta(days=1), "a review waits without a worker"
+
+
+def test_the_images_tag_and_label_name_the_projects_version() -> None:
+    version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
+    images = {interpolated(service["image"], {}) for service in ours().values()}
+    labels = {interpolated(service["build"]["args"]["VERSION"], {}) for service in ours().values()}
+    assert images == {f"directory-sync:{version}"}
+    assert labels == {version}
+    assert 'org.opencontainers.image.version="${VERSION}"' in dockerfile()
+
+
+def test_an_older_version_can_be_started_without_building_it() -> None:
+    assert {interpolated(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"}) for service in ours().values()} == {
+        "directory-sync:0.0.9"
+    }
+
+
+def test_no_containers_output_grows_without_limit() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}, name
+
+
+def test_old_task_logs_are_deleted_by_the_official_images_script() -> None:
+    groomer = COMPOSE["services"]["log-groomer"]
+    assert groomer["entrypoint"] == ["bash", "/clean-logs"]
+    assert environment("log-groomer", {})["AIRFLOW__LOG_RETENTION_DAYS"] == "30"
+    assert "airflow-logs:/opt/airflow/logs" in groomer["volumes"]
+    assert not [name for name in groomer["environment"] if "CONN" in name or "SECRET" in name]
+
+
+def test_each_service_that_others_wait_for_or_people_use_has_a_health_check() -> None:
+    assert set(lasting_services()) == {*AIRFLOW_SERVICES, "postgres", "redis"} - {"airflow-init"}
+    for service in COMPOSE["services"].values():
+        waited_for = service.get("depends_on") or {}
+        healthy = [name for name, how in waited_for.items() if how["condition"] == "service_healthy"]
+        assert all("healthcheck" in COMPOSE["services"][name] for name in healthy)
+
+
+def ours() -> dict[str, Any]:
+    """The services that run this project's image."""
+    return {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+
+
+def lasting_services() -> dict[str, Any]:
+    """The services with a health check that run all the time, also without the demo."""
+    services = COMPOSE["services"].items()
+    return {name: service for name, service in services if "healthcheck" in service and "profiles" not in service}
+
+
+def duration(written: str) -> int:
+    """A duration of the compose file in seconds."""
+    return int(written[:-1]) * {"s": 1, "m": 60}[written[-1]]
 
 
 def test_the_versions_of_image_requirements_and_lock_agree() -> None:

@@ -28,8 +28,11 @@ LOCK_POLL = 10
 HEARTBEAT_SECONDS = 30
 """How often a held lock's connection shows that its worker is alive; see SHORT_IDLE_SECONDS."""
 
-READING_WAIT = 3 * 3600
-"""Seconds that a backfill's run waits for another one's listing: less than its task's execution_timeout."""
+READING_WAIT_SHARE = 0.75
+"""The part of an extract task's time for which a backfill's run waits for another one's listing.
+
+The rest is for what it does afterwards: it uses the other run's snapshot, which takes minutes.
+"""
 
 ASCII = "CHARACTER SET ascii COLLATE ascii_bin"
 
@@ -173,7 +176,8 @@ def reading_turn(database: Database, run: Run) -> Iterator[None]:
     """
     of = hashlib.sha256(f"{run.sync.name}/{run.sync.user_pool_id}".encode()).hexdigest()[:32]
     name = f"directory_sync_read:{of}"
-    with _hold_lock(database, name, READING_WAIT, lambda: "the run that lists the pool for all"):
+    patience = READING_WAIT_SHARE * run.sync.extract_timeout_hours * 3600
+    with _hold_lock(database, name, patience, lambda: "the run that lists the pool for all"):
         yield
 
 
