@@ -20,6 +20,7 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 
 test: export TESTS := 1
 test: setup lint  ## Lint, types and every test
+	@bin/setup-servers
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 # `-m database` selects the tests that need Joget's database. The first server takes files from
@@ -59,5 +60,5 @@ lock:  ## Resolve requirements.lock anew, for every Python we promise, with the 
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 		--constraints build/image-set.txt requirements-dev.txt -o requirements.lock
 
-clean:  ## Remove .venv, .mysql and caches
-	@rm -rf .venv .mysql .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+clean:  ## Remove .venv, .mysql, .servers and caches
+	@rm -rf .venv .mysql .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -119,6 +119,8 @@ class Faults:
     """By value of a prefix filter: how many users its answers leave out, at the end."""
     latency: float = 0
     """Seconds that each answer takes."""
+    gate: threading.Event | None = None
+    """Lists are answered once it is set."""
     quotas: dict[str, float] = field(default_factory=dict)
     """Calls a second by quota category (QUOTA_OF); what exceeds them is throttled. A second's worth may come
     at once."""
@@ -171,6 +173,10 @@ class StandIn:
         self.filters: Counter[str] = Counter()
         """How often each filter of ListUsers was asked for from the start; "" is none."""
         self.throttled = 0
+        self.waiting: list[str] = []
+        """Operations that came to a gate, in order; tests may clear it."""
+        self.pool_ids = {POOL_ID, OTHER_POOL_ID}
+        """The ids under which the pool answers."""
         self.first_at: float | None = None
         """When the first call came, on the monotonic clock."""
         self.last_at = 0.0
@@ -188,6 +194,9 @@ class StandIn:
         """Status and body for one request."""
         if self.faults.latency:
             time.sleep(self.faults.latency)
+        if self.faults.gate and operation.startswith("List"):
+            self.waiting.append(operation)
+            self.faults.gate.wait()
         with self._lock:
             try:
                 self._admit(operation, asked)
@@ -212,7 +221,7 @@ class StandIn:
         if made <= self.faults.throttled_calls or (bucket and not bucket.take()):
             self.throttled += 1
             raise RefusedError("TooManyRequestsException", "Rate exceeded")
-        if asked["UserPoolId"] not in (POOL_ID, OTHER_POOL_ID):
+        if asked["UserPoolId"] not in self.pool_ids:
             raise RefusedError("ResourceNotFoundException", f"User pool {asked['UserPoolId']} does not exist.")
         if asked.get("Limit", LARGEST_PAGE) > LARGEST_PAGE:
             raise RefusedError("InvalidParameterException", "Limit over 60")

@@ -1,0 +1,435 @@
+"""The compose file's processes, run natively: five syncs at once, and what happens when one of
+Airflow's processes or servers is killed under them. docs/faults.md has the same rows.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from demo.aws import BUCKET, REGION, Aws
+from tests.conftest import JogetDatabase, aws_uri
+from tests.dags.api import answer, quoted, wait
+from tests.production.compose import ROOT, env_file
+from tests.production.stack import Stack, start_stack
+from tests.stand_in import Faults, Pool, StandIn, stand_in, user
+
+NAMES = ("one", "two", "three", "four", "five")
+LONGEST_RUN = 900
+"""Seconds that a test waits for a run under faults, on a machine that others use too."""
+
+FASTER = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+}
+"""The one thing that is unlike the file: a dead worker is noticed sooner."""
+
+HELD_INSERT = (
+    "CREATE TRIGGER hold BEFORE INSERT ON dir_user FOR EACH ROW "
+    "IF NEW.id LIKE 'three%' THEN DO GET_LOCK('hold', 600); END IF"
+)
+"""Makes the load of sync three wait within its transaction while a test has the lock."""
+
+State = tuple[frozenset[tuple[Any, ...]], ...]
+
+
+@dataclass
+class Company:
+    """A company: a pool, an organization of the Joget database, and a sync between them."""
+
+    name: str
+    pool: Pool
+    cognito: StandIn
+    changes: int = 0
+
+    @property
+    def dag_id(self) -> str:
+        return f"cognito_to_joget_{self.name}"
+
+    @property
+    def organization(self) -> str:
+        return f"ORG-{self.name}"
+
+    @property
+    def connection(self) -> str:
+        return f"pool_{self.name}"
+
+    def settings(self) -> dict[str, Any]:
+        # The file gives this Connection to every container; the others are made in Airflow's UI.
+        staging = "cognito_aws" if self.name == "one" else "staging"
+        return {
+            "name": self.name,
+            "user_pool_id": f"us-east-1_{self.name}",
+            "region": REGION,
+            "organization": self.organization,
+            "aws_conn_id": self.connection,
+            "staging_url": f"s3://{staging}@{BUCKET}/staging",
+            "requests_per_second": 2000,
+        }
+
+    def change(self) -> None:
+        """A newcomer, in a group, and another name for somebody."""
+        self.changes += 1
+        first, *others = self.pool.users
+        renamed = user(f"{self.name}0@example.org", family_name=f"Family {self.changes}")
+        newcomer = user(f"{self.name}.new{self.changes}@example.org")
+        self.pool.users = [renamed, *others, newcomer]
+        (group,) = self.pool.members
+        members = [renamed if one is first else one for one in self.pool.members[group]]
+        self.pool.members = {group: [*members, newcomer]}
+
+    def expected(self) -> State:
+        """What Joget holds once the pool has arrived there."""
+        people = [{pair["Name"]: pair["Value"] for pair in one["Attributes"]} for one in self.pool.users]
+        members = {
+            (pair["Value"], group)
+            for group, users in self.pool.members.items()
+            for one in users
+            for pair in one["Attributes"]
+            if pair["Name"] == "email"
+        }
+        return (
+            frozenset((one["email"], one["family_name"], 1) for one in people),
+            frozenset(members),
+            frozenset((one["email"], self.organization) for one in people),
+        )
+
+
+READINGS = (
+    "SELECT id, lastName, CAST(active AS SIGNED) FROM dir_user WHERE id LIKE %s",
+    "SELECT userId, name FROM dir_user_group JOIN dir_group ON dir_group.id = groupId WHERE userId LIKE %s",
+    "SELECT userId, organizationId FROM dir_employment WHERE userId LIKE %s",
+)
+
+
+def read_states(connection: Any) -> dict[str, State]:
+    """What Joget holds of each company, at one moment."""
+    states = {}
+    with connection.cursor() as cursor:
+        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        for name in NAMES:
+            found = []
+            for reading in READINGS:
+                cursor.execute(reading, (f"{name}%",))
+                found.append(frozenset(cursor.fetchall()))
+            states[name] = tuple(found)
+        cursor.execute("COMMIT")
+    return states
+
+
+@dataclass
+class Outcome:
+    """How one run went, and everything that Joget held of its company meanwhile."""
+
+    state: str
+    tries: dict[str, int]
+    before: State
+    after: State
+    seen: set[State] = field(default_factory=set)
+    at_last: State = ()
+
+    def assert_whole_and_converged(self) -> None:
+        assert self.state == "success"
+        assert self.seen <= {self.before, self.after}, "Joget was as before or as after, whole"
+        assert self.at_last == self.after
+
+
+@dataclass
+class Town:
+    """Five companies, whose syncs run in one stack."""
+
+    stack: Stack
+    joget: JogetDatabase
+    companies: dict[str, Company]
+    runs: dict[str, str] = field(default_factory=dict)
+
+    def states(self) -> dict[str, State]:
+        connection = self.joget.server.connect(self.joget.name)
+        try:
+            return read_states(connection)
+        finally:
+            connection.close()
+
+    @contextmanager
+    def watched(self) -> Iterator[dict[str, Outcome]]:
+        """Change each pool and start each sync; after the block, wait for the runs' ends."""
+        outcomes = {name: Outcome("", {}, state, ()) for name, state in self.states().items()}
+        for name, company in self.companies.items():
+            company.change()
+            outcomes[name].after = company.expected()
+            company.cognito.waiting.clear()
+        over = threading.Event()
+        reader = threading.Thread(target=self._watch, args=(outcomes, over))
+        reader.start()
+        try:
+            for name, company in self.companies.items():
+                self.runs[name] = self.stack.api.trigger(company.dag_id)
+            yield outcomes
+            for name, outcome in outcomes.items():
+                outcome.state = self.await_end(name)
+                outcome.tries = {task: found["try_number"] for task, found in self.tasks(name).items()}
+        finally:
+            over.set()
+            reader.join()
+        for name, state in self.states().items():
+            outcomes[name].at_last = state
+
+    def _watch(self, outcomes: dict[str, Outcome], over: threading.Event) -> None:
+        connection = self.joget.server.connect(self.joget.name)
+        while not over.wait(0.2):
+            for name, state in read_states(connection).items():
+                outcomes[name].seen.add(state)
+        connection.close()
+
+    def await_end(self, name: str) -> str:
+        """Wait for the end of a sync's run; gives its state. Ended containers are started again."""
+        deadline = time.monotonic() + LONGEST_RUN
+        dag_id, run_id = self.companies[name].dag_id, self.runs[name]
+        while time.monotonic() < deadline:
+            self.stack.revive()
+            state = self.stack.api.runs(dag_id)[run_id]
+            if state in ("success", "failed"):
+                return state
+            time.sleep(1)
+        raise AssertionError(f"the run of {name} didn't end: {self.tasks(name)}")
+
+    def tasks(self, name: str) -> dict[str, Any]:
+        """The task instances of a sync's run, by task."""
+        path = f"dags/{self.companies[name].dag_id}/dagRuns/{quoted(self.runs[name])}/taskInstances"
+        found = self.stack.api.call("GET", path)["task_instances"]
+        return {task["task_id"]: task for task in found}
+
+    def await_gate(self, *names: str) -> None:
+        """Wait until syncs list their users, and get no answer."""
+        for name in names:
+            waiting = self.companies[name].cognito.waiting
+            wait(partial(bool, waiting), f"{name} to list users")
+
+    def await_task(self, name: str, task: str, state: str) -> None:
+        """Wait until a task has a state."""
+        wait(lambda: self.tasks(name)[task]["state"] == state, f"{task} of {name} to be {state}")
+
+    def task_log(self, name: str, task: str) -> str:
+        """What a task of a sync's run logged, in all its tries."""
+        found = self.stack.folder.glob(f"airflow-logs/dag_id={self.companies[name].dag_id}/*/*/*")
+        paths = [path for path in found if self.runs[name] in str(path) and f"task_id={task}" in str(path)]
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+
+    def worker_logs(self) -> str:
+        """What the workers printed since their last start."""
+        return "\n".join(worker.log.read_text(encoding="utf-8", errors="replace") for worker in self.stack.workers)
+
+    def close_gates(self, *names: str) -> dict[str, threading.Event]:
+        """From now on these pools answer no list; gives what opens each gate."""
+        gates = {name: threading.Event() for name in names}
+        for name, gate in gates.items():
+            self.companies[name].cognito.faults.gate = gate
+        return gates
+
+
+@contextmanager
+def serve_pools() -> Iterator[dict[str, Company]]:
+    """A stand-in for Cognito for each company."""
+    with ExitStack() as serving:
+        companies = {}
+        for name in NAMES:
+            users = [user(f"{name}{number}@example.org") for number in range(12)]
+            pool = Pool(users, {f"Staff {name}": users[:6]})
+            served = serving.enter_context(stand_in(pool, Faults()))
+            served.pool_ids = {f"us-east-1_{name}"}
+            companies[name] = Company(name, pool, served)
+        yield companies
+
+
+@pytest.fixture(scope="module")
+def town(
+    new_joget: Callable[[str], JogetDatabase],
+    moto: Aws,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Town]:
+    """The whole stack, before its first run."""
+    folder, joget = tmp_path_factory.mktemp("stack"), new_joget("utf8mb4")
+    moto.client("s3").create_bucket(Bucket=BUCKET)
+    with serve_pools() as companies:
+        for company in companies.values():
+            joget.execute(
+                "INSERT INTO dir_organization (id, name) VALUES (%s, %s)",
+                (company.organization, company.name),
+            )
+        settings = folder / "syncs.yaml"
+        written = {"syncs": [company.settings() for company in companies.values()]}
+        settings.write_text(yaml.safe_dump(written), encoding="utf-8")
+        variables = {
+            **env_file(ROOT / "demo/compose.env"),
+            "AIRFLOW_CONN_JOGET_MYSQL": joget.server.uri(joget.name),
+            "DIRECTORY_SYNC_SETTINGS": str(settings),
+        }
+        host = moto.endpoint.removeprefix("http://")
+        with start_stack(folder, variables=variables, aws=host, settings=FASTER) as stack:
+            prepare(stack, companies, moto.endpoint)
+            yield Town(stack, joget, companies)
+
+
+def prepare(stack: Stack, companies: dict[str, Company], aws: str) -> None:
+    """What an administrator does in the UI: make Connections, and unpause the DAGs."""
+    endpoints = {one.connection: one.cognito.endpoint for one in companies.values()}
+    for conn_id, endpoint in {**endpoints, "staging": aws}.items():
+        given = json.loads(aws_uri(endpoint))
+        body = {"connection_id": conn_id, **given, "extra": json.dumps(given["extra"])}
+        stack.api.call("POST", "connections", body)
+    dag_ids = {company.dag_id for company in companies.values()}
+
+    def known() -> set[str]:
+        return {dag["dag_id"] for dag in stack.api.call("GET", "dags?limit=100")["dags"]}
+
+    wait(lambda: dag_ids <= known(), "the DAGs")
+    for dag_id in dag_ids:
+        stack.api.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
+
+
+@pytest.fixture(scope="module")
+def synced(town: Town) -> dict[str, Outcome]:
+    """Five syncs at once, each for the first time."""
+    with town.watched() as outcomes:
+        pass
+    return outcomes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_five_syncs_at_once_apply_and_none_harms_another(synced: dict[str, Outcome], name: str) -> None:
+    synced[name].assert_whole_and_converged()
+
+
+def test_every_health_check_of_the_file_passes(town: Town, synced: dict[str, Outcome]) -> None:
+    with ThreadPoolExecutor() as at_once:
+        checks = dict(
+            zip(town.stack.containers, at_once.map(town.stack.check_health, town.stack.containers), strict=True)
+        )
+    failed = {name: done.stdout + done.stderr for name, done in checks.items() if done.returncode}
+    assert not failed
+
+
+def test_nobody_reaches_the_api_or_the_pages_without_a_login(town: Town) -> None:
+    port = town.stack.ports["airflow-apiserver"]
+    dag = town.companies["one"].dag_id
+    for path in ("api/v2/dags", "api/v2/connections", f"directory-sync/dags/{dag}"):
+        assert answer(port, path, None)[0] == 401, path
+
+
+@pytest.fixture(scope="module")
+def workers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]:
+    """Two syncs list users, one is in its transaction; a task's process dies, then both workers."""
+    gates = town.close_gates("one", "two", "four", "five")
+    town.joget.execute(HELD_INSERT)
+    holder = town.joget.server.connect(town.joget.name)
+    holder.query("DO GET_LOCK('hold', 0)")
+    with town.watched() as outcomes:
+        town.await_gate("one", "two", "four", "five")
+        wait(lambda: is_held(town.joget), "the load of sync three to write")
+        psutil.Process(town.tasks("two")["extract_users"]["pid"]).kill()
+        town.await_task("two", "extract_users", "up_for_retry")
+        for worker in town.stack.workers:
+            worker.kill()
+        holder.close()
+        for gate in gates.values():
+            gate.set()
+        town.stack.restart(*(worker.name for worker in town.stack.workers))
+    town.joget.execute("DROP TRIGGER hold")
+    return outcomes
+
+
+def is_held(joget: JogetDatabase) -> bool:
+    """Whether a load waits within its transaction."""
+    statement = "SELECT info FROM information_schema.processlist WHERE state = 'User lock'"
+    return any("SELECT GET_LOCK" not in (info or "") for info in joget.column(statement))
+
+
+def test_a_worker_killed_in_extract_is_noticed_and_its_run_converges(
+    workers_killed: dict[str, Outcome],
+) -> None:
+    workers_killed["one"].assert_whole_and_converged()
+    assert workers_killed["one"].tries["extract_users"] == 2
+
+
+def test_a_worker_killed_in_the_open_transaction_leaves_joget_whole_and_its_run_converges(
+    workers_killed: dict[str, Outcome],
+) -> None:
+    workers_killed["three"].assert_whole_and_converged()
+    assert workers_killed["three"].tries["load"] == 2
+
+
+def test_a_killed_task_process_is_retried_and_its_run_converges(
+    workers_killed: dict[str, Outcome],
+) -> None:
+    workers_killed["two"].assert_whole_and_converged()
+    assert workers_killed["two"].tries["extract_users"] == 2
+
+
+@pytest.fixture(scope="module")
+def servers_killed(town: Town, workers_killed: dict[str, Outcome]) -> dict[str, Outcome]:
+    """One server after the other is away while a sync needs it."""
+    gates = town.close_gates("one", "two", "four", "five")
+    containers = town.stack.containers
+    with town.watched() as outcomes:
+        containers["airflow-triggerer"].kill()
+        town.await_gate("one", "two", "four", "five")
+
+        containers["airflow-scheduler"].kill()
+        gates["two"].set()
+        town.await_task("two", "extract_users", "success")
+        town.stack.restart("airflow-scheduler")
+
+        containers["redis"].stop()
+        gates["five"].set()
+        town.await_task("five", "extract_users", "success")
+        wait(lambda: containers["airflow-scheduler"].said("redis"), "the scheduler to miss Redis")
+        town.stack.restart("redis")
+
+        containers["airflow-apiserver"].kill()
+        gates["one"].set()
+        wait(lambda: "Connection refused" in town.worker_logs(), "a task to miss the API server")
+        town.stack.restart("airflow-apiserver")
+
+        containers["postgres"].kill()
+        gates["four"].set()
+        wait(lambda: '"level":"error"' in town.task_log("four", "extract_users"), "an error")
+        town.stack.restart("postgres")
+    town.stack.restart("airflow-triggerer")
+    return outcomes
+
+
+def test_a_killed_scheduler_is_started_again_and_runs_go_on(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["two"].assert_whole_and_converged()
+
+
+def test_redis_away_while_a_task_is_to_be_sent_fails_no_run(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["five"].assert_whole_and_converged()
+
+
+def test_an_api_server_killed_while_a_task_needs_it_fails_no_run(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["one"].assert_whole_and_converged()
+
+
+def test_airflows_database_away_while_a_task_asks_for_a_connection_fails_no_run(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["four"].assert_whole_and_converged()
+
+
+def test_a_killed_triggerer_holds_no_run_up(servers_killed: dict[str, Outcome]) -> None:
+    servers_killed["three"].assert_whole_and_converged()
