@@ -96,11 +96,19 @@ def find_doubts() -> set[str]:
     return {sentence for node in appended if (sentence := write_sentence(node))}
 
 
+def is_covered(sentence: str, key: str) -> bool:
+    """Whether a row's text begins a sentence. The code may fill in a sentence's beginning, of which
+    the row then tells more.
+    """
+    ends = (key[at:] for at in range(1, len(key) - 9)) if sentence.startswith("…") else ()
+    return sentence.startswith(key) or any(sentence[1:].startswith(end) for end in ends)
+
+
 @pytest.mark.parametrize("sentences", [find_error_sentences(), find_doubts()], ids=["errors", "doubts"])
 def test_every_error_and_every_doubt_has_a_row_that_begins_as_it_does(sentences: set[str]) -> None:
     keys = [key for key, _ in ROWS]
     assert len(sentences) > 5, "sentences are found at all"
-    assert [text for text in sorted(sentences) if not any(text.startswith(key) for key in keys)] == []
+    assert [text for text in sorted(sentences) if not any(is_covered(text, key) for key in keys)] == []
 
 
 def test_every_row_of_a_message_is_about_a_message_that_the_code_has() -> None:
@@ -108,7 +116,7 @@ def test_every_row_of_a_message_is_about_a_message_that_the_code_has() -> None:
     messages, _ = messages.split("## Why a snapshot")
     keys = re.findall(r"^\| `([^`]+)` \|", messages, re.MULTILINE)
     sentences = find_error_sentences()
-    assert [key for key in keys if not any(text.startswith(key) for text in sentences)] == []
+    assert [key for key in keys if not any(is_covered(text, key) for text in sentences)] == []
 
 
 def test_every_error_class_is_on_the_page() -> None:
