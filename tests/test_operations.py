@@ -227,7 +227,8 @@ def test_a_restored_joget_gets_again_what_its_backup_lacks_and_nobody_is_removed
     company.run()
     tables = company.joget.column("SHOW TABLES")
     for table in tables:
-        company.joget.execute(f"CREATE TABLE backup_of_{table} AS SELECT * FROM {table}")
+        company.joget.execute(f"CREATE TABLE backup_of_{table} LIKE {table}")
+        company.joget.execute(f"INSERT INTO backup_of_{table} SELECT * FROM {table}")
     company.pool.users = [*people(5)[1:], *people(2, "new")]
     company.run()
     connection = company.joget.server.connect(company.joget.name)
