@@ -1,6 +1,6 @@
 # Every target says what it does: `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-mysql bench lint format lock clean
+.PHONY: help setup demo up test test-mysql test-image-set compose-check bench lint format lock clean
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8080
@@ -36,6 +36,9 @@ test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local
 	@echo "MySQL without local_infile, with sql_require_primary_key:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=OFF --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database tests/directory_sync
+
+compose-check:  ## The compose file on a Docker engine: build, start the demo, run the DAG, read a page, stop
+	@python3 -m demo.compose_check
 
 bench: setup  ## How fast it is, beside raw SQL and what people would use instead (MILLION=1: a million users too)
 	@$(BIN)/python -m bench $(if $(MILLION),--million)
