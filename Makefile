@@ -4,9 +4,12 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8080
+# Airflow's constraints are made at the release: the image has what was newest at that moment.
+# Development has the same versions of all that, beside its own tools.
+AIRFLOW_RELEASED := 2026-09-17T09:00:00Z
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## Everything into .venv (PYTHON=python3.12 chooses; YES=1 doesn't ask)
 	@bin/setup
@@ -37,6 +40,10 @@ test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=OFF --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database tests/directory_sync
 
+test-image-set: export AIRFLOW_RELEASED := $(AIRFLOW_RELEASED)
+test-image-set: setup  ## The tests on the set of packages that the image has (CONSTRAINTS=… names Airflow's file)
+	@bin/test-image-set
+
 compose-check:  ## The compose file on a Docker engine: build, start the demo, run the DAG, read a page, stop
 	@python3 -m demo.compose_check
 
@@ -52,10 +59,6 @@ format:  ## Let ruff write the code's form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Airflow's constraints are made at the release: the image has what was newest at that moment.
-# Development has the same versions of all that, beside its own tools.
-AIRFLOW_RELEASED := 2026-09-17T09:00:00Z
-
 lock:  ## Resolve requirements.lock anew, for every Python we promise, with the image's versions
 	@mkdir -p build
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
@@ -63,5 +66,5 @@ lock:  ## Resolve requirements.lock anew, for every Python we promise, with the 
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 		--constraints build/image-set.txt requirements-dev.txt -o requirements.lock
 
-clean:  ## Remove .venv, .mysql, .servers and caches
-	@rm -rf .venv .mysql .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+clean:  ## Remove .venv, .image-set, .mysql, .servers and caches
+	@rm -rf .venv .image-set .mysql .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis build

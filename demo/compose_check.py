@@ -66,9 +66,8 @@ def require_images() -> None:
         raise CheckError(f"docker compose can't read docker-compose.yaml:\n{listed.stderr.strip()}")
     base = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     built = os.environ.get("DIRECTORY_SYNC_IMAGE", "directory-sync")
-    images = sorted(
-        {*base, *listed.stdout.split()} - {name for name in listed.stdout.split() if name.startswith(built)}
-    )
+    others = [name for name in listed.stdout.split() if not name.startswith(f"{built}:")]
+    images = sorted({*base, *others})
     missing = [name for name in images if not has_image(name)]
     if missing:
         raise CheckError(
@@ -116,11 +115,8 @@ def every_container_is_well() -> bool:
 def is_well(container: dict[str, Any]) -> bool:
     """Whether one container of `docker compose ps` is as it has to be."""
     if container["State"] == "running":
-        return container.get("Health", "") in {"", "healthy"} and container["Service"] not in {
-            "airflow-init",
-            "aws-seed",
-        }
-    return container["State"] == "exited" and container["ExitCode"] == 0
+        return bool(container["Service"] not in ONE_SHOT and container.get("Health", "") in {"", "healthy"})
+    return bool(container["State"] == "exited" and container["ExitCode"] == 0)
 
 
 def synchronise() -> None:
