@@ -26,19 +26,21 @@ test: setup lint  ## Lint, types and every test
 	@bin/setup-servers
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
-# `-m database` selects the tests that need Joget's database. The first server takes files from
-# clients. The second one takes none, and refuses tables without a primary key, temporary ones too,
-# as some managed services do. The second pass leaves out the pages and Airflow's own runs: they
-# send rows through the same code as the tests in tests/directory_sync.
+# `-m database` selects the tests that need Joget's database. Both servers refuse tables without a
+# primary key, temporary ones too, as some managed services do. The first one takes files from
+# clients. The second one takes none, so rows go by another way, and only the tests that send rows
+# of every kind run again.
+WITHOUT_FILES := $(patsubst %,tests/directory_sync/test_%.py, \
+	applying combinations group_names histories identity rules statements undo)
 test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local_infile, and without
 	@bin/setup-mysql
 	@echo "MySQL with local_infile:"
-	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=ON" \
+	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=ON --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database \
 		tests/directory_sync tests/pages/test_pages.py tests/dags/test_runs.py
-	@echo "MySQL without local_infile, with sql_require_primary_key:"
+	@echo "MySQL without local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=OFF --sql-require-primary-key=ON" \
-		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database tests/directory_sync
+		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database $(WITHOUT_FILES)
 
 test-image-set: export AIRFLOW_RELEASED := $(AIRFLOW_RELEASED)
 test-image-set: setup  ## The tests on the set of packages that the image has (CONSTRAINTS=… names Airflow's file)
