@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -93,6 +93,8 @@ class Faults:
     """The first so many calls end in HTTP 500."""
     denied: str = ""
     """An operation that IAM refuses."""
+    denial: str = "User: arn:aws:iam::1:user/x is not authorized"
+    """What it says then."""
     repeated_token: bool = False
     """Every page gives the first page's token."""
     dying_token: int = 0
@@ -214,7 +216,7 @@ class StandIn:
         self.longest_pause = max(self.longest_pause, now - (self.last_at or now))
         self.last_at = now
         if operation == self.faults.denied:
-            raise RefusedError("AccessDeniedException", "User: arn:aws:iam::1:user/x is not authorized")
+            raise RefusedError("AccessDeniedException", self.faults.denial)
         if made <= self.faults.broken_calls:
             raise RefusedError("InternalErrorException", "broken", status=500)
         bucket = self._buckets.get(QUOTA_OF[operation])
@@ -311,7 +313,8 @@ def stand_in(pool: Holds, faults: Faults | None = None) -> Iterator[StandIn]:
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            with suppress(BrokenPipeError):  # a test killed the process that asked
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

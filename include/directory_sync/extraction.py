@@ -264,9 +264,9 @@ def _listed_by(run: Run, run_id: str) -> Manifest:
     found = staging.sealed(run, run_id, "extract_groups")
     if not found:
         raise PermanentError(
-            f"Staging has no snapshot of run {run_id!r} for pool {run.sync.user_pool_id}: there is no such run, it "
-            f"didn't get that far, or its files were deleted (staging_retention_days). Give another run's id as "
-            f"replay_run_id."
+            f"Staging has no snapshot of the run in parameter replay_run_id for pool {run.sync.user_pool_id}: there is "
+            f"no such run, it didn't get that far, or its files were deleted (staging_retention_days). Give another "
+            f"run's id."
         )
     return found[-1]
 

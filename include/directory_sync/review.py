@@ -271,7 +271,10 @@ def _answer_of(review: reviews.Review, asked: pd.DataFrame, plan: Plan) -> Revie
 def _find(database: Database, sync: Sync, review_id: str) -> reviews.Review:
     review = reviews.find_review(database, review_id) if ledger.exists(database) else None
     if review is None or review.sync != sync.name:
-        raise PermanentError(f"The ledger of sync {sync.name!r} has no review {review_id!r}. Run {sync.dag_id} again.")
+        raise PermanentError(
+            f"The ledger of sync {sync.name!r} has no review with the id that this run was started with. Run "
+            f"{sync.dag_id} again."
+        )
     return review
 
 

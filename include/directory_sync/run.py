@@ -83,16 +83,25 @@ def folder_name(run_id: str) -> str:
     return quote(run_id, safe="")
 
 
+def refuse_unknown_keys(conf: Mapping[str, Any], form: type[Section]) -> None:
+    """Raise PermanentError for a key that the form lacks: Airflow takes such keys silently.
+
+    A key that can't be a parameter's name isn't quoted: it may be a login that was typed in the wrong place.
+    """
+    unknown = sorted(set(conf) - set(form.model_fields))
+    if unknown:
+        named = ", ".join(key if key.isidentifier() else "(no name)" for key in unknown)
+        known = ", ".join(form.model_fields)
+        raise PermanentError(f"Unknown parameter(s) {named}. Known are {known}; trigger the run again.")
+
+
 def resolve(run_id: str, sync: Sync, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Run:
     """A run from its sync's settings, its parameters and the raw conf that it was triggered with.
 
     Raises PermanentError for an unknown key in the conf (Airflow takes those silently) and for ill-typed values.
     A pool or organization that differs from the settings makes the run a dry run.
     """
-    unknown = sorted(set(conf) - set(Parameters.model_fields))
-    if unknown:
-        known = ", ".join(Parameters.model_fields)
-        raise PermanentError(f"Unknown parameter(s) {', '.join(unknown)}. Known are {known}; trigger the run again.")
+    refuse_unknown_keys(conf, Parameters)
     try:
         asked = Parameters.model_validate({**parameters, **conf})
         changes = {"user_pool_id": asked.user_pool_id, "organization": asked.organization}

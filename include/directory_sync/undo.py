@@ -18,7 +18,7 @@ from include.directory_sync.plan import Current, Plan
 from include.directory_sync.plan.answers import AnswerUpdate, give_answers
 from include.directory_sync.plan.undoing import find_undone, join_runs, plan_undo
 from include.directory_sync.report import Report, make_report
-from include.directory_sync.run import Attempt, Run
+from include.directory_sync.run import Attempt, Run, refuse_unknown_keys
 from include.directory_sync.settings import Filled, Section, find_sync
 from include.directory_sync.snapshot import Manifest
 from include.directory_sync.vocabulary import Cause, RunKind
@@ -48,9 +48,7 @@ def undo(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any], conf: 
 
 
 def _parameters(parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Parameters:
-    unknown = sorted(set(conf) - set(Parameters.model_fields))
-    if unknown:
-        raise PermanentError(f"Unknown parameter(s) {', '.join(unknown)}. Known are run_id, dry_run.")
+    refuse_unknown_keys(conf, Parameters)
     try:
         return Parameters.model_validate({**parameters, **conf})
     except ValidationError as error:
@@ -117,8 +115,8 @@ def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.Committed
     found = runs.find_runs_named(database, run.sync.name, run_id) if ledger.exists(database) else []
     if not found:
         raise PermanentError(
-            f"The ledger of sync {run.sync.name!r} knows no applied run {run_id!r}: give the id of a run of "
-            f"{run.sync.dag_id} that wasn't a dry one. Nothing was written."
+            f"The ledger of sync {run.sync.name!r} knows no applied run with the id in parameter run_id: give "
+            f"the id of a run of {run.sync.dag_id} that wasn't a dry one. Nothing was written."
         )
     for done in found:
         if done.organization != run.sync.organization:

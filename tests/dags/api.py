@@ -12,7 +12,7 @@ from typing import Any
 
 from demo.airflow import token
 
-PATIENCE = 180
+PATIENCE = 600
 """Seconds that a test waits for Airflow, on a machine that others use too."""
 
 

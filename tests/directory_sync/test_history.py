@@ -195,7 +195,7 @@ def test_a_replay_compares_an_old_snapshot_with_joget_now_and_writes_nothing(com
 def test_a_replay_of_an_unknown_run_or_with_another_mapping_is_one_clear_error(company: Company) -> None:
     company.pool.users = [user(ANA)]
     run_id = company.run()["run_id"]
-    with pytest.raises(PermanentError, match="no snapshot of run 'nothing'"):
+    with pytest.raises(PermanentError, match="no snapshot of the run in parameter replay_run_id"):
         company.run(replay_run_id="nothing")
     company.configure(mapping={"last_name": "custom:surname"})
     with pytest.raises(PermanentError, match="doesn't hold custom:surname"):

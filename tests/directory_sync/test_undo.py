@@ -140,7 +140,7 @@ def test_a_retried_undo_undoes_once(company: Company, before: dict[str, list[str
 @pytest.mark.parametrize(
     ("conf", "text"),
     [
-        ({"run_id": "nothing"}, "knows no applied run 'nothing'"),
+        ({"run_id": "nothing"}, "knows no applied run with the id in parameter run_id"),
         ({}, "run_id"),
         ({"run_id": "x", "dryrun": 1}, "Unknown parameter"),
     ],

@@ -51,7 +51,7 @@ def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_an_unknown_organization_lists_those_that_exist(company: Company) -> None:
     company.configure(organization="ORG-9")
     text = refused(company)
-    assert "'ORG-9'" in text
+    assert "setting or parameter organization" in text
     assert "ORG-001" in text
     assert company.cognito.calls.total() == 0, "said before the pool is read"
 
@@ -286,6 +286,25 @@ def test_unknown_and_ill_typed_parameters(company: Company) -> None:
     assert "Unknown parameter(s) dryrun" in refused(company, dryrun=True)
     assert "dry_run" in refused(company, dry_run="perhaps")
     assert "user_pool_id" in refused(company, user_pool_id="no pool")
+
+
+def test_no_error_repeats_what_was_typed_into_the_form(company: Company) -> None:
+    typed = "ana@example.org"
+    wrong: list[dict[str, Any]] = [
+        {"replay_run_id": typed},
+        {"organization": typed},
+        {"user_pool_id": typed},
+        {"users": {"login": typed}},
+        {"users": typed},
+        {"dry_run": typed},
+        {typed: True},
+    ]
+    for parameters in wrong:
+        assert typed not in refused(company, **parameters)
+    with pytest.raises(PermanentError) as refusal:
+        company.undo(typed)
+    assert "parameter run_id" in str(refusal.value)
+    assert typed not in str(refusal.value)
 
 
 def test_users_that_the_pool_does_not_have_are_named_by_their_place(company: Company) -> None:

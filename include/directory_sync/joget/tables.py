@@ -139,7 +139,7 @@ def _stored_organization(database: Database, organization: str) -> str:
     stored = [str(row[0]) for row in database.rows("SELECT id FROM dir_organization", about="dir_organization")]
     if organization not in stored:
         raise PermanentError(
-            f"Joget has no organization with the id {organization!r}. It has: {', '.join(sorted(stored)) or 'none'}. "
-            f"Correct organization in the settings, or create it in Joget first."
+            f"Joget has no organization with the id that the setting or parameter organization gives. It has: "
+            f"{', '.join(sorted(stored)) or 'none'}. Correct organization, or create it in Joget first."
         )
     return organization
