@@ -32,8 +32,12 @@ class World:
         """Airflow's environment."""
         home = self.folder / "airflow"
         home.mkdir(exist_ok=True)
-        joget_uri = self.joget.uri(DATABASE)
-        return environment(home, settings=SETTINGS, joget_uri=joget_uri, endpoint=self.aws.endpoint)
+        return environment(home, settings=SETTINGS, joget_uri=self.joget_uri, endpoint=self.aws.endpoint)
+
+    @property
+    def joget_uri(self) -> str:
+        """The Connection joget_mysql, of an account with the documented rights."""
+        return self.joget.account_uri(DATABASE)
 
     def newest_report(self) -> dict[str, Any]:
         """The report.json that was staged last."""
@@ -65,4 +69,5 @@ def world() -> Iterator[World]:
         folder = Path(name)
         with mariadb(folder / "mariadb") as joget, aws(folder / "aws") as cloud:
             joget.create_joget(DATABASE)
+            joget.create_account(DATABASE)
             yield World(folder, joget, cloud, pool_id=cloud.seed())

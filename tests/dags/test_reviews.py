@@ -65,8 +65,10 @@ class Office:
 def office(new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     folder, port = tmp_path_factory.mktemp("office"), free_port()
     joget = new_joget("utf8mb4")
+    joget.server.create_account(joget.name)
+    joget_uri = joget.server.account_uri(joget.name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", joget.server.uri(joget.name))
+        patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", joget_uri)
         with new_company(joget, folder, patch) as company:
             company.configure(schedule="0 0 1 1 *", requests_per_second=2000.0)
             home = folder / "airflow"
@@ -74,7 +76,7 @@ def office(new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.T
             variables = airflow.environment(
                 home,
                 settings=company.settings_path,
-                joget_uri=joget.server.uri(joget.name),
+                joget_uri=joget_uri,
                 endpoint=company.cognito.endpoint,
             ) | {"AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1"}
             with airflow.standalone(variables, port, folder / "airflow.log"):

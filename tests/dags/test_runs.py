@@ -46,7 +46,10 @@ class PrivateAirflow:
 
 
 @pytest.fixture
-def airflow(tmp_path: Path, company: Company) -> PrivateAirflow:
+def airflow(tmp_path: Path, company: Company, monkeypatch: pytest.MonkeyPatch) -> PrivateAirflow:
+    server, name = company.joget.server, company.joget.name
+    server.create_account(name)
+    monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", server.account_uri(name))
     return PrivateAirflow(tmp_path / "airflow")
 
 

@@ -162,55 +162,6 @@ def test_a_database_without_role_user(company: Company) -> None:
     assert "ROLE_USER" in refused(company)
 
 
-def granted_by_the_readme() -> list[list[str]]:
-    """The grants of each block: those that every sync needs, and those for deleting, renaming and undoing."""
-    blocks = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("```sql")[1:]
-    lines = [[line for line in block.split("```")[0].splitlines() if line.startswith("GRANT ")] for block in blocks]
-    return [
-        [line.removeprefix("GRANT ").partition(" TO ")[0].replace("jwdb.", "{}.") for line in block] for block in lines
-    ]
-
-
-def test_the_rights_that_the_readme_lists_are_enough(company: Company, account: Callable[..., None]) -> None:
-    always, _ = granted_by_the_readme()
-    account(*always)
-    ana, bob = user("ana@example.org"), user("bob@example.org")
-    company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana]}
-    assert company.run()["outcome"] == "applied"
-    ana["Enabled"] = False
-    company.pool.users = [ana]
-    company.run()
-    assert company.run()["users"]["deactivated"] == 1
-    company.pool.users = [user("ana.lima@example.org", sub=sub_of(ana))]
-    company.run()
-    review_id = company.ask()
-    assert review_id
-    company.answer(review_id, "reject")
-
-
-def test_deleting_renaming_and_undoing_need_the_rights_that_the_readme_lists_for_them(
-    company: Company, account: Callable[..., None]
-) -> None:
-    always, more = granted_by_the_readme()
-    company.configure(policies={"missing_user": "delete", "missing_runs": 1, "renamed_user": "rename"})
-    account(*always)
-    ana, bob, eve = user("ana@example.org"), user("bob@example.org"), user("eve@example.org")
-    company.pool.users = [ana, bob, eve]
-    company.run()
-    company.pool.users = [user("ana.lima@example.org", sub=sub_of(ana)), eve]
-    assert "right" in refused(company)
-    account(*always, *more)
-    run_id = company.run()["run_id"]
-    assert company.usernames() == ["ana.lima@example.org", "eve@example.org"]
-    company.undo(run_id)
-    assert company.usernames() == ["ana@example.org", "bob@example.org", "eve@example.org"]
-    for grant in more:
-        account(*always, *(other for other in more if other != grant))
-        company.pool.users = [user("ana.lima.2@example.org", sub=sub_of(ana))]
-        table = grant.rpartition(".")[2]
-        assert table in refused(company), "each of them is needed"
-
-
 def test_an_account_that_may_not_create_tables_gets_the_ddl_for_the_dba(
     company: Company, account: Callable[..., None]
 ) -> None:
@@ -223,14 +174,6 @@ def test_an_account_that_may_not_create_tables_gets_the_ddl_for_the_dba(
             company.joget.execute(statement)
     account(*READS, *WRITES, TEMPORARY, *LEDGER)
     assert company.run()["outcome"] == "applied"
-
-
-def test_a_missing_right_names_it_and_nothing_is_written(company: Company, account: Callable[..., None]) -> None:
-    company.pool.users = [user("ana@example.org")]
-    without_insert = "SELECT, UPDATE, DELETE ON {}.dir_user_role"
-    account(*READS, *WRITES[:3], without_insert, WRITES[4], TEMPORARY, *LEDGER)
-    text = refused(company)
-    assert "right INSERT on dir_user_role" in text
 
 
 def test_a_user_whom_the_database_refuses_is_left_out_and_named_by_sub_and_no_value(

@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from packaging.requirements import Requirement
 
+from demo.aws import Aws
+from demo.database import ACCOUNT, DatabaseServer
+from demo.world import World
 from include.directory_sync import settings
 from tests.production.compose import (
     AIRFLOW_SERVICES,
@@ -144,7 +147,14 @@ def test_every_file_that_is_mounted_exists() -> None:
         for volume in service.get("volumes", [])
     }
     files = {path for path in mounted if path.startswith("./")}
-    assert files == {"./include/syncs.yaml", "./demo/syncs.yaml", "./demo/joget.sql", "./demo"}
+    assert files == {
+        "./include/syncs.yaml",
+        "./demo/syncs.yaml",
+        "./demo/joget.sql",
+        "./demo/account.sql",
+        "./docs/joget-grants.sql",
+        "./demo",
+    }
     assert all((ROOT / path).exists() for path in files)
     assert mounted - files == set(COMPOSE["volumes"])
 
@@ -163,6 +173,17 @@ def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> Non
     assert (len(loaded.syncs), loaded.faults) == (1, ())
     variables = env_file(ROOT / "demo/compose.env")
     assert json.loads(environment("airflow-worker", variables)["AIRFLOW_CONN_COGNITO_AWS"])["conn_type"] == "aws"
+
+
+def test_the_demo_reaches_joget_by_an_account_with_the_documented_rights() -> None:
+    connection = environment("airflow-worker", env_file(ROOT / "demo/compose.env"))["AIRFLOW_CONN_JOGET_MYSQL"]
+    assert urlsplit(connection).username == ACCOUNT
+    assert urlsplit(World(Path(), DatabaseServer(3306), Aws(""), "").joget_uri).username == ACCOUNT
+    run_in_order = [
+        volume.partition(":")[0]
+        for volume in sorted(COMPOSE["services"]["joget-mysql"]["volumes"], key=lambda volume: volume.split(":")[1])
+    ]
+    assert run_in_order == ["./demo/joget.sql", "./demo/account.sql", "./docs/joget-grants.sql"]
 
 
 def test_the_example_of_the_environment_names_every_secret_and_holds_none() -> None:

@@ -60,7 +60,22 @@ CLIENT_CODES = range(2000, 3000)
 FILES_REFUSED = {1148, 2068, 3948, 4166}
 """The server, or our own client library, doesn't let files through."""
 
-DENIED = {1044, 1045, 1142, 1143, 1227, 1370, 1698}
+LOGIN_REFUSED = {1045, 1698}
+SCHEMA_REFUSED = 1044
+"""The account has no right on the schema, or lacks CREATE TEMPORARY TABLES, which is a right on a
+whole schema.
+"""
+
+DENIED = LOGIN_REFUSED | {SCHEMA_REFUSED, 1142, 1143, 1227, 1370}
+
+DENIED_RIGHT = re.compile(r"([A-Z ]+) command denied .* for (?:table|column \S+ in table) (?:\S+\.)?['`](\w+)['`]$")
+"""A denial in the server's words. The table may be another one of the statement than the one that
+our error would name.
+"""
+
+TEMPORARY_TABLE = "a temporary table"
+"""What errors call our temporary tables."""
+
 NOT_JOGET = {1049, 1054, 1146}
 
 
@@ -325,12 +340,7 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
             f"Is it up, and reachable from this worker?"
         )
     if code in DENIED:
-        verb = re.match(r"([A-Z ]+) command denied", str(error.args[-1]))
-        right = f"right {verb[1]} on " if verb else "access to "
-        return MissingRightError(
-            f"Joget's database refuses Connection {conn_id!r} the {right}{about} (MySQL error {code}). "
-            f"The README lists the rights that the account needs; nothing was written."
-        )
+        return MissingRightError(_describe_denial(code, str(error.args[-1]), about, conn_id))
     if code in NOT_JOGET:
         return PermanentError(
             f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has "
@@ -340,6 +350,31 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
     if code in INTERRUPTED or of_client:
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")
     return RefusedRowError(f"MySQL error {code} on {about}; the run was rolled back and nothing was written.")
+
+
+def _describe_denial(code: int, said: str, about: str, conn_id: str) -> str:
+    """Say what the account may not do, and what to do. Of the server's text only the right's and
+    the table's names are used.
+    """
+    if code in LOGIN_REFUSED:
+        return (
+            f"Joget's database refuses the login of Connection {conn_id!r} (MySQL error {code}). Correct its login "
+            f"and password. If they are right, the account may not log in from this worker's address, or requires "
+            f"TLS, which the Connection's extras `ssl_mode` and `ssl` ask for."
+        )
+    denied = DENIED_RIGHT.search(said)
+    if denied:
+        right = f"the right {denied[1]} on {denied[2]}"
+    elif code == SCHEMA_REFUSED and about == TEMPORARY_TABLE:
+        right = "the right CREATE TEMPORARY TABLES on its schema"
+    elif code == SCHEMA_REFUSED:
+        right = "its schema, whose name is wrong or on which the account has no right,"
+    else:
+        right = f"access to {about}"
+    return (
+        f"Joget's database refuses Connection {conn_id!r} {right} (MySQL error {code}); nothing was written. "
+        f"Let a DBA grant it: docs/joget-grants.sql lists the rights that the account needs."
+    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pyarrow as pa
 from include.directory_sync.errors import MissingRightError
 from include.directory_sync.frames import BEYOND_BMP, FLAG, TEXT, arrow, empty, look_up, matches, places, taken, yes
 from include.directory_sync.joget import ledger, links, reviews, runs
-from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.database import TEMPORARY_TABLE, Database
 from include.directory_sync.joget.tables import OF_A_USERNAME, WITHOUT_INDEX, Tables
 from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
@@ -233,12 +233,11 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
 
 def _make_text_table(database: Database, tables: Tables) -> None:
     """Make a temporary table for the texts, before the transaction begins, since DDL commits."""
-    about = "a temporary table"
-    database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=about)
+    database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=TEMPORARY_TABLE)
     database.execute(
         f"CREATE TEMPORARY TABLE directory_sync_text (number INT NOT NULL AUTO_INCREMENT, "
         f"text {tables.text} NOT NULL, PRIMARY KEY (number), KEY (text)) ENGINE=InnoDB",
-        about=about,
+        about=TEMPORARY_TABLE,
     )
 
 
@@ -246,11 +245,11 @@ def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFra
     """Send the texts and get their keys (columns current.KEYS); later joins use the texts too."""
     if not tables.stores_all_of_unicode:
         texts = texts[~matches(texts["text"], BEYOND_BMP)]
-    database.fill("directory_sync_text", texts.sort_values("text"), about="a temporary table")
+    database.fill("directory_sync_text", texts.sort_values("text"), about=TEMPORARY_TABLE)
     return database.frame(
         f"SELECT text, {tables.key('text')} FROM directory_sync_text",
         schema=now.KEYS,
-        about="a temporary table",
+        about=TEMPORARY_TABLE,
     )
 
 

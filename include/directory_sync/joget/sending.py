@@ -5,7 +5,7 @@ import secrets
 import pandas as pd
 
 from include.directory_sync.frames import TEXT, no_text, yes
-from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.database import TEMPORARY_TABLE, Database
 from include.directory_sync.joget.ledger import ASCII
 from include.directory_sync.joget.tables import Tables
 from include.directory_sync.plan import Plan
@@ -47,7 +47,7 @@ def remove_deferred(database: Database, plan: Plan) -> None:
         rows = plan.part(entity)
         condition = " AND ".join(f"{key} = %s" for key in keys)
         for row in rows.loc[yes(rows["hold"] == Cause.DEFERRED), keys].itertuples(index=False, name=None):
-            database.execute(f"DELETE FROM {table} WHERE {condition}", row, about="a temporary table")
+            database.execute(f"DELETE FROM {table} WHERE {condition}", row, about=TEMPORARY_TABLE)
 
 
 def _send_users(database: Database, tables: Tables, users: pd.DataFrame, *, random_passwords: bool) -> None:
@@ -87,7 +87,8 @@ def _send_groups(database: Database, tables: Tables, groups: pd.DataFrame) -> No
 
 def _send(database: Database, table: str, frame: pd.DataFrame, columns: dict[str, str], key: str) -> None:
     definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-    about = "a temporary table"
-    database.execute(f"DROP TEMPORARY TABLE IF EXISTS {table}", about=about)
-    database.execute(f"CREATE TEMPORARY TABLE {table} ({definition}, PRIMARY KEY ({key})) ENGINE=InnoDB", about=about)
-    database.fill(table, frame[list(columns)], about=about)
+    database.execute(f"DROP TEMPORARY TABLE IF EXISTS {table}", about=TEMPORARY_TABLE)
+    database.execute(
+        f"CREATE TEMPORARY TABLE {table} ({definition}, PRIMARY KEY ({key})) ENGINE=InnoDB", about=TEMPORARY_TABLE
+    )
+    database.fill(table, frame[list(columns)], about=TEMPORARY_TABLE)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from include.directory_sync.errors import PermanentError
+from include.directory_sync.errors import MissingRightError, PermanentError
 from include.directory_sync.joget.database import Database
 
 NEEDED = {
@@ -97,9 +97,10 @@ def inspect(database: Database, organization: str) -> Tables:
         if (table, column.lower()) not in columns
     ]
     if lacking:
+        _require_right_to_read(database, {name.partition(".")[0] for name in lacking} - {table for table, *_ in found})
         raise PermanentError(
-            f"The database isn't Joget's, or its account may not read it: {', '.join(lacking)} not found. "
-            f"Correct the schema of the Connection in joget_conn_id, or grant SELECT."
+            f"The database isn't Joget's: {', '.join(lacking)} not found. "
+            f"Correct the schema of the Connection in joget_conn_id."
         )
     kinds = {
         (charset, collation)
@@ -126,6 +127,19 @@ def inspect(database: Database, organization: str) -> Tables:
     }
     role, stored = _stored_role(database), _stored_organization(database, organization)
     return Tables(charset, collation, space, role, stored, user_columns, lengths)
+
+
+def _require_right_to_read(database: Database, unseen: set[str]) -> None:
+    """information_schema leaves out a table on which the account has no right. Raises
+    MissingRightError for such a table.
+    """
+    for table in sorted(unseen):
+        try:
+            database.rows(f"SELECT 1 FROM {table} LIMIT 0", about=table)
+        except MissingRightError:
+            raise
+        except PermanentError:  # it doesn't exist, which the caller says of all tables at once
+            continue
 
 
 def _stored_role(database: Database) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from include.directory_sync.errors import ConflictError, RefusedRowError, TakenKeyError
 from include.directory_sync.joget import recording, reviews, sending
 from include.directory_sync.joget.comparing import GROUP_COLUMNS, as_bytes, lock_and_compare, same, verify
-from include.directory_sync.joget.database import Database
+from include.directory_sync.joget.database import TEMPORARY_TABLE, Database
 from include.directory_sync.joget.runs import RunRow
 from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
 from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
@@ -243,9 +243,13 @@ class Apply:
     def _execute(self, table: str, statement: str, parameters: tuple[str, ...] = ()) -> None:
         self.database.execute(statement, parameters, about=table)
 
-    def _has_changes(self, condition: str) -> bool:
-        statement = f"SELECT 1 FROM {USERS} t WHERE {condition} LIMIT 1"
-        return bool(self.database.rows(statement, about="a temporary table"))
+    def _has_changes(self, condition: str, changes: str = USERS) -> bool:
+        """Whether any sent change is of that kind. The account needs the rights to delete and to
+        rename only where something is deleted or renamed: the server asks for them before it
+        looks for rows.
+        """
+        statement = f"SELECT 1 FROM {changes} t WHERE {condition} LIMIT 1"
+        return bool(self.database.rows(statement, about=TEMPORARY_TABLE))
 
     def _write_groups(self) -> None:
         self._execute(
@@ -268,7 +272,7 @@ class Apply:
         """
         evicted = "t.action = 'evict'"
         if not self._has_changes(evicted):
-            return  # so that the right to delete is only needed where something is deleted
+            return
         for table, column in OF_A_USERNAME:
             if table != "dir_user_extra":
                 used = f"SELECT 1 FROM {_of_users(table, column)} WHERE {evicted} LIMIT 1"
@@ -317,12 +321,13 @@ class Apply:
             )
 
     def _write_roles(self) -> None:
-        self._execute(
-            "dir_user_role",
-            f"DELETE d FROM {ROLES} t STRAIGHT_JOIN dir_user_role d ON d.userId = t.user_id "
-            f"WHERE t.action = 'remove' AND d.roleId = %s",
-            (self.tables.role_user,),
-        )
+        if self._has_changes("t.action = 'remove'", ROLES):
+            self._execute(
+                "dir_user_role",
+                f"DELETE d FROM {ROLES} t STRAIGHT_JOIN dir_user_role d ON d.userId = t.user_id "
+                f"WHERE t.action = 'remove' AND d.roleId = %s",
+                (self.tables.role_user,),
+            )
         self._execute(
             "dir_user_role",
             f"INSERT INTO dir_user_role (roleId, userId) SELECT %s, user_id FROM {ROLES} WHERE action = 'add' "
@@ -344,10 +349,12 @@ class Apply:
 
     def _delete_groups(self) -> None:
         """Delete groups. A member who joined meanwhile is a conflict, by the foreign key."""
-        self._execute(
-            "dir_group",
-            f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.before_id WHERE t.after_id IS NULL",
-        )
+        deleted = "t.after_id IS NULL"
+        if self._has_changes(f"{deleted} AND t.before_id IS NOT NULL", GROUPS):
+            self._execute(
+                "dir_group",
+                f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.before_id WHERE {deleted}",
+            )
 
     def _delete_users(self) -> None:
         """Delete users in an order in which no row points to a deleted one and nothing that Joget
@@ -370,11 +377,12 @@ class Apply:
             self._execute(table, f"DELETE d FROM {_of_users(table, column)} WHERE {deleted}")
 
     def _write_employments(self) -> None:
-        self._execute(
-            "dir_employment",
-            f"DELETE d FROM {EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id "
-            f"WHERE t.action = 'remove'",
-        )
+        if self._has_changes("t.action = 'remove'", EMPLOYMENTS):
+            self._execute(
+                "dir_employment",
+                f"DELETE d FROM {EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id "
+                f"WHERE t.action = 'remove'",
+            )
         self._execute(
             "dir_employment",
             f"INSERT INTO dir_employment (id, userId, organizationId) SELECT employment_id, user_id, %s "
