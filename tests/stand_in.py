@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 LARGEST_PAGE = 60
 POOL_ID = "us-east-1_StandIn"
+SESSION_NAME = "someone@example.org"
+"""The session of a role that AWS's denials quote; where people log in with a role, it is a person."""
+
 OTHER_POOL_ID = "us-east-1_Other"
 """A second id under which the same pool answers: for a change of the pool in the settings."""
 
@@ -93,8 +96,10 @@ class Faults:
     """The first so many calls end in HTTP 500."""
     denied: str = ""
     """An operation that IAM refuses."""
-    denial: str = "User: arn:aws:iam::1:user/x is not authorized"
-    """What it says then."""
+    denial: str = ""
+    """What it says then; by default AWS's own words."""
+    allowed: frozenset[str] | None = None
+    """The actions that IAM allows on the pool; None allows all."""
     repeated_token: bool = False
     """Every page gives the first page's token."""
     dying_token: int = 0
@@ -215,8 +220,16 @@ class StandIn:
         self.first_at = self.first_at or now
         self.longest_pause = max(self.longest_pause, now - (self.last_at or now))
         self.last_at = now
-        if operation == self.faults.denied:
-            raise RefusedError("AccessDeniedException", self.faults.denial)
+        allowed = self.faults.allowed
+        action = f"cognito-idp:{operation}"
+        if operation == self.faults.denied or (allowed is not None and action not in allowed):
+            raise RefusedError(
+                "AccessDeniedException",
+                self.faults.denial
+                or f"User: arn:aws:sts::111122223333:assumed-role/sync/{SESSION_NAME} is not authorized to perform: "
+                f"{action} on resource: arn:aws:cognito-idp:us-east-1:111122223333:userpool/{asked['UserPoolId']} "
+                f"because no identity-based policy allows the {action} action",
+            )
         if made <= self.faults.broken_calls:
             raise RefusedError("InternalErrorException", "broken", status=500)
         bucket = self._buckets.get(QUOTA_OF[operation])

@@ -219,7 +219,7 @@ class UserPool:
             return _InvalidParameterError()
         return PermanentError(
             f"Cognito refused {operation} on user pool {self._pool} ({code}). The Connection in aws_conn_id needs "
-            f"cognito-idp:{operation} on this pool's ARN, and valid keys."
+            f"cognito-idp:{operation} on this pool's ARN (docs/iam-policy.json), and valid keys."
         )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,24 @@ MODIFIED_KEYS = ("LastModified", "mtime", "last_modified")
 """What S3, a local folder or Google Cloud, and Azure call the time of a file's last change."""
 
 DELETIONS_AT_ONCE = 8
+
+DENIED_CODES = {"AccessDenied", "403"}
+"""A HEAD request has no body, and so no code but its status."""
+
+DENIED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
+"""The action in AWS's message. Where a bucket has a KMS key, it may be an action of KMS."""
+
+S3_ACTIONS = {
+    "HeadObject": "s3:GetObject",
+    "HeadBucket": "s3:ListBucket",
+    "ListObjectsV2": "s3:ListBucket",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+}
+"""The action that each operation needs where both haven't the same name (S3 user guide, required
+permissions for S3 API operations).
+"""
 
 CONNECTION_TYPES = {"s3": "aws", "gs": "google_cloud_platform", "abfs": "wasb"}
 
@@ -421,10 +440,8 @@ def _store_errors(url: str) -> Iterator[None]:
         yield
     except DirectorySyncError:
         raise
-    except (PermissionError, NoCredentialsError):
-        raise PermanentError(
-            f"Staging at {url} refuses us. Give the Connection in staging_url the rights to get and put objects there."
-        ) from None
+    except (PermissionError, NoCredentialsError) as error:
+        raise PermanentError(f"Staging at {url} refuses us{_describe_denial(error.__cause__)}") from None
     except FileNotFoundError:
         raise MissingFilesError(
             f"Staging has nothing at {url}: the bucket or folder doesn't exist, or its files were "
@@ -434,3 +451,18 @@ def _store_errors(url: str) -> Iterator[None]:
     except (OSError, BotoCoreError, ClientError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         raise TransientError(f"Staging at {url} can't be reached ({code}). Is the object store up?") from None
+
+
+def _describe_denial(cause: BaseException | None) -> str:
+    """Which action S3 refused, and what to do. Of AWS's text only the action is used: the text
+    names the role's session too, which may be a person.
+    """
+    if not isinstance(cause, ClientError):
+        return ". Give the Connection in staging_url the rights to get and put objects there."
+    code = cause.response["Error"].get("Code")
+    if code not in DENIED_CODES:
+        return f" ({code}). Renew the keys of the Connection in staging_url."
+    said = DENIED_ACTION.search(cause.response["Error"].get("Message", ""))
+    action = said[1] if said else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
+    policy = "iam-policy-kms.json" if action.startswith("kms:") else "iam-policy.json"
+    return f" {action}. Give the Connection in staging_url this right, as docs/{policy} does."

@@ -73,6 +73,12 @@ DENIED_RIGHT = re.compile(r"([A-Z ]+) command denied .* for (?:table|column \S+ 
 our error would name.
 """
 
+TLS_FAILED = 2026
+TLS_REFUSED = re.compile("certificate|verif|not support", re.IGNORECASE)
+"""What the client library says where a second attempt can't help: the server's certificate isn't
+vouched for, or the server has no TLS.
+"""
+
 TEMPORARY_TABLE = "a temporary table"
 """What errors call our temporary tables."""
 
@@ -297,7 +303,7 @@ def connect(conn_id: str) -> Database:
         opened.set_character_set("utf8mb4")
         opened.autocommit(True)
     except MySQLdb.Error as error:
-        ours = translated(error, "the server", conn_id)
+        ours = _refused_tls(error, conn_id) or translated(error, "the server", conn_id)
     else:
         address = f"{connection.host}:{connection.port or 3306}/{connection.schema}"
         target = hashlib.sha256(address.encode()).hexdigest()[:16]
@@ -308,8 +314,32 @@ def connect(conn_id: str) -> Database:
         settings += f", wait_timeout = {IDLE_SECONDS}"
         settings += f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
         database.execute(f"SET SESSION {settings}", about="the session")
+        _require_tls(database, extras)
         return database
     raise ours from None
+
+
+def _refused_tls(error: MySQLdb.Error, conn_id: str) -> PermanentError | None:
+    if error.args[0] != TLS_FAILED or not TLS_REFUSED.search(str(error.args[-1])):
+        return None
+    return PermanentError(
+        f"Joget's database offers no TLS that Connection {conn_id!r} trusts (MySQL error {TLS_FAILED}). Correct the "
+        f"Connection's extras: `ssl` names the file with the authority of the server's certificate (`ca`), which "
+        f"each worker must have, and the Connection's host must be a name in that certificate."
+    )
+
+
+def _require_tls(database: Database, extras: Mapping[str, Any]) -> None:
+    """Raise PermanentError where the Connection asks for TLS and there is none: MariaDB's client
+    library goes on without, unless it is to verify the server.
+    """
+    mode = str(extras.get("ssl_mode", "")).upper()
+    wants = bool(mode or extras.get("ssl")) and mode not in ("DISABLED", "PREFERRED")
+    if wants and not database.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]:
+        raise PermanentError(
+            f"Connection {database._conn_id!r} asks for TLS, and Joget's database has none. Switch TLS on at the "
+            f"server, or remove `ssl` and `ssl_mode` from the Connection's extras."
+        )
 
 
 def _is_private(host: str | None, extras: Mapping[str, Any]) -> bool:
@@ -340,7 +370,7 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
             f"Is it up, and reachable from this worker?"
         )
     if code in DENIED:
-        return MissingRightError(_describe_denial(code, str(error.args[-1]), about, conn_id))
+        return _denied(code, str(error.args[-1]), about, conn_id)
     if code in NOT_JOGET:
         return PermanentError(
             f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has "
@@ -352,12 +382,12 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
     return RefusedRowError(f"MySQL error {code} on {about}; the run was rolled back and nothing was written.")
 
 
-def _describe_denial(code: int, said: str, about: str, conn_id: str) -> str:
+def _denied(code: int, said: str, about: str, conn_id: str) -> MissingRightError:
     """Say what the account may not do, and what to do. Of the server's text only the right's and
     the table's names are used.
     """
     if code in LOGIN_REFUSED:
-        return (
+        return MissingRightError(
             f"Joget's database refuses the login of Connection {conn_id!r} (MySQL error {code}). Correct its login "
             f"and password. If they are right, the account may not log in from this worker's address, or requires "
             f"TLS, which the Connection's extras `ssl_mode` and `ssl` ask for."
@@ -371,7 +401,7 @@ def _describe_denial(code: int, said: str, about: str, conn_id: str) -> str:
         right = "its schema, whose name is wrong or on which the account has no right,"
     else:
         right = f"access to {about}"
-    return (
+    return MissingRightError(
         f"Joget's database refuses Connection {conn_id!r} {right} (MySQL error {code}); nothing was written. "
         f"Let a DBA grant it: docs/joget-grants.sql lists the rights that the account needs."
     )

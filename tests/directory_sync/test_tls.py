@@ -1,0 +1,103 @@
+"""TLS to Joget's database, by the Connection's extras, with a server and certificates for real."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.database import ACCOUNT, PASSWORD, DatabaseServer
+from include.directory_sync.errors import PermanentError
+from include.directory_sync.joget.database import session
+from tests.conftest import DATABASE_SERVERS, JogetDatabase
+from tests.tls import Authority, make_authority
+
+Connect = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
+    """The server's, and another one."""
+    folder = tmp_path_factory.mktemp("certificates")
+    return make_authority(folder, "joget"), make_authority(folder, "other")
+
+
+@pytest.fixture(scope="module")
+def tls_server(
+    authorities: tuple[Authority, Authority], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DatabaseServer]:
+    """A server with a certificate, whose account of the sync has to use TLS."""
+    own, _ = authorities
+    start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
+    options = (f"--ssl-ca={own.ca}", f"--ssl-cert={own.certificate}", f"--ssl-key={own.key}", "--local-infile=ON")
+    with start(tmp_path_factory.mktemp("tls"), *options) as server:
+        server.create_joget("jwdb")
+        server.create_account("jwdb")
+        JogetDatabase(server, "jwdb").execute(f"ALTER USER {ACCOUNT}@'%' REQUIRE SSL")
+        yield server
+
+
+@pytest.fixture
+def connect(tls_server: DatabaseServer, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Set the Connection joget_mysql, with these extras."""
+
+    def set_extras(server: DatabaseServer = tls_server, **extras: Any) -> None:
+        values = {"conn_type": "mysql", "host": "127.0.0.1", "port": server.port, "schema": "jwdb"}
+        values |= {"login": ACCOUNT, "password": PASSWORD, "extra": extras}
+        monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", json.dumps(values))
+
+    return set_extras
+
+
+@pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
+def test_a_certificate_that_is_vouched_for_is_taken_by_each_connection(
+    connect: Connect, authorities: tuple[Authority, Authority], mode: str
+) -> None:
+    connect(ssl={"ca": str(authorities[0].ca)}, ssl_mode=mode)
+    with session("joget_mysql") as database, database.open_another() as another:
+        for opened in (database, another):
+            assert opened.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]
+            assert opened._takes_files, "nobody can stand between"
+
+
+@pytest.mark.parametrize("extras", [{}, {"ssl_mode": "VERIFY_CA"}, {"ssl_mode": "VERIFY_IDENTITY"}])
+def test_a_certificate_of_another_authority_is_refused_for_good(
+    connect: Connect, authorities: tuple[Authority, Authority], extras: dict[str, str]
+) -> None:
+    connect(ssl={"ca": str(authorities[1].ca)}, **extras)
+    with (
+        pytest.raises(PermanentError, match="offers no TLS that Connection 'joget_mysql' trusts"),
+        session("joget_mysql"),
+    ):
+        pass
+
+
+def test_an_authoritys_file_that_is_not_there_is_refused_for_good(connect: Connect, tmp_path: Path) -> None:
+    connect(ssl={"ca": str(tmp_path / "nowhere.pem")}, ssl_mode="VERIFY_CA")
+    with pytest.raises(PermanentError, match="which each worker must have"), session("joget_mysql"):
+        pass
+
+
+def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(connect: Connect) -> None:
+    connect()
+    with pytest.raises(PermanentError, match="requires TLS"), session("joget_mysql"):
+        pass
+
+
+def test_where_tls_is_asked_for_a_server_without_it_is_refused(
+    connect: Connect, authorities: tuple[Authority, Authority], tmp_path: Path
+) -> None:
+    no_tls = {"mariadb": "--skip-ssl", "mysql": "--tls-version="}
+    which = os.environ.get("JOGET_DATABASE", "mariadb")
+    with DATABASE_SERVERS[which](tmp_path / "plain", no_tls[which]) as server:
+        server.create_joget("jwdb")
+        server.create_account("jwdb")
+        for extras in ({"ssl_mode": "REQUIRED"}, {"ssl": {"ca": str(authorities[0].ca)}}):
+            connect(server, **extras)
+            with pytest.raises(PermanentError, match="asks for TLS, and Joget's database has none"):
+                session("joget_mysql").__enter__()
+        connect(server)
+        with session("joget_mysql"):
+            pass
