@@ -28,9 +28,9 @@ def find_program(name: str) -> Path:
     raise StartError(f"{name} isn't installed. Run bin/setup-servers.")
 
 
-def library_path() -> dict[str, str]:
+def library_path(root: Path = FETCHED) -> dict[str, str]:
     """The variable by which fetched programs find the libraries that were fetched with them."""
-    folders = [*FETCHED.glob("usr/lib/*-linux-gnu*"), *FETCHED.glob("lib/*-linux-gnu*")]
+    folders = [*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
     return {"LD_LIBRARY_PATH": ":".join(map(str, folders))} if folders else {}
 
 
@@ -39,6 +39,7 @@ class Postgres:
 
     def __init__(self, folder: Path, port: int, *, user: str, password: str) -> None:
         self._folder, self._port, self._user = folder, port, user
+        self._root = FETCHED
         self._programs = self._reachable_programs()
         if os.geteuid() == 0:
             shutil.chown(folder, UNPRIVILEGED)
@@ -58,9 +59,9 @@ class Postgres:
         return [*self._as_user(), str(self._programs / "postgres"), "-D", self._data, *given]
 
     @property
-    def clients(self) -> Path:
-        """The folder of psql and pg_isready."""
-        return self._programs
+    def variables(self) -> dict[str, str]:
+        """What the server and its clients, psql and pg_isready, need in their environment."""
+        return {**library_path(self._root), "PATH": f"{self._programs}:{os.environ['PATH']}"}
 
     @property
     def _data(self) -> str:
@@ -77,9 +78,9 @@ class Postgres:
         test = [*self._as_user(), "test", "-x", str(programs / "initdb")]
         if subprocess.run(test, check=False).returncode == 0:
             return programs
-        copied = self._folder / "root"
-        shutil.copytree(FETCHED, copied, symlinks=True)
-        return copied / programs.relative_to(FETCHED)
+        self._root = self._folder / "root"
+        shutil.copytree(FETCHED, self._root, symlinks=True)
+        return self._root / programs.relative_to(FETCHED)
 
     def _initialise(self, password: str) -> None:
         secret = self._folder / "password"
@@ -94,7 +95,7 @@ class Postgres:
                 stdout=output,
                 stderr=output,
                 cwd=self._folder,
-                env={**os.environ, **library_path()},
+                env={**os.environ, **self.variables},
                 check=False,
             )
         if done.returncode:
@@ -109,6 +110,6 @@ def open_folder() -> Iterator[Path]:
 
 
 def redis_command(folder: Path, port: int) -> list[str]:
-    """What starts Redis in the foreground, with nothing kept on disk."""
+    """What starts Redis in the foreground. Like its image, it keeps its data when it is stopped."""
     program = str(find_program("redis-server"))
-    return [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+    return [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]

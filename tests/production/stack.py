@@ -1,8 +1,9 @@
 """The compose file's processes on this machine, each as its container would run it.
 
-Commands, environment and health checks are the file's own. What differs is said here, and nowhere
-else: hosts and ports (ADDRESSES), the image's folder, and what Docker itself gives to a container
-(`Container.environment`). PostgreSQL and Redis are Debian's instead of the images'.
+Commands, environment and health checks are the file's own. What differs is said in this module:
+hosts (ADDRESSES), ports (PORT_SETTINGS), names (SITECUSTOMIZE), and what the image and Docker give to
+a container (`make_airflow`, `initialise`). PostgreSQL and Redis are Debian's instead of the images'.
+log-groomer, which is a script of the image, isn't started.
 """
 
 import os
@@ -14,11 +15,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import psutil
 
-from demo.processes import free_port, listens, server
+from demo.processes import free_port, server
 from tests.dags.api import Api, wait
 from tests.production.compose import COMPOSE, IMAGE_ROOT, ROOT, environment, interpolated
 from tests.production.servers import Postgres, library_path, open_folder, redis_command
@@ -137,9 +139,9 @@ class Stack:
     variables: dict[str, str]
     """The values for the file's variables, as an .env file gives them."""
 
-    @property
+    @cached_property
     def api(self) -> Api:
-        """Airflow's API, asked by the first administrator."""
+        """Airflow's API, asked by the first administrator, who logs in once."""
         return Api(self.ports["airflow-apiserver"], self.variables["AIRFLOW_ADMIN_USERNAME"])
 
     @property
@@ -220,7 +222,7 @@ def start_stack(
     stack = Stack(folder, {}, ports, {"AIRFLOW_ADMIN_USERNAME": "airflow", **variables})
     with open_folder() as postgres_folder, ExitStack() as running:
         stack.containers["postgres"] = make_postgres(postgres_folder, stack)
-        stack.containers["redis"] = make_redis(folder, ports["redis"])
+        stack.containers["redis"] = make_redis(folder, stack)
         for name in names[2:]:
             stack.containers[name] = make_airflow(name, stack, addresses, settings)
         for container in stack.containers.values():
@@ -238,12 +240,11 @@ def make_postgres(folder: Path, stack: Stack) -> Container:
     port = stack.ports["postgres"]
     postgres = Postgres(folder, port, user=given["POSTGRES_USER"], password=given["POSTGRES_PASSWORD"])
     variables = {
-        **library_path(),
-        "PATH": f"{postgres.clients}:{os.environ['PATH']}",
+        **postgres.variables,
         "PGHOST": "127.0.0.1",
         "PGPORT": str(port),
     }
-    return Container("postgres", postgres.command, folder, variables, ready=lambda: listens(port))
+    return Container("postgres", postgres.command, folder, variables, ready=lambda: is_healthy(stack, "postgres"))
 
 
 def create_database(folder: Path, stack: Stack) -> None:
@@ -255,13 +256,13 @@ def create_database(folder: Path, stack: Stack) -> None:
     subprocess.run(command, env=dict(variables), check=True)
 
 
-def make_redis(folder: Path, port: int) -> Container:
+def make_redis(folder: Path, stack: Stack) -> Container:
     """Redis."""
     home = folder / "redis"
     home.mkdir()
-    command = redis_command(home, port)
+    command = redis_command(home, stack.ports["redis"])
     variables = {**library_path(), "PATH": f"{Path(command[0]).parent}:{os.environ['PATH']}"}
-    return Container("redis", command, home, variables, ready=lambda: listens(port))
+    return Container("redis", command, home, variables, ready=lambda: is_healthy(stack, "redis"))
 
 
 def make_airflow(name: str, stack: Stack, addresses: Mapping[str, str], settings: Mapping[str, str]) -> Container:
@@ -336,6 +337,11 @@ def initialise(init: Container) -> None:
                 stderr=output,
                 check=True,
             )
+
+
+def is_healthy(stack: Stack, name: str) -> bool:
+    """Whether the health check of the file passes."""
+    return stack.check_health(name).returncode == 0
 
 
 def answers(url: str) -> bool:

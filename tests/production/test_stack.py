@@ -5,18 +5,21 @@ Airflow's processes or servers is killed under them. docs/faults.md has the same
 import json
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import psutil
+import psycopg2
 import pytest
 import yaml
 
 from demo.aws import BUCKET, REGION, Aws
+from demo.processes import runs
 from tests.conftest import JogetDatabase, aws_uri
 from tests.dags.api import answer, quoted, wait
 from tests.production.compose import ROOT, env_file
@@ -160,10 +163,12 @@ class Town:
             connection.close()
 
     @contextmanager
-    def watched(self) -> Iterator[dict[str, Outcome]]:
-        """Change each pool and start each sync; after the block, wait for the runs' ends."""
-        outcomes = {name: Outcome("", {}, state, ()) for name, state in self.states().items()}
-        for name, company in self.companies.items():
+    def watched(self, *names: str) -> Iterator[dict[str, Outcome]]:
+        """Change these pools and start their syncs; after the block, wait for the runs' ends."""
+        before = self.states()
+        outcomes = {name: Outcome("", {}, before[name], ()) for name in names}
+        companies = {name: self.companies[name] for name in names}
+        for name, company in companies.items():
             company.change()
             outcomes[name].after = company.expected()
             company.cognito.waiting.clear()
@@ -171,7 +176,7 @@ class Town:
         reader = threading.Thread(target=self._watch, args=(outcomes, over))
         reader.start()
         try:
-            for name, company in self.companies.items():
+            for name, company in companies.items():
                 self.runs[name] = self.stack.api.trigger(company.dag_id)
             yield outcomes
             for name, outcome in outcomes.items():
@@ -180,14 +185,16 @@ class Town:
         finally:
             over.set()
             reader.join()
-        for name, state in self.states().items():
-            outcomes[name].at_last = state
+        at_last = self.states()
+        for name, outcome in outcomes.items():
+            outcome.at_last = at_last[name]
 
     def _watch(self, outcomes: dict[str, Outcome], over: threading.Event) -> None:
         connection = self.joget.server.connect(self.joget.name)
         while not over.wait(0.2):
-            for name, state in read_states(connection).items():
-                outcomes[name].seen.add(state)
+            states = read_states(connection)
+            for name, outcome in outcomes.items():
+                outcome.seen.add(states[name])
         connection.close()
 
     def await_end(self, name: str) -> str:
@@ -196,9 +203,10 @@ class Town:
         dag_id, run_id = self.companies[name].dag_id, self.runs[name]
         while time.monotonic() < deadline:
             self.stack.revive()
-            state = self.stack.api.runs(dag_id)[run_id]
-            if state in ("success", "failed"):
-                return state
+            with suppress(urllib.error.URLError):  # the API server may miss its database
+                state = self.stack.api.runs(dag_id)[run_id]
+                if state in ("success", "failed"):
+                    return state
             time.sleep(1)
         raise AssertionError(f"the run of {name} didn't end: {self.tasks(name)}")
 
@@ -218,15 +226,24 @@ class Town:
         """Wait until a task has a state."""
         wait(lambda: self.tasks(name)[task]["state"] == state, f"{task} of {name} to be {state}")
 
+    def process_of(self, name: str, task: str) -> psutil.Process:
+        """The process of a running task."""
+        found = wait(lambda: self.tasks(name)[task]["pid"], f"the process of {task} of {name}")
+        return psutil.Process(found)
+
+    def await_failure(self, name: str, task: str, process: psutil.Process) -> None:
+        """Wait until a task has logged an error, or its worker has ended it for its lost heartbeats."""
+
+        def failed() -> bool:
+            return '"level":"error"' in self.task_log(name, task) or not runs(process)
+
+        wait(failed, f"{task} of {name} to fail")
+
     def task_log(self, name: str, task: str) -> str:
         """What a task of a sync's run logged, in all its tries."""
         found = self.stack.folder.glob(f"airflow-logs/dag_id={self.companies[name].dag_id}/*/*/*")
         paths = [path for path in found if self.runs[name] in str(path) and f"task_id={task}" in str(path)]
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
-
-    def worker_logs(self) -> str:
-        """What the workers printed since their last start."""
-        return "\n".join(worker.log.read_text(encoding="utf-8", errors="replace") for worker in self.stack.workers)
 
     def close_gates(self, *names: str) -> dict[str, threading.Event]:
         """From now on these pools answer no list; gives what opens each gate."""
@@ -299,7 +316,7 @@ def prepare(stack: Stack, companies: dict[str, Company], aws: str) -> None:
 @pytest.fixture(scope="module")
 def synced(town: Town) -> dict[str, Outcome]:
     """Five syncs at once, each for the first time."""
-    with town.watched() as outcomes:
+    with town.watched(*NAMES) as outcomes:
         pass
     return outcomes
 
@@ -332,10 +349,10 @@ def workers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
     town.joget.execute(HELD_INSERT)
     holder = town.joget.server.connect(town.joget.name)
     holder.query("DO GET_LOCK('hold', 0)")
-    with town.watched() as outcomes:
+    with town.watched(*NAMES) as outcomes:
         town.await_gate("one", "two", "four", "five")
         wait(lambda: is_held(town.joget), "the load of sync three to write")
-        psutil.Process(town.tasks("two")["extract_users"]["pid"]).kill()
+        town.process_of("two", "extract_users").kill()
         town.await_task("two", "extract_users", "up_for_retry")
         for worker in town.stack.workers:
             worker.kill()
@@ -372,3 +389,45 @@ def test_a_killed_task_process_is_retried_and_its_run_converges(
 ) -> None:
     workers_killed["two"].assert_whole_and_converged()
     assert workers_killed["two"].tries["extract_users"] == 2
+
+
+@contextmanager
+def locked_connections(stack: Stack) -> Iterator[Callable[[], bool]]:
+    """Let lookups of Connections wait in Airflow's database; gives whether one does."""
+    database = psycopg2.connect(
+        host="127.0.0.1",
+        port=stack.ports["postgres"],
+        user="airflow",
+        password="airflow",
+        dbname="airflow",
+    )
+    cursor = database.cursor()
+    cursor.execute('LOCK TABLE "connection" IN ACCESS EXCLUSIVE MODE')
+
+    def one_waits() -> bool:
+        cursor.execute("SELECT relation::regclass::text FROM pg_locks WHERE NOT granted")
+        return any("connection" in (name or "") for (name,) in cursor.fetchall())
+
+    try:
+        yield one_waits
+    finally:
+        database.close()
+
+
+@pytest.fixture(scope="module")
+def database_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]:
+    """Airflow's database dies while it is asked for a Connection, and stays away until that failed."""
+    with locked_connections(town.stack) as one_waits, town.watched("four") as outcomes:
+        wait(one_waits, "a task to ask for a Connection")
+        process = town.process_of("four", "extract_users")
+        town.stack.containers["postgres"].kill()
+        town.await_failure("four", "extract_users", process)
+        town.stack.restart("postgres")
+    return outcomes
+
+
+def test_airflows_database_away_while_a_task_asks_for_a_connection_fails_no_run(
+    database_killed: dict[str, Outcome],
+) -> None:
+    database_killed["four"].assert_whole_and_converged()
+    assert database_killed["four"].tries["extract_users"] > 1
