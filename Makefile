@@ -1,6 +1,6 @@
 # Every target says what it does: `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-mysql test-image-set compose-check bench lint format lock clean
+.PHONY: help setup demo up test test-mysql test-image-set compose-check bench soak lint format lock clean
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8080
@@ -51,6 +51,9 @@ compose-check:  ## The compose file on a Docker engine: build, start the demo, r
 
 bench: setup  ## How fast it is, beside raw SQL and what people would use instead (MILLION=1: a million users too)
 	@$(BIN)/python -m bench $(if $(MILLION),--million)
+
+soak: setup  ## Kill the sync 200 times at random moments, and see that it recovers (KILLS=200 SEED=number)
+	@AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m soak
 
 lint:  ## ruff and mypy
 	@$(BIN)/ruff check .

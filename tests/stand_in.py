@@ -94,6 +94,10 @@ class Faults:
     """The first so many calls are throttled."""
     broken_calls: int = 0
     """The first so many calls end in HTTP 500."""
+    cut_answers: int = 0
+    """The first so many answers end in the middle, and the connection with them."""
+    foreign_answers: bool = False
+    """Each answer is a page of a proxy's, with status 200."""
     denied: str = ""
     """An operation that IAM refuses."""
     denial: str = ""
@@ -321,11 +325,14 @@ def stand_in(pool: Holds, faults: Faults | None = None) -> Iterator[StandIn]:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, body = served.answer(self.headers["X-Amz-Target"].rpartition(".")[2], asked)
-            content = json.dumps(body).encode()
+            content = b"<html>Log in</html>" if served.faults.foreign_answers else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if served.calls.total() <= served.faults.cut_answers:
+                self.close_connection = True
+                content = content[: len(content) // 2]
             with suppress(BrokenPipeError):  # a test killed the process that asked
                 self.wfile.write(content)
 

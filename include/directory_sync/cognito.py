@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -36,6 +37,8 @@ AT_ONCE = 16
 
 ATTEMPTS = 6
 """Of one call, by botocore, with growing delays."""
+
+CUT_ANSWER = b'{"__type": "RequestTimeoutException"}'
 
 THROTTLING = frozenset({"TooManyRequestsException", "ThrottlingException"})
 
@@ -101,9 +104,10 @@ class UserPool:
                 if all_calls.throttled():
                     log.info("Cognito throttles; going on with %.1f calls a second", all_calls.per_second)
 
-        # Both come with each attempt, so botocore's own retries keep to the rate and are seen as well.
+        # All come with each attempt, so botocore's own retries keep to the rate and are seen as well.
         client.meta.events.register("before-send.cognito-identity-provider", wait)
         client.meta.events.register("response-received.cognito-identity-provider", slow_down)
+        client.meta.events.register("before-parse.cognito-identity-provider", _fail_cut_answer)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -118,7 +122,7 @@ class UserPool:
         """DescribeUserPool's EstimatedNumberOfUsers, if it gives one."""
         with self._errors("DescribeUserPool"):
             answer = self._client.describe_user_pool(UserPoolId=self._pool)
-        estimated = answer["UserPool"].get("EstimatedNumberOfUsers")
+        estimated = _read_member(answer, "UserPool", "DescribeUserPool").get("EstimatedNumberOfUsers")
         return None if estimated is None else int(estimated)
 
     def users(self, wanted: str | None = None) -> Iterator[list[dict[str, Any]]]:
@@ -152,7 +156,7 @@ class UserPool:
                     f"Cognito repeated a token in {operation}, so the listing can't be trusted. Retrying from its "
                     f"start."
                 )
-            found: list[dict[str, Any]] = page.get(key) or []
+            found: list[dict[str, Any]] = _read_member(page, key, operation)
             self.progress.add(counted, len(found))
             yield found
             if not token:
@@ -193,7 +197,10 @@ class UserPool:
                 "AWS gave no credentials for the Connection in aws_conn_id. Check its keys or role."
             ) from None
         except (UnreachableError, HTTPClientError) as error:
-            raise TransientError(f"Cognito can't be reached in {operation} ({type(error).__name__}).") from None
+            raise TransientError(
+                f"Cognito can't be reached in {operation} ({type(error).__name__}). Does this worker resolve and reach "
+                f"Cognito's address of region {self._client.meta.region_name}?"
+            ) from None
         except BotoCoreError as error:
             raise PermanentError(
                 f"{operation} can't be asked ({type(error).__name__}). Check region, user_pool_id and the keys of the "
@@ -221,6 +228,29 @@ class UserPool:
             f"Cognito refused {operation} on user pool {self._pool} ({code}). The Connection in aws_conn_id needs "
             f"cognito-idp:{operation} on this pool's ARN (docs/iam-policy.json), and valid keys."
         )
+
+
+def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
+    """Make an answer whose body ended early a time-out, which botocore asks for again.
+
+    botocore would take it for an empty answer, and so for the end of the list.
+    """
+    headers = {name.lower(): value for name, value in response_dict["headers"].items()}
+    length = None if "content-encoding" in headers else headers.get("content-length")
+    if length is not None and int(length) != len(response_dict["body"]):
+        response_dict.update(status_code=HTTPStatus.REQUEST_TIMEOUT.value, body=CUT_ANSWER)
+
+
+def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
+    """What every answer to the operation holds. botocore gives an empty answer for a body that it can't read, such as
+    a proxy's page, and an empty answer would be the end of a list.
+    """
+    if answer.get(name) is None:
+        raise TransientError(
+            f"The answer to {operation} has no {name}, so it can't be Cognito's, or was cut. Does a proxy stand "
+            f"between this worker and Cognito?"
+        )
+    return answer[name]
 
 
 def connect(sync: Sync, doing: str) -> UserPool:

@@ -44,8 +44,18 @@ CONFLICTS = {1020, 1205, 1213}
 TAKEN_KEYS = {1062, 1451, 1452}
 """Duplicate key, a row that has a child, a row that lacks its parent."""
 
-UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
-"""Too many connections, shutting down, network errors, read-only during a fail-over, lost and refused connections."""
+UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
+"""Too many connections, shutting down, network errors, names that don't resolve, lost and refused connections."""
+
+READ_ONLY = {1290, 1792, 1836}
+"""The server, or its session, takes no writes. During a fail-over this passes."""
+
+NO_ROOM = {3, 5, 20, 200, 201, 1021, 1026, 1030, 1037, 1038, 1041, 1114, 1135, 1197, 1206, 1878, 3019}
+"""A disk, a tablespace, a log, the space for temporary tables, or the server's memory is full. Codes
+below 1000 are those of the server's file layer: a failed write (3), no memory (5), a full disk (20),
+and MariaDB's limits of temporary space (200, 201). 1030 wraps the storage engine's own number, most
+often that of a full disk.
+"""
 
 INTERRUPTED = {1028, 1047, 1180, 1317, 1412, 1969, 3024, 3101, 3572}
 """A statement that was stopped, and that the next attempt may finish: a sort that was aborted, a
@@ -358,7 +368,19 @@ def session(conn_id: str) -> Iterator[Database]:
         database._connection.close()
 
 
-def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncError:
+def _describe_refused_writing(code: int, about: str, conn_id: str) -> str:
+    if code in READ_ONLY:
+        return (
+            f"Joget's database takes no writes now (MySQL error {code}, {about}); nothing was written. During a "
+            f"fail-over this passes. If it stays so, let Connection {conn_id!r} name the server that takes writes."
+        )
+    return (
+        f"Joget's database has no room (MySQL error {code}, {about}): a disk, a tablespace or its memory is "
+        f"full. Nothing was written. Make room on the database server; the run is tried again."
+    )
+
+
+def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncError:  # noqa: PLR0911 - a table of codes
     """The error of ours for one of the driver's."""
     code = int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0
     if code in CONFLICTS | TAKEN_KEYS:
@@ -367,8 +389,10 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
     if code in UNREACHABLE or isinstance(error, MySQLdb.InterfaceError):
         return TransientError(
             f"Joget's database can't be reached through Connection {conn_id!r} (MySQL error {code}, {about}). "
-            f"Is it up, and reachable from this worker?"
+            f"Is it up, does its host name resolve, and can this worker reach it?"
         )
+    if code in READ_ONLY | NO_ROOM:
+        return TransientError(_describe_refused_writing(code, about, conn_id))
     if code in DENIED:
         return _denied(code, str(error.args[-1]), about, conn_id)
     if code in NOT_JOGET:

@@ -1,0 +1,69 @@
+"""A kill -9 at every statement of a load: Joget as before or as after, and the next try applies all, once."""
+
+from typing import Any
+
+from include.directory_sync import steps
+from include.directory_sync.snapshot import Manifest
+from tests.between import Between, CutError
+from tests.company import Company, attempt, counts, people
+from tests.dying import MINUTE, Step
+from tests.stand_in import user
+
+
+class Reaper:
+    """Kills the load's process when it sends its nth statement, which the server never gets."""
+
+    def __init__(self, line: Between, transformed: Manifest) -> None:
+        self._line, self._transformed = line, transformed
+        self._left: int | None = None
+        self._step: Step | None = None
+        line.before = self._see
+
+    def _see(self, _: str) -> None:
+        if self._left is None or self._step is None:
+            return
+        self._left -= 1
+        if self._left < 0:
+            self._step.kill()
+            raise CutError
+
+    def load(self, statements: int) -> Step:
+        """A try of the load that dies after so many statements."""
+        self._left = statements
+        with self._line.lock:  # no statement is seen before its process is known
+            self._step = Step(steps.load, attempt("load", self._transformed.run_id), self._transformed.url)
+        assert self._step.ends_within(5 * MINUTE)
+        return self._step
+
+
+def change(company: Company, turn: int) -> Manifest:
+    """A world in which a load has something of each kind to do."""
+    staff = [user(f"person{at:03}@example.org", given_name=f"Turn{turn}") for at in range(4)]
+    staff[turn % 4]["Enabled"] = False
+    company.pool.users = [*staff, *people(1, f"new{turn}")]
+    company.pool.members = {"Sales": staff[turn % 2 :], f"Team{turn}": company.pool.users[3:]}
+    return company.prepare()
+
+
+def test_kill_9_before_each_statement_of_a_load_leaves_all_or_nothing_and_the_next_try_applies_it_once(
+    company: Company, line: Between
+) -> None:
+    company.configure(limits={"floor": 50, "changed_users_percent": 100}, policies={"missing_runs": 1})
+    company.load(change(company, 0))
+    before = company.joget.contents()
+    transformed = change(company, 1)
+    reaper = Reaper(line, transformed)
+    killed = 0
+    while company.joget.contents() == before:
+        step = reaper.load(killed)
+        assert step.was_killed, "the last statements come after the COMMIT"
+        killed += 1
+    line.before = lambda _: None
+    after = company.joget.contents()
+    assert line.statements[-1] == "COMMIT"
+    assert killed > 50, "the kills went through all of a load"
+    report: dict[str, Any] = company.load(transformed)
+    assert report["outcome"] == "applied"
+    assert counts(report)["created"] == 1
+    assert company.joget.contents() == after
+    assert company.run()["outcome"] == "nothing_to_do"
