@@ -57,6 +57,9 @@ MAPPED = {
 }
 """dir_user's source-owned columns and the setting that names each one's attribute."""
 
+DEFAULTS = {"timeZone": "time_zone_default", "locale": "locale_default"}
+"""Columns that stay as Joget has them where the pool has no value, unless this setting gives one."""
+
 USERS = pa.schema(
     [
         ("sub", pa.string()),
@@ -91,7 +94,7 @@ QUARANTINE = pa.schema([("entity", pa.string()), ("key", pa.string()), ("code", 
 class Desired:
     """The directory as the pool wants it, a row for everything that the snapshot lists.
 
-    users: columns USERS; an unmapped column is null. verdict is `mapped`, `frozen` or `quarantined`,
+    users: columns USERS; a column that is left to Joget is null. verdict is `mapped`, `frozen` or `quarantined`,
     code (vocabulary.Reason) and reason say why a user isn't mapped; `creatable` is false where a
     linked user may be changed but a new one isn't made.
     groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name;
@@ -148,6 +151,9 @@ def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFra
     users = pd.DataFrame({"sub": raw["sub"], "username": login})
     for column, setting in MAPPED.items():
         users[column] = _column(raw, column, getattr(mapping, setting), login)
+    for column, setting in DEFAULTS.items():
+        users[column] = _fill_empty(users[column], getattr(mapping, setting))
+    users["locale"] = _java_locale(users["locale"])
     off = raw["status"].isin(OFF_STATUSES)
     users["active"] = raw["enabled"] & ~off
     users["creatable"] = raw["status"].isin(scope.statuses)
@@ -190,7 +196,7 @@ def _login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
 
 def _column(raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]") -> "pd.Series[str]":
     """One mapped column. Joget's screens print "null" for a NULL first name, and a NULL email loses its mail."""
-    if attribute is None and column in {"timeZone", "locale"}:
+    if attribute is None and column in DEFAULTS:
         return no_text(login.index)
     if attribute is None:
         values = no_text(login.index).fillna("")
@@ -198,7 +204,13 @@ def _column(raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Se
         values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
     if column == "firstName":
         return values.mask(values.str.strip() == "").fillna(login)
-    return _java_locale(values) if column == "locale" else values
+    return values
+
+
+def _fill_empty(values: "pd.Series[str]", default: str | None) -> "pd.Series[str]":
+    """The default where the pool has no value; without a default null, which leaves Joget's value."""
+    filled = values.mask(values.str.strip() == "")
+    return filled if default is None else filled.fillna(default)
 
 
 def _java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":

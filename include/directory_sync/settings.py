@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 
 import yaml
 from croniter import croniter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from include.directory_sync.errors import PermanentError, SettingsError
 
@@ -49,7 +58,17 @@ class Mapping(Section):
     last_name: Attribute | None = "family_name"
     email: Attribute | None = "email"
     time_zone: Attribute | None = "zoneinfo"
+    time_zone_default: Filled | None = None
+    """Written where the pool has no time zone; None leaves Joget's."""
     locale: Attribute | None = "locale"
+    locale_default: Filled | None = None
+
+    @model_validator(mode="after")
+    def _has_columns_of_defaults(self) -> "Mapping":
+        for column in ("time_zone", "locale"):
+            if getattr(self, column) is None and getattr(self, f"{column}_default") is not None:
+                raise ValueError(f"{column}_default has no effect without {column}; name an attribute there")
+        return self
 
     @property
     def attributes(self) -> tuple[str, ...]:

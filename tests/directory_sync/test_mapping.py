@@ -58,8 +58,8 @@ def test_the_plugins_mapping_is_the_default() -> None:
         "firstName": "Ana",
         "lastName": "Lima",
         "email": "ana@example.org",
-        "timeZone": "",
-        "locale": "",
+        "timeZone": None,
+        "locale": None,
         "active": True,
         "creatable": True,
         "verdict": "mapped",
@@ -100,6 +100,18 @@ def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None
     assert [row[column] for column in mapping.MAPPED] == ["s1", "", "", None, None]
 
 
+@pytest.mark.parametrize("blank", ["", " ", None])
+def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(blank: str | None) -> None:
+    attributes = {} if blank is None else {"zoneinfo": blank, "locale": blank}
+    row = only(transformed(listed(**attributes)))
+    assert (row["timeZone"], row["locale"]) == (None, None)
+    settings = Mapping(time_zone_default="Asia/Tokyo", locale_default="ja-JP")
+    row = only(transformed(listed(**attributes), settings=settings))
+    assert (row["timeZone"], row["locale"]) == ("Asia/Tokyo", "ja_JP")
+    row = only(transformed(listed(zoneinfo="UTC", locale="fr"), settings=settings))
+    assert (row["timeZone"], row["locale"]) == ("UTC", "fr")
+
+
 @pytest.mark.parametrize(
     ("tag", "java"),
     [
@@ -111,7 +123,6 @@ def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None
         ("sr-Latn", "sr"),
         ("Klingon, please", "Klingon, please"),
         ("_", "_"),
-        ("", ""),
     ],
 )
 def test_locales_take_javas_form_and_what_is_none_stays(tag: str, java: str) -> None:

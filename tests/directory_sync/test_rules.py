@@ -167,10 +167,28 @@ def test_only_the_columns_that_differ_change_and_cleared_attributes_are_cleared(
     report = company.run()
     assert counts(report) == {"read": 1, "updated": 1}
     assert company.user(ANA)["lastName"] == "McDonald", "compared by bytes, not by collation"
-    assert company.user(ANA)["timeZone"] == ""
+    assert company.user(ANA)["timeZone"] == "UTC", "no empty time zone overwrites Joget's"
     change = company.staged("plan.parquet").iloc[0]
     assert (change["before_lastName"], change["after_lastName"]) == ("mcdonald", "McDonald")
     assert change["before_firstName"] == change["after_firstName"] == "ana"
+    company.pool.users = [user(ANA, given_name="ana", family_name=None)]
+    company.run()
+    assert company.user(ANA)["lastName"] == ""
+
+
+def test_where_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(company: Company) -> None:
+    company.joget.add_user(ANA)
+    company.pool.users = [user(ANA), user(BOB)]
+    assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
+    assert (company.user(ANA)["timeZone"], company.user(BOB)["timeZone"]) == ("0", None)
+    assert company.run()["outcome"] == "nothing_to_do"
+    company.configure(mapping={"time_zone_default": "Asia/Tokyo"})
+    report = company.run()
+    assert counts(report) == {"read": 2, "updated": 2}
+    assert report["settings_change"]["settings"] == ["mapping.time_zone_default"]
+    assert (company.user(ANA)["timeZone"], company.user(BOB)["timeZone"]) == ("Asia/Tokyo", "Asia/Tokyo")
+    company.undo(report["run_id"])
+    assert (company.user(ANA)["timeZone"], company.user(BOB)["timeZone"]) == ("0", None)
 
 
 def test_the_same_key_in_other_letters_is_no_change(company: Company) -> None:

@@ -144,3 +144,8 @@ def test_only_mapped_attributes_are_read_from_the_pool() -> None:
     )
     assert few.attributes == ("email", "preferred_username")
     assert settings.Mapping(username="cognito_username", last_name="custom:last").attributes[0] == "custom:last"
+
+
+def test_a_default_of_a_column_that_is_left_to_joget_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="locale_default has no effect without locale"):
+        settings.Mapping(locale=None, locale_default="en_US")
