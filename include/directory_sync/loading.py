@@ -235,6 +235,7 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
         counted.memberships,
         counted.excesses,
         counted.settings_change,
+        counted.employed_twice,
     )
     plan = defer(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from include.directory_sync.plan import Plan
 from include.directory_sync.plan.changes import SettingsChange
 from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import Entity, Outcome
+from include.directory_sync.vocabulary import LEFT_OVER_REASONS, Entity, Outcome, Reason
 
 USER_OUTCOMES = (
     Outcome.CREATED,
@@ -37,6 +37,14 @@ GROUP_OUTCOMES = (
     Outcome.HELD,
     Outcome.DEFERRED,
 )
+
+
+LEFT_OVER_NAMES = {
+    "leavers": Reason.LEFT_OVER,
+    "out_of_scope": Reason.LEFT_OVER_OUT_OF_SCOPE,
+    "without_login": Reason.LEFT_OVER_WITHOUT_LOGIN,
+}
+"""What report.json calls the accounts without a link, by their reason."""
 
 
 class Hold(BaseModel):
@@ -114,6 +122,9 @@ class Report(BaseModel):
     settings_change: SettingsChange | None = None
     asked_by_name: int = 0
     """How many users and groups the pool was asked for by name."""
+    left_over: dict[str, int] = {}
+    """Of the organization: accounts that the pool doesn't explain (LEFT_OVER_NAMES), and users with
+    several employments."""
 
     def flat_counts(self) -> dict[str, int]:
         """Every count under one name, such as `users_created`."""
@@ -165,7 +176,15 @@ def make_report(
         undoes=undoes,
         settings_change=plan.settings_change,
         asked_by_name=asked_by_name,
+        left_over=_count_left_over(plan),
     )
+
+
+def _count_left_over(plan: Plan) -> dict[str, int]:
+    """Accounts that were deactivated by this plan aren't left over any more."""
+    found = plan.directory.loc[plan.directory["outcome"] != Outcome.DEACTIVATED, "code"].value_counts()
+    counts = {name: int(found.get(reason, 0)) for name, reason in LEFT_OVER_NAMES.items()}
+    return {**counts, "employed_twice": plan.employed_twice}
 
 
 def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
@@ -185,7 +204,7 @@ def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> 
     rows = directory[directory["entity"] == entity]
     found = rows["outcome"].value_counts()
     counts = {outcome: int(found.get(outcome, 0)) for outcome in outcomes}
-    unlisted = rows.loc[~rows["listed"], "outcome"]
+    unlisted = rows.loc[~rows["listed"] & ~rows["code"].isin(LEFT_OVER_REASONS), "outcome"]
     if entity == Entity.GROUP:
         counts[Outcome.CREATED] += int(found.get(Outcome.RECREATED, 0))
     counts["missing"] = int((~unlisted.isin([Outcome.UNLISTED, Outcome.FROZEN])).sum())

@@ -110,6 +110,7 @@ class Policies(Section):
     missing_minutes: Count = 10
     delete_after_days: Count | None = None
     missing_group: Literal["keep", "delete"] = "keep"
+    left_over: Literal["keep", "ask"] = "keep"
     renamed_user: Literal["hold", "rename", "keep"] = "hold"
     new_password: Literal["none", "random"] = "none"  # noqa: S105 - names a policy, not a password
 

@@ -161,6 +161,7 @@ class SnapshotProposal:
             desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
             remembered=lost.links if lost else empty(REMEMBERED),
             remembered_organization=lost.organization if lost else None,
+            finds_left_over=not run.users and not self.incomplete_reasons,
         )
 
     def make_plan(self, current: Current) -> Plan:

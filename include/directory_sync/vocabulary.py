@@ -39,6 +39,8 @@ class Outcome(StrEnum):
     MISSING = "missing"
     UNLISTED = "unlisted"
     """Not listed, by a snapshot that proves nothing about absence."""
+    LEFT_OVER = "left_over"
+    """An account without a link that the pool doesn't have, such as the Joget plugin leaves."""
     HELD = "held"
     DEFERRED = "deferred"
 
@@ -177,6 +179,7 @@ class Cause(StrEnum):
     EXISTING_GROUP = "existing_group"
     UNPROVEN_ABSENCE = "unproven_absence"
     POOL_CHANGE = "pool_change"
+    LEFT_OVER = "left_over"
     REJECTED = "rejected"
     UNDONE = "undone"
     CHANGED_SINCE = "changed_since"
@@ -244,6 +247,11 @@ CAUSE_RULES = {
     Cause.POOL_CHANGE: CauseRule(
         "the settings name another pool, which has fewer than half of the linked logins",
         "Check user_pool_id in the settings. Approve only if the pool was really replaced.",
+    ),
+    Cause.LEFT_OVER: CauseRule(
+        "accounts of the organization have no password and no link, and the pool doesn't have them",
+        "Approve to deactivate them and to remove them from the pool's groups. If an account is to stay, reject, "
+        "give it a password or remove its employment in Joget, and run the sync again.",
     ),
     Cause.REJECTED: CauseRule(
         "changes were rejected by a person",
@@ -344,6 +352,10 @@ class Reason(StrEnum):
     MISSING_AND_DELETED_IN_JOGET = "missing_and_deleted_in_joget"
     MISSING_AND_KEPT = "missing_and_kept"
     MISSING_AND_PEOPLED = "missing_and_peopled"
+    # Accounts that the pool doesn't explain.
+    LEFT_OVER = "left_over"
+    LEFT_OVER_OUT_OF_SCOPE = "left_over_out_of_scope"
+    LEFT_OVER_WITHOUT_LOGIN = "left_over_without_login"
     # Groups.
     NAME_NOT_STORABLE = "name_not_storable"
     GROUP_DELETED_IN_JOGET = "group_deleted_in_joget"
@@ -369,6 +381,10 @@ class Reason(StrEnum):
     # Undo.
     TAKEN_BACK = "taken_back"
     CHANGED_SINCE = "changed_since"
+
+
+LEFT_OVER_REASONS = (Reason.LEFT_OVER, Reason.LEFT_OVER_OUT_OF_SCOPE, Reason.LEFT_OVER_WITHOUT_LOGIN)
+"""Reasons of accounts that no user of the pool has, or none who is in scope."""
 
 
 @dataclass(frozen=True)
@@ -498,6 +514,17 @@ REASON_RULES = {
     Reason.MISSING_AND_DELETED_IN_JOGET: ReasonRule("not listed in the pool, and deleted in Joget"),
     Reason.MISSING_AND_KEPT: ReasonRule("not listed in the pool; the settings keep the user"),
     Reason.MISSING_AND_PEOPLED: ReasonRule("not listed in the pool; kept for its members"),
+    Reason.LEFT_OVER: ReasonRule(
+        "the account has no password and no link, and the pool doesn't have it",
+        "Set left_over to ask, or deactivate the account in Joget.",
+    ),
+    Reason.LEFT_OVER_OUT_OF_SCOPE: ReasonRule(
+        "the account's user is in the pool, and out of scope",
+        "Change scope.statuses in the settings or the user's status in Cognito, or deactivate the account in Joget.",
+    ),
+    Reason.LEFT_OVER_WITHOUT_LOGIN: ReasonRule(
+        "the account has no login", "Delete it in Joget's database: nobody can log in to it."
+    ),
     Reason.NAME_NOT_STORABLE: ReasonRule(
         "the name can't be stored in utf8 tables",
         "Convert Joget's tables to utf8mb4 (DX 8 does), or rename the group in Cognito.",

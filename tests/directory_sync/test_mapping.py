@@ -100,13 +100,14 @@ def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None
     assert [row[column] for column in mapping.MAPPED] == ["s1", "", "", None, None]
 
 
-@pytest.mark.parametrize("blank", ["", " ", None])
-def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(blank: str | None) -> None:
-    attributes = {} if blank is None else {"zoneinfo": blank, "locale": blank}
-    row = only(transformed(listed(**attributes)))
+@pytest.mark.parametrize("user", [listed(), listed(zoneinfo="", locale=""), listed(zoneinfo=" ", locale=" ")])
+def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(
+    user: dict[str, Any],
+) -> None:
+    row = only(transformed(user))
     assert (row["timeZone"], row["locale"]) == (None, None)
     settings = Mapping(time_zone_default="Asia/Tokyo", locale_default="ja-JP")
-    row = only(transformed(listed(**attributes), settings=settings))
+    row = only(transformed(user, settings=settings))
     assert (row["timeZone"], row["locale"]) == ("Asia/Tokyo", "ja_JP")
     row = only(transformed(listed(zoneinfo="UTC", locale="fr"), settings=settings))
     assert (row["timeZone"], row["locale"]) == ("UTC", "fr")

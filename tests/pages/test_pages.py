@@ -18,6 +18,7 @@ from include.directory_sync.pages.airflow_runs import AirflowRun
 from include.directory_sync.settings import find_sync
 from tests.company import Company, people
 from tests.conftest import JogetDatabase
+from tests.plugin_directory import PluginDirectory
 from tests.stand_in import sub_of, user
 
 SYNC = "cognito_to_joget"
@@ -132,6 +133,19 @@ def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: s
     assert "held: 30 % of users would be deactivated or deleted, since they are missing (limit 5 %)" in text
     assert "proven complete" in text
     assert "Look at the rows. If they are meant, approve them in the review" in text
+
+
+def test_left_over_accounts_are_named_only_where_values_may_be_seen(pages: Pages) -> None:
+    PluginDirectory(pages.company.joget).sync([user(ANA), user(BOB)], {"A": [user(ANA)], "B": [user(ANA)]})
+    pages.company.pool.users = [user(ANA)]
+    run = pages.run()
+    text = pages.changes(run)
+    assert "Left over in Joget 1 active account of the organization without a password and without a link" in text
+    assert f"{BOB} the account has no password and no link, and the pool doesn't have it" in text
+    assert "1 user with several employments in the organization" in text
+    pages.values = False
+    assert BOB not in pages.changes(run)
+    assert "left-over-" in pages.changes(run)
 
 
 def test_each_change_is_shown_with_its_values_before_and_after(pages: Pages) -> None:

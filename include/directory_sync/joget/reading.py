@@ -12,7 +12,7 @@ from include.directory_sync.errors import MissingRightError
 from include.directory_sync.frames import BEYOND_BMP, FLAG, TEXT, arrow, empty, look_up, matches, places, taken, yes
 from include.directory_sync.joget import ledger, links, reviews, runs
 from include.directory_sync.joget.database import TEMPORARY_TABLE, Database
-from include.directory_sync.joget.tables import OF_A_USERNAME, WITHOUT_INDEX, Tables
+from include.directory_sync.joget.tables import OF_A_USERNAME, OUR_LENGTH, WITHOUT_INDEX, Tables
 from include.directory_sync.mapping import LOGIN_LENGTH, Desired
 from include.directory_sync.plan import Removals
 from include.directory_sync.plan import current as now
@@ -60,6 +60,8 @@ class Lookups:
     """The organization of the runs that the ledger lost."""
     reads_belongings: bool = False
     """Whether to count what Joget keeps of the users among the ids."""
+    finds_left_over: bool = False
+    """Whether to look for accounts of the organization that the pool doesn't have."""
 
 
 def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups) -> Current:
@@ -97,6 +99,10 @@ def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups)
             column_lengths=tables.column_lengths,
             organization=(runs.newest_organization(database, run) if has_ledger else None)
             or lookups.remembered_organization,
+            left_over=_find_left_over(database, tables, desired[0], keys, has_ledger=has_ledger)
+            if lookups.finds_left_over
+            else empty(now.LEFT_OVER),
+            employed_twice=_count_employed_twice(database, tables) if lookups.finds_left_over else 0,
             belongings=_read_belongings(database) if lookups.reads_belongings else empty(now.BELONGINGS),
             used_employments=_read_used_employments(database)
             if lookups.reads_belongings
@@ -175,6 +181,68 @@ def _count_by_user(database: Database, table: str, column: str) -> pd.DataFrame:
         schema=COUNT_SCHEMA,
         about=table,
     )
+
+
+def _find_left_over(
+    database: Database, tables: Tables, desired: Desired, keys: pd.DataFrame, *, has_ledger: bool
+) -> pd.DataFrame:
+    """Columns current.LEFT_OVER. Where somebody's record is in quarantine, the database is asked
+    here for the key of the login, so that nobody who is listed counts as a leaver.
+    """
+    linked = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
+    linked += "CONVERT(SHA2(u.id, 256) USING ascii))"
+    employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
+    accounts = database.frame(
+        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, u.lastName, u.email, "
+        f"u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM dir_user u WHERE u.active = 1 "
+        f"AND u.password IS NULL AND CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY) "
+        f"AND EXISTS (SELECT 1 {employed}) "
+        f"AND NOT EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = 'ROLE_ADMIN')"
+        + (f" AND NOT {linked}" if has_ledger else ""),
+        (tables.organization, tables.organization),
+        schema=now.LEFT_OVER,
+        about="dir_user",
+    )
+    if accounts.empty:
+        return accounts
+    logins = desired.users.dropna(subset=["username"])
+    unasked = logins.loc[~logins["username"].isin(keys["text"]), "username"]
+    unasked = unasked[(logins["verdict"] == Verdict.QUARANTINED) & (unasked.str.len() <= OUR_LENGTH)]
+    known = pd.concat([keys, _find_text_keys(database, tables, unasked.drop_duplicates().tolist())])
+    key = look_up(logins["username"], known, "text", "key")
+    by_login = look_up(accounts["id_key"], logins.assign(key=key).dropna(subset=["key"]), "key", "verdict")
+    emails = desired.users[["email", "verdict"]].assign(email=desired.users["email"].str.strip().str.casefold())
+    by_email = look_up(accounts["id"].str.strip().str.casefold(), emails[emails["email"] != ""], "email", "verdict")
+    name = ACCOUNT_PREFIX + accounts["account"]
+    return accounts.assign(account=name, verdict=by_login.fillna(by_email))
+
+
+ACCOUNT_PREFIX = "left-over-"
+"""In front of the hash by which an account without a sub is named: of the id of its first
+employment, which tells nobody's login."""
+
+
+def _find_text_keys(database: Database, tables: Tables, texts: list[str]) -> pd.DataFrame:
+    """Columns current.KEYS of texts that weren't sent, since no rule may see their keys."""
+    parts = [empty(now.KEYS)]
+    if not tables.stores_all_of_unicode:
+        texts = [text for text in texts if max(map(ord, text), default=0) <= 0xFFFF]  # noqa: PLR2004 - the last of utf8
+    for batch in _batches(texts):
+        rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS text"] * len(batch))
+        statement = f"SELECT c.text, {tables.key('c.text')} FROM ({rows}) c"
+        parts.append(database.frame(statement, batch, schema=now.KEYS, about="a query without tables"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _count_employed_twice(database: Database, tables: Tables) -> int:
+    """How many users have several employments in the organization: the Joget plugin makes one for
+    each of a user's groups.
+    """
+    statement = (
+        "SELECT COUNT(*) FROM (SELECT userId FROM dir_employment WHERE organizationId = %s "
+        "GROUP BY userId HAVING COUNT(*) > 1) c"
+    )
+    return int(database.rows(statement, (tables.organization,), about="dir_employment")[0][0])
 
 
 def _read_used_employments(database: Database) -> pd.DataFrame:

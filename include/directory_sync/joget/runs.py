@@ -38,12 +38,13 @@ class Counted:
     settings_change: SettingsChange | None
     deferred: Deferred = field(default_factory=Deferred)
     """What is safe in the published plan, but was left out when the plan was applied."""
+    employed_twice: int = 0
 
     @classmethod
     def of(cls, plan: Plan, deferred: Deferred, *, approved: bool) -> "Counted":
         """Count a plan. What a person approved doesn't count among the removals of 24 hours."""
         removals = Removals() if approved else plan.removals
-        return cls(plan.memberships, plan.excesses, removals, plan.settings_change, deferred)
+        return cls(plan.memberships, plan.excesses, removals, plan.settings_change, deferred, plan.employed_twice)
 
     def dumps(self) -> str:
         """As JSON."""
@@ -58,7 +59,9 @@ class Counted:
         if change:
             change = SettingsChange(tuple(change["settings"]), change["adds"], change["spares"])
         deferred = Deferred().join(**raw.get("deferred", {}))
-        return cls(raw["memberships"], excesses, Removals(**raw["removals"]), change, deferred)
+        return cls(
+            raw["memberships"], excesses, Removals(**raw["removals"]), change, deferred, raw.get("employed_twice", 0)
+        )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from include.directory_sync.pages.airflow_runs import (
 from include.directory_sync.pages.changes import Wanted
 from include.directory_sync.pages.explaining import explain
 from include.directory_sync.pages.history import PastRun, Quarantine
+from include.directory_sync.pages.left_over import find_left_over
 from include.directory_sync.pages.published import Published, published
 from include.directory_sync.pages.rights import (
     MAY_READ_RUNS,
@@ -145,6 +146,7 @@ def run_page_of(request: Request, dag_id: str, run_id: str, user: Reader, asked:
         quarantine=quarantine,
         more_quarantined=found.quarantined - len(quarantine),
         logins=_logins(found, quarantine, values=values),
+        left_over=find_left_over(found, values=values),
         advise_on_reason=advise_on_reason,
         asked=asked,
         rows=rows,

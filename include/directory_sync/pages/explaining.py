@@ -233,7 +233,7 @@ LINKING = (Action.CREATE, Action.ADOPT, Action.RELINK, Action.RECREATE)
 
 
 def _linked_since(known: dict[str, Any], events: tuple[Event, ...], decided_by: PastRun) -> str:
-    if not known.get("joget_id"):
+    if not known.get("joget_id") or not known.get("state"):
         return ""
     since = known.get("linked_at")
     for event in events:

@@ -150,6 +150,8 @@ class Plan:
     excesses: dict[str, Excess] = field(default_factory=dict)
     """By cause."""
     settings_change: SettingsChange | None = None
+    employed_twice: int = 0
+    """Users with several employments in the organization, which the sync leaves."""
 
     @cached_property
     def changes(self) -> pd.DataFrame:

@@ -137,6 +137,28 @@ USED_EMPLOYMENTS = pa.schema([("id", pa.string()), ("user_id", pa.string())])
 report-to.
 """
 
+LEFT_OVER = pa.schema(
+    [
+        ("account", pa.string()),
+        ("id", pa.string()),
+        ("firstName", pa.string()),
+        ("lastName", pa.string()),
+        ("email", pa.string()),
+        ("active", pa.int64()),
+        ("timeZone", pa.string()),
+        ("locale", pa.string()),
+        ("id_key", pa.string()),
+        ("verdict", pa.string()),
+    ]
+)
+"""Accounts that the pool may have left behind: active, employed in the organization, without
+password, link or ROLE_ADMIN.
+
+account: a name for the account that tells nobody's login. id_key: null for an id that the collation
+ignores. verdict: mapping's of a listed user with the account's login or email, null where the pool
+has none.
+"""
+
 REMEMBERED = pa.schema(
     [("entity", pa.string()), ("key", pa.string()), ("joget_id", pa.string()), ("state", pa.string())]
 )
@@ -183,6 +205,10 @@ class Current:
     """The organization that the sync's newest run wrote to; null before the first one."""
     belongings: pd.DataFrame = field(default_factory=lambda: empty(BELONGINGS))
     """BELONGINGS of the users that an undo may delete."""
+    left_over: pd.DataFrame = field(default_factory=lambda: empty(LEFT_OVER))
+    """LEFT_OVER, where the proposal asks for it."""
+    employed_twice: int = 0
+    """Users with several employments in the organization."""
     used_employments: pd.DataFrame = field(default_factory=lambda: empty(USED_EMPLOYMENTS))
     """USED_EMPLOYMENTS of the users that an undo looks at."""
 

@@ -68,6 +68,7 @@ def _decide_due(
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir
         deleted = yes(old) & ~has_heir
+        deleted &= ~yes(users["origin"] == Action.DEACTIVATE)  # left over: nobody approved a deletion
         unasked = deleted & users["is_unproven"]
         decisions.decide(unasked, Outcome.DELETED, Reason.MISSING_UNASKED)
         decisions.decide(deleted, Outcome.DELETED, Reason.MISSING)

@@ -20,6 +20,7 @@ from include.directory_sync.plan.holding import (
     hold_users,
     release_wanted_groups,
 )
+from include.directory_sync.plan.left_over import decide_left_over
 from include.directory_sync.plan.matching import match_users, pool_was_changed, too_few_found
 from include.directory_sync.plan.memberships import (
     DecidedMemberships,
@@ -89,7 +90,8 @@ def _decide(run: Run, desired: Desired, current: Current, evidence: Evidence) ->
     listed = decide_users(run, matched, current, evidence)
     missing = decide_missing(run, matched, current, evidence)
     del matched  # a million rows
-    users = unchanged.join(pd.concat([listed, missing], ignore_index=True))
+    left_over = decide_left_over(run, current, evidence)
+    users = unchanged.join(pd.concat([listed, missing, left_over], ignore_index=True))
     groups = decide_groups(run, desired.groups, current, evidence)
     keeps_found = run.sync.policies.existing_memberships == "keep"
     memberships = decide_memberships(desired.memberships, current, evidence, users, groups, keeps_found=keeps_found)
@@ -147,4 +149,4 @@ def _write_rows(decided: Decided, held: Held) -> Plan:
     excesses = held.excesses
     del users, memberships, held
     changes = sort_changes(makers.pop()() for _ in range(len(makers)))
-    return Plan(changes, directory, counts, excesses)
+    return Plan(changes, directory, counts, excesses, employed_twice=decided.current.employed_twice)

@@ -21,6 +21,7 @@ from include.directory_sync.run import Run
 from include.directory_sync.vocabulary import (
     ANSWERED,
     LEDGER_ONLY,
+    LEFT_OVER_REASONS,
     REASON_RULES,
     Action,
     Entity,
@@ -141,6 +142,7 @@ def _list_users(users: pd.DataFrame) -> pd.DataFrame:
     acts = users["action"].notna()
     held = users["hold"].notna() & acts & ~users["action"].isin(LEDGER_ONLY)
     known = users["linked"] | (acts & ~held)
+    shown = known | users["code"].isin(LEFT_OVER_REASONS)
     in_joget = users["after_active"].where(acts, users["before_active"])
     off = users["before_id"].notna() & ~yes(in_joget == 1)
     state = users["after_state"].where(acts, users["before_state"])
@@ -152,7 +154,7 @@ def _list_users(users: pd.DataFrame) -> pd.DataFrame:
         {
             "entity": str(Entity.USER),
             "sub": users["sub"].fillna(""),
-            "joget_id": users["joget_id"].where(known),
+            "joget_id": users["joget_id"].where(shown),
             "listed": users["listed"],
             "outcome": users["outcome"].mask(held, Outcome.HELD),
             "state": state.where(known & ~held, users["before_state"]),

@@ -93,7 +93,7 @@ def is_excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[b
 
     Of a linked user the linked login counts: a changed attribute mustn't protect anybody.
     """
-    excluded = _find_keys(current, run.sync.scope.exclude_users)
+    excluded = find_keys(current, run.sync.scope.exclude_users)
     return users["user_key"].fillna(users["key"]).isin(excluded)
 
 
@@ -179,11 +179,12 @@ def _decide_unusable(users: pd.DataFrame, current: Current, decisions: Decisions
 
 def _has_key(users: pd.DataFrame, current: Current, logins: tuple[str, ...]) -> "pd.Series[bool]":
     """Whether a user's login, or the username in the link, is the same key as one of the logins."""
-    wanted = _find_keys(current, logins)
+    wanted = find_keys(current, logins)
     return users["key"].isin(wanted) | users["user_key"].isin(wanted)
 
 
-def _find_keys(current: Current, logins: tuple[str, ...]) -> "pd.Series[str]":
+def find_keys(current: Current, logins: tuple[str, ...]) -> "pd.Series[str]":
+    """The database's keys of logins that the settings or the trigger form name."""
     return current.keys.loc[current.keys["text"].isin(logins), "key"].dropna()
 
 
@@ -224,7 +225,7 @@ def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: 
     wanted = users["key"].where(changed & decisions.contends)
     never = users["key"].isin(pd.concat([in_the_way.dropna(), links]))
     never |= wanted.duplicated(keep=False) | (users["username"].str.lower() == JOGET_ADMIN)
-    never |= users["key"].isin(_find_keys(current, run.sync.scope.exclude_users))
+    never |= users["key"].isin(find_keys(current, run.sync.scope.exclude_users))
     decisions.decide(renamed & never, Outcome.RENAMED, Reason.LOGIN_OCCUPIED, Cause.OCCUPIED_LOGIN)
     by_sso, retired = renamed & users["key"].isin(in_joget), renamed & _is_retired(users, current)
     both = Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED

@@ -1,0 +1,75 @@
+"""Accounts that the pool left behind in Joget before the sync came (rule 2 of docs/design.md)."""
+
+import pandas as pd
+
+from include.directory_sync.decisions import Decisions
+from include.directory_sync.frames import arrow, no_text, yes
+from include.directory_sync.plan.changes import USER_COLUMNS
+from include.directory_sync.plan.current import Current, Evidence
+from include.directory_sync.plan.users import DECIDED_USERS_SCHEMA, JOGET_ADMIN, find_keys
+from include.directory_sync.run import Run
+from include.directory_sync.vocabulary import (
+    USER_ACTIONS,
+    Cause,
+    Outcome,
+    Reason,
+    State,
+    Verdict,
+)
+
+
+def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataFrame:
+    """Decide each account that no user in scope has: gives DECIDED_USERS_SCHEMA, listed and linked
+    false.
+
+    The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
+    deactivation links the account, in the place of a sub by its name (current.LEFT_OVER), so that
+    the ledger knows what the sync took: a user who comes back with that login is that account's
+    heir (rule 7).
+    """
+    accounts = _find_accounts(run, current) if evidence.complete and not run.users else current.left_over.iloc[:0]
+    in_pool = yes(accounts["verdict"] == Verdict.FROZEN)
+    decisions = Decisions(accounts)
+    decisions.decide(accounts["id_key"].isna(), Outcome.LEFT_OVER, Reason.LEFT_OVER_WITHOUT_LOGIN)
+    decisions.decide(in_pool, Outcome.LEFT_OVER, Reason.LEFT_OVER_OUT_OF_SCOPE)
+    if run.sync.policies.left_over == "ask":
+        decisions.decide(decisions.open, Outcome.DEACTIVATED, Reason.LEFT_OVER, Cause.LEFT_OVER)
+    decisions.decide(decisions.open, Outcome.LEFT_OVER, Reason.LEFT_OVER)
+    accounts = accounts.join(decisions.frame())
+    asks = yes(accounts["outcome"] == Outcome.DEACTIVATED)
+    values = {f"{side}_{column}": accounts[column] for side in ("before", "after") for column in ("id", *USER_COLUMNS)}
+    link = run.sync.user_pool_id + "/" + accounts["account"]
+    values["after_active"] = accounts["active"].mask(asks, 0)
+    values["after_link"] = link.where(asks)
+    values["after_state"] = no_text(accounts.index).mask(asks, State.DEACTIVATED)
+    # With all their misses, the pool is never asked for such an account by its name.
+    misses = pd.Series(run.sync.policies.missing_runs, index=accounts.index, dtype="int64[pyarrow]")
+    values["after_misses"] = misses.where(asks)
+    decided = accounts.assign(
+        **values,
+        sub=accounts["account"],
+        joget_id=accounts["id"],
+        listed=False,
+        linked=False,
+        active=True,
+        joget_active=~asks,
+        takes_part=False,
+        loses_all=asks,
+        is_admin=False,
+        is_unproven=False,
+        action=accounts["outcome"].map(USER_ACTIONS),
+    )
+    return arrow(decided, DECIDED_USERS_SCHEMA)
+
+
+def _find_accounts(run: Run, current: Current) -> pd.DataFrame:
+    """The accounts (current.LEFT_OVER) that may be left over. Not those of a user in scope or in
+    quarantine, of a linked user (whose account may have the id in other letters), of an excluded
+    login, or `admin`.
+    """
+    accounts = current.left_over
+    others = accounts["verdict"].notna() & ~yes(accounts["verdict"] == Verdict.FROZEN)
+    others |= accounts["id_key"].isin(current.user_links["user_key"].dropna())
+    others |= accounts["id_key"].isin(find_keys(current, run.sync.scope.exclude_users))
+    others |= accounts["id"].str.lower() == JOGET_ADMIN
+    return accounts[~yes(others)].reset_index(drop=True)
