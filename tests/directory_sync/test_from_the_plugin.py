@@ -249,6 +249,17 @@ def test_a_left_over_account_that_somebody_changes_while_it_is_approved_stays(sm
     assert small.active() == [ANA, EVE]
 
 
+def test_a_user_whom_the_plugin_imported_as_disabled_is_let_in_once_the_pool_enables_them(small: Company) -> None:
+    disabled = user(EVE, enabled=False)
+    PluginDirectory(small.joget, [ANA, EVE]).sync([user(ANA), disabled], {"Sales": [user(ANA), disabled]})
+    small.pool.users = [user(ANA), disabled]
+    small.run()
+    assert small.active() == [ANA]
+    small.pool.users, small.pool.members = [user(ANA), user(EVE)], {"Sales": [user(ANA), user(EVE)]}
+    assert counts(small.run()) == {"read": 2, "reactivated": 1, "unchanged": 1}
+    assert (small.active(), small.memberships()) == ([ANA, EVE], {(ANA, "Sales"), (EVE, "Sales")})
+
+
 def test_a_user_with_several_employments_keeps_them_all_when_renamed_and_undone(small: Company) -> None:
     small.configure(policies={"renamed_user": "rename"})
     PluginDirectory(small.joget, [ANA, EVE]).sync([user(ANA)], {"Sales": [user(ANA)], "Board": [user(ANA)]})

@@ -322,7 +322,10 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
     values["after_active"] = active.mask(~exists, on.astype("int64[pyarrow]"))
     state = users["state"].fillna(State.ACTIVE)
     state = state.mask(turned_off, State.DEACTIVATED).mask(on & ours, State.ACTIVE)
-    values["after_state"] = state.mask(~exists & off, State.DEACTIVATED)
+    # Found inactive, and disabled in the pool: the Joget plugin writes it so. Both agree, so the pool
+    # may let the user in again later.
+    found_off = exists & off & users["before_link"].isna() & ~yes(users["now_active"] == 1)
+    values["after_state"] = state.mask((~exists & off) | found_off, State.DEACTIVATED)
     known = users["before_link"].notna()
     values["before_state"] = users["state"].where(known)
     values["before_misses"] = users["misses"].where(known)
