@@ -59,9 +59,13 @@ def test_every_test_that_the_page_names_exists(page: str) -> None:
     assert [f"{path}::{name}" for path, name in named if name not in known.get(path, set())] == []
 
 
+def _first_table(text: str) -> list[str]:
+    return text.strip().partition("\n\n")[0].splitlines()
+
+
 def test_every_fault_on_the_page_says_what_happens_and_names_its_test() -> None:
     for stage, text in read_sections(FAULTS).items():
-        head, _, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")]
+        head, _, *rows = [line.split(" | ") for line in _first_table(text)]
         assert rows, stage
         for row in rows:
             assert len(row) == len(head), (stage, row[0])
