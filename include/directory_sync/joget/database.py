@@ -78,7 +78,12 @@ whole schema.
 
 DENIED = LOGIN_REFUSED | {SCHEMA_REFUSED, 1142, 1143, 1227, 1370}
 
-DENIED_RIGHT = re.compile(r"([A-Z ]+) command denied .* for (?:table|column \S+ in table) (?:\S+\.)?['`](\w+)['`]$")
+LOCKING_READ = "SELECT with locking clause"
+"""MySQL's name in a denial for a SELECT ... FOR UPDATE, which needs UPDATE too."""
+
+DENIED_RIGHT = re.compile(
+    r"([A-Z][A-Za-z ]*) command denied .* for (?:table|column \S+ in table) (?:\S+\.)?['`](\w+)['`]$"
+)
 """A denial in the server's words. The table may be another one of the statement than the one that
 our error would name.
 """
@@ -418,7 +423,7 @@ def _denied(code: int, said: str, about: str, conn_id: str) -> MissingRightError
         )
     denied = DENIED_RIGHT.search(said)
     if denied:
-        right = f"the right {denied[1]} on {denied[2]}"
+        right = f"the right {'UPDATE' if denied[1] == LOCKING_READ else denied[1]} on {denied[2]}"
     elif code == SCHEMA_REFUSED and about == TEMPORARY_TABLE:
         right = "the right CREATE TEMPORARY TABLES on its schema"
     elif code == SCHEMA_REFUSED:
