@@ -391,6 +391,57 @@ def test_a_killed_task_process_is_retried_and_its_run_converges(
     assert workers_killed["two"].tries["extract_users"] == 2
 
 
+@pytest.fixture(scope="module")
+def servers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]:
+    """One server after the other is away while a sync needs it."""
+    gates = town.close_gates("one", "two", "five")
+    containers = town.stack.containers
+    with town.watched(*NAMES) as outcomes:
+        containers["airflow-triggerer"].kill()
+        town.await_gate("one", "two", "five")
+
+        containers["airflow-scheduler"].kill()
+        gates["two"].set()
+        town.await_task("two", "extract_users", "success")
+        town.stack.restart("airflow-scheduler")
+
+        containers["redis"].stop()
+        gates["five"].set()
+        town.await_task("five", "extract_users", "success")
+        wait(lambda: containers["airflow-scheduler"].said("Error sending Celery"), "the scheduler to miss Redis")
+        town.stack.restart("redis")
+
+        process = town.process_of("one", "extract_users")
+        containers["airflow-apiserver"].kill()
+        gates["one"].set()
+        town.await_failure("one", "extract_users", process)
+        town.stack.restart("airflow-apiserver")
+    town.stack.restart("airflow-triggerer")
+    return outcomes
+
+
+def test_a_killed_scheduler_is_started_again_and_runs_go_on(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["two"].assert_whole_and_converged()
+
+
+def test_redis_away_while_a_task_is_to_be_sent_fails_no_run(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["five"].assert_whole_and_converged()
+
+
+def test_an_api_server_killed_while_a_task_needs_it_fails_no_run(
+    servers_killed: dict[str, Outcome],
+) -> None:
+    servers_killed["one"].assert_whole_and_converged()
+
+
+def test_a_killed_triggerer_holds_no_run_up(servers_killed: dict[str, Outcome]) -> None:
+    servers_killed["three"].assert_whole_and_converged()
+
+
 @contextmanager
 def locked_connections(stack: Stack) -> Iterator[Callable[[], bool]]:
     """Let lookups of Connections wait in Airflow's database; gives whether one does."""
