@@ -216,6 +216,7 @@ def test_a_task_whose_worker_died_is_tried_again_after_a_minute_and_a_half() -> 
     from airflow.configuration import conf
 
     values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]
+    assert {each["AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL"] for each in values} == {"60"}
     timeouts = {each["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"] for each in values}
     assert timeouts == {"90"}, "the worker reads it too, and shows itself after 75 % of it at the latest"
     beats = conf.getint("workers", "min_heartbeat_interval") * conf.getint("workers", "max_failed_heartbeats")
