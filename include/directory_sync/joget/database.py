@@ -373,13 +373,13 @@ def session(conn_id: str) -> Iterator[Database]:
         database._connection.close()
 
 
-def _describe_refused_writing(code: int, about: str, conn_id: str) -> str:
+def _make_error_of_writing(code: int, about: str, conn_id: str) -> TransientError:
     if code in READ_ONLY:
-        return (
+        return TransientError(
             f"Joget's database takes no writes now (MySQL error {code}, {about}); nothing was written. During a "
             f"fail-over this passes. If it stays so, let Connection {conn_id!r} name the server that takes writes."
         )
-    return (
+    return TransientError(
         f"Joget's database has no room (MySQL error {code}, {about}): a disk, a tablespace or its memory is "
         f"full. Nothing was written. Make room on the database server; the run is tried again."
     )
@@ -397,7 +397,7 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
             f"Is it up, does its host name resolve, and can this worker reach it?"
         )
     if code in READ_ONLY | NO_ROOM:
-        return TransientError(_describe_refused_writing(code, about, conn_id))
+        return _make_error_of_writing(code, about, conn_id)
     if code in DENIED:
         return _denied(code, str(error.args[-1]), about, conn_id)
     if code in NOT_JOGET:
