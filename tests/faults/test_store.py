@@ -57,9 +57,12 @@ def store(status: int, body: str, seconds: float) -> Iterator[str]:
     """A store that gives each request the same answer after so many seconds; gives its endpoint."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # else a client that waits for "100 Continue" never sends its body
+
         def answer(self) -> None:
-            time.sleep(seconds)
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(seconds)
+            self.close_connection = True
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -84,7 +87,7 @@ def store(status: int, body: str, seconds: float) -> Iterator[str]:
 DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
-REFUSES = (403, 0.0, PermanentError, "refuses us. Give the Connection in staging_url the rights")
+REFUSES = (403, 0.0, PermanentError, "refuses us s3:PutObject. Give the Connection")
 SLOW = (200, 1.0, TransientError, "can't be reached")
 
 
