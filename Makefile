@@ -1,6 +1,6 @@
 # Every target says what it does: `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-mysql test-image-set compose-check bench soak lint format lock clean
+.PHONY: help setup demo up test test-mysql test-image-set compose-check bench soak lint format lock ledger clean
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8080
@@ -70,6 +70,9 @@ lock:  ## Resolve requirements.lock anew, for every Python we promise, with the 
 		--exclude-newer $(AIRFLOW_RELEASED) requirements-image.txt -o build/image-set.txt
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 		--constraints build/image-set.txt requirements-dev.txt -o requirements.lock
+
+ledger: setup  ## Keep this release's ledger, which later releases' tests upgrade (before a release)
+	@$(BIN)/python -m tests.ledgers
 
 clean:  ## Remove .venv, .image-set, .mysql, .servers and caches
 	@rm -rf .venv .image-set .mysql .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis build

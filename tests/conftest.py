@@ -44,6 +44,9 @@ from demo.database import DatabaseServer  # noqa: E402
 from demo.mariadb import mariadb  # noqa: E402
 from demo.mysql import mysql  # noqa: E402
 
+BOTH_CHARSETS = pytest.mark.parametrize("joget", ["utf8mb4", "utf8mb3"], indirect=True)
+"""Joget DX 8 creates its database in utf8mb4, DX 7 in utf8mb3."""
+
 DATABASE_SERVERS = {"mariadb": mariadb, "mysql": mysql}
 
 
@@ -117,8 +120,11 @@ def new_joget(database_server: DatabaseServer) -> Callable[[str], JogetDatabase]
 
 
 @pytest.fixture
-def joget(new_joget: Callable[[str], JogetDatabase], monkeypatch: pytest.MonkeyPatch) -> Iterator[JogetDatabase]:
-    database = new_joget("utf8mb4")
+def joget(
+    new_joget: Callable[[str], JogetDatabase], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[JogetDatabase]:
+    """Joget's database of DX 8; that of DX 7 where a test asks for utf8mb3 (BOTH_CHARSETS)."""
+    database = new_joget(getattr(request, "param", "utf8mb4"))
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", database.server.uri(database.name))
     yield database
     database.execute(f"DROP DATABASE {database.name}")

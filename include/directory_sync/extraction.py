@@ -62,7 +62,9 @@ def extract_users(attempt: Attempt, sync_name: str, parameters: Mapping[str, Any
         folder = staging.open_folder(run, attempt.name)
         pool = cognito.connect(run.sync, "listing users")
         with session(run.sync.joget_conn_id) as database:
-            inspect(database, run.sync.organization)
+            tables = inspect(database, run.sync.organization)
+            if not run.dry_run:
+                ledger.create(database, tables)  # before hours of listing: the account may lack a right
             run = _with_previous_rules(database, run)
             folder.json("run.json", run.model_dump(mode="json"))
             if run.replay_run_id:
@@ -253,7 +255,7 @@ def _calls(pool: cognito.UserPool) -> dict[str, int]:
 
 
 def _with_previous_rules(database: Database, run: Run) -> Run:
-    if run.replay_run_id or not ledger.exists(database):
+    if not ledger.exists(database) or run.replay_run_id:
         return run
     previous = runs.newest_rules(database, run)
     return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})

@@ -6,6 +6,11 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+STAGED_FORMAT = 1
+"""The format of what this release writes into staging. Manifests without one are of format 1. A new
+field or file that an earlier release would stumble over, or leave out, needs the next number.
+"""
+
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 GROUPS = pa.schema(
@@ -80,7 +85,7 @@ def sub_of(user: dict[str, Any]) -> str | None:
 class StagedFile(BaseModel):
     """What the manifest says of one file."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: Annotated[int, Field(ge=0)]
     sha256: str
@@ -114,6 +119,10 @@ class Manifest(BaseModel):
     """Folders of other runs that stay as long as this one: the plans that an undo takes back, or
     that a review asks about.
     """
+    format: int = 1
+    """STAGED_FORMAT of the release that wrote it."""
+    release: str = ""
+    """The release that wrote it; empty before 0.1.0."""
 
     @property
     def reference(self) -> dict[str, Any]:

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import ObjectStoragePath
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from include.directory_sync import connections
+from include.directory_sync import __version__, connections
 from include.directory_sync.errors import (
     DirectorySyncError,
     MissingFilesError,
@@ -32,7 +32,7 @@ from include.directory_sync.errors import (
 )
 from include.directory_sync.frames import arrow, from_table
 from include.directory_sync.run import Run, folder_name
-from include.directory_sync.snapshot import Manifest, StagedFile
+from include.directory_sync.snapshot import STAGED_FORMAT, Manifest, StagedFile
 
 # At DEBUG, botocore logs whole answers of Cognito and whole files for S3: names, emails and attributes.
 logging.getLogger("botocore").setLevel(logging.INFO)
@@ -180,6 +180,8 @@ class Folder:
             inputs=inputs or {},
             reused=reused,
             needs=needs,
+            format=STAGED_FORMAT,
+            release=__version__,
         )
         with _store_errors(self.url), _create(f"{self.url}/manifest.json") as file:
             file.write(manifest.model_dump_json(indent=2).encode())
@@ -322,13 +324,35 @@ def _delete_file(url: str) -> None:
 
 
 def read_manifest(folder_url: str) -> Manifest:
-    """The manifest of a sealed folder; raises PermanentError where there is none or it is damaged."""
+    """The manifest of a sealed folder; raises PermanentError where there is none, it is damaged, or
+    a newer release wrote it in a format that this one doesn't know.
+    """
     with _store_errors(folder_url), ObjectStoragePath(f"{folder_url}/manifest.json").open("rb") as file:
         content = file.read()
     try:
+        _refuse_newer(folder_url, content)
         return Manifest.model_validate_json(content)
     except ValidationError:
         raise _damaged(folder_url, "manifest.json") from None
+
+
+class _Writer(BaseModel):
+    """What a manifest of any format says of who wrote it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: int = 1
+    release: str = ""
+
+
+def _refuse_newer(folder_url: str, content: bytes) -> None:
+    writer = _Writer.model_validate_json(content)
+    if writer.format > STAGED_FORMAT:
+        raise PermanentError(
+            f"Release {writer.release} of the sync wrote {folder_url}, in format {writer.format}. This is release "
+            f"{__version__}, which knows format {STAGED_FORMAT}. Run release {writer.release} or a newer one, or "
+            f"start a new run, which reads the pool again."
+        )
 
 
 def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
@@ -373,10 +397,19 @@ def read_json(manifest: Manifest, name: str) -> Any:
 
 
 def read_run(manifest: Manifest) -> Run:
-    """The run.json of the run that a manifest belongs to, from the folder of its first task."""
+    """The run.json of the run that a manifest belongs to, from the folder of its first task.
+
+    Raises PermanentError where another release wrote it with settings that this one doesn't know.
+    """
     while manifest.task != "extract_users":
         manifest = read_manifest(manifest.inputs["extract_users"])
-    return Run.model_validate_json(_read_verified(manifest, "run.json"))
+    try:
+        return Run.model_validate_json(_read_verified(manifest, "run.json"))
+    except ValidationError:
+        raise PermanentError(
+            f"Release {manifest.release or 'before 0.1.0'} of the sync wrote {manifest.url}/run.json, with settings "
+            f"that this release, {__version__}, doesn't know. Start a new run, which reads the pool again."
+        ) from None
 
 
 def read_bytes(url: str) -> bytes:

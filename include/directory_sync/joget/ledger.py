@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from include.directory_sync import __version__
 from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
 from include.directory_sync.joget.database import SHORT_IDLE_SECONDS, Database
 from include.directory_sync.joget.tables import Tables
@@ -42,11 +44,14 @@ def ddl(tables: Tables) -> dict[str, str]:
 
     Keys are ASCII (a sub, a hash), so that they mean the same after Joget converts its schema's collation at start-up.
     A link whose `*_sha256` is NULL is history: its Joget row has another link now, or none.
+    What is written here, and what the columns `counted` and `rules` hold, is version VERSION: a
+    change needs a step in UPGRADES.
     """
     token, sync, pool, text = f"VARCHAR(128) {ASCII}", f"VARCHAR(40) {ASCII}", f"VARCHAR(55) {ASCII}", tables.text
     columns = {
         "directory_sync_lock": f"""
             id INT NOT NULL, revision BIGINT NOT NULL, holder VARCHAR(255) {ASCII}, since DATETIME(6),
+            version INT NOT NULL DEFAULT 0, written_by {token},
             PRIMARY KEY (id)""",
         "directory_sync_user_link": f"""
             sync {sync} NOT NULL, user_pool_id {pool} NOT NULL, sub {token} NOT NULL,
@@ -100,69 +105,178 @@ TABLES = (
 )
 
 
+@dataclass(frozen=True)
+class Step:
+    """One column that an upgrade adds or alters."""
+
+    table: str
+    column: str
+    data_type: str
+    """The column's data_type in information_schema once the step is done: by it, an upgrade that
+    ended halfway finds what is left to do. DDL commits by itself in MySQL.
+    """
+    statement: str
+
+
+UPGRADES: dict[int, tuple[Step, ...]] = {
+    1: (
+        # 900 groups that lost a member at once overflow a TEXT.
+        Step(
+            "directory_sync_run",
+            "counted",
+            "longtext",
+            "ALTER TABLE directory_sync_run MODIFY COLUMN counted LONGTEXT NOT NULL",
+        ),
+        Step(
+            "directory_sync_lock",
+            "version",
+            "int",
+            "ALTER TABLE directory_sync_lock ADD COLUMN version INT NOT NULL DEFAULT 0",
+        ),
+        Step(
+            "directory_sync_lock",
+            "written_by",
+            "varchar",
+            f"ALTER TABLE directory_sync_lock ADD COLUMN written_by VARCHAR(128) {ASCII}",
+        ),
+    ),
+}
+"""Steps by the version to which they bring a ledger. Ledgers from before release 0.1.0 have no
+version; release 0.1.0 writes version 1.
+
+A dry run reads a ledger of an earlier version without upgrading it.
+"""
+
+VERSION = max(UPGRADES)
+"""The version of the ledger that this release writes."""
+
+
 def exists(database: Database) -> bool:
-    """Whether every table of the ledger is there."""
+    """Whether every table of the ledger is there.
+
+    Everything that reads or writes the ledger asks this first. Raises PermanentError where a newer
+    release wrote the ledger.
+    """
+    found = _find_tables(database)
+    if "directory_sync_lock" in found:
+        _refuse_newer(database)
+    return len(found) == len(TABLES)
+
+
+def _find_tables(database: Database) -> set[str]:
+    marks = ", ".join(["%s"] * len(TABLES))
     found = database.rows(
-        f"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN "
-        f"({', '.join(['%s'] * len(TABLES))})",
+        f"SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN ({marks})",
         TABLES,
         about="information_schema.tables",
     )
-    return bool(found[0][0] == len(TABLES))
+    return {str(row[0]) for row in found}
 
 
-COUNTED_AS_LONG_TEXT = "ALTER TABLE directory_sync_run MODIFY counted LONGTEXT NOT NULL"
-"""Earlier versions made this column TEXT, which 900 groups that lost a member at once overflow."""
-
-
-def create(database: Database, tables: Tables) -> None:
-    """Create or alter what is missing; raises PermanentError with the DDL for the DBA where the
-    account may not.
-    """
-    statements = _find_missing_ddl(database, tables)
-    try:
-        for table, statement in statements:
-            database.execute(statement, about=table)
-    except PermanentError as error:
-        script = ";\n".join(statement for _, statement in statements)
+def _refuse_newer(database: Database) -> None:
+    version, release = _read_version(database)
+    if version > VERSION:
         raise PermanentError(
-            f"The ledger's tables are missing or of an earlier version, and can't be made: {error} "
-            f"A DBA may do it in Joget's schema, once:\n{script};"
-        ) from None
-    # Read first: an insert would wait for the row lock of a running writer, and then time out.
-    if not database.rows("SELECT id FROM directory_sync_lock", about="directory_sync_lock"):
-        database.execute(
-            "INSERT IGNORE INTO directory_sync_lock (id, revision) VALUES (1, 0)", about="directory_sync_lock"
+            f"Release {release} of the sync wrote the ledger in Joget's database, as version {version}. "
+            f"This is release {__version__}, which knows version {VERSION}. Run release {release} or a "
+            f"newer one; nothing was written."
         )
 
 
-def _find_missing_ddl(database: Database, tables: Tables) -> list[tuple[str, str]]:
-    """The tables that this version lacks, with the statements that create or alter them."""
-    if not exists(database):
-        return list(ddl(tables).items())
+def _read_version(database: Database) -> tuple[int, str]:
+    """The ledger's version, and the release that made it or upgraded it to that. Version 0 where
+    the ledger doesn't tell. The table directory_sync_lock must be there.
+    """
+    if not _has_version(database):
+        return 0, ""
+    rows = database.rows("SELECT version, written_by FROM directory_sync_lock", about="directory_sync_lock")
+    return (int(rows[0][0]), str(rows[0][1])) if rows else (0, "")
+
+
+def _has_version(database: Database) -> bool:
+    kinds = [_read_data_type(database, step) for step in UPGRADES[1] if step.table == "directory_sync_lock"]
+    return None not in kinds
+
+
+def _read_data_type(database: Database, step: Step) -> str | None:
     kinds = database.rows(
         "SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() "
-        "AND table_name = 'directory_sync_run' AND column_name = 'counted'",
+        "AND table_name = %s AND column_name = %s",
+        (step.table, step.column),
         about="information_schema.columns",
     )
-    return [] if str(kinds[0][0]).lower() == "longtext" else [("directory_sync_run", COUNTED_AS_LONG_TEXT)]
+    return str(kinds[0][0]).lower() if kinds else None
+
+
+def create(database: Database, tables: Tables) -> None:
+    """Create the ledger, or upgrade one that an earlier release wrote, under the lock by which
+    writers take turns.
+
+    Raises PermanentError with the statements for a DBA where the account may not do it, and where a
+    newer release wrote the ledger.
+    """
+    if not _find_statements(database, tables):
+        return
+    with _hold_lock(database, _name_lock(database), LOCK_WAIT, lambda: "another run that writes the ledger"):
+        statements = _find_statements(database, tables)  # another run may have executed them meanwhile
+        try:
+            for table, statement in statements:
+                database.execute(statement, about=table)
+        except PermanentError as error:
+            script = ";\n".join(statement for _, statement in statements)
+            raise PermanentError(
+                f"The ledger's tables are missing or of an earlier version, and can't be made: {error} "
+                f"A DBA may do it in Joget's schema, while no run of the sync is active, once:\n{script};"
+            ) from None
+    if statements:
+        log.info("the ledger is of version %d now, written by release %s", VERSION, __version__)
+
+
+def _find_statements(database: Database, tables: Tables) -> list[tuple[str, str]]:
+    """What is left to do until the ledger is of this version: tables, each with a statement. The
+    version is written last.
+    """
+    exists(database)
+    found = _find_tables(database)
+    version = _read_version(database)[0] if "directory_sync_lock" in found else 0
+    statements = [(table, statement) for table, statement in ddl(tables).items() if table not in found]
+    steps = [step for to in sorted(UPGRADES) if to > version for step in UPGRADES[to] if step.table in found]
+    statements += [(step.table, step.statement) for step in steps if _read_data_type(database, step) != step.data_type]
+    if version < VERSION:
+        statements.append(("directory_sync_lock", _write_version()))
+    return statements
+
+
+def _write_version() -> str:
+    """SQL. It counts as a write: a run that planned before the upgrade plans again."""
+    return (
+        f"INSERT INTO directory_sync_lock (id, revision, version, written_by) "
+        f"VALUES (1, 0, {VERSION}, '{__version__}') ON DUPLICATE KEY UPDATE "
+        f"revision = revision + 1, version = {VERSION}, written_by = '{__version__}'"
+    )
+
+
+def _name_lock(database: Database) -> str:
+    name = database.rows("SELECT LEFT(CONCAT('directory_sync:', DATABASE()), 64)", about="the lock")[0][0]
+    return str(name)
 
 
 @contextmanager
 def lock(database: Database, run: Run) -> Iterator[None]:
     """Hold the one lock of this Joget database: user and group ids are global, so writers take turns.
 
-    Logs for which run it waits; raises TransientError after LOCK_WAIT seconds.
+    Logs for which run it waits; raises TransientError after LOCK_WAIT seconds, and PermanentError
+    where a newer release upgraded the ledger meanwhile.
     """
 
     def holder() -> str:
         name, since = database.rows("SELECT holder, since FROM directory_sync_lock", about="directory_sync_lock")[0]
         return f"run {name}, which has held the lock of this Joget database since {since} UTC"
 
-    name = database.rows("SELECT LEFT(CONCAT('directory_sync:', DATABASE()), 64)", about="the lock")[0][0]
-    with _hold_lock(database, name, LOCK_WAIT, holder):
+    with _hold_lock(database, _name_lock(database), LOCK_WAIT, holder):
+        _refuse_newer(database)
         database.execute(
-            "UPDATE directory_sync_lock SET holder = %s, since = UTC_TIMESTAMP(6)",
+            "UPDATE directory_sync_lock SET holder = %s, since = UTC_TIMESTAMP(6) WHERE id = 1",
             (f"{run.sync.name}/{quote(run.run_id)}"[:255],),
             about="directory_sync_lock",
         )

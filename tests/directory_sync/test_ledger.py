@@ -1,0 +1,237 @@
+"""The ledger's version: upgraded by a newer release, refused by an older one."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.directory_sync import __version__, review
+from include.directory_sync.errors import PermanentError
+from include.directory_sync.joget import ledger
+from include.directory_sync.joget.database import session
+from include.directory_sync.joget.tables import inspect
+from include.directory_sync.run import Run
+from include.directory_sync.settings import find_sync
+from include.directory_sync.snapshot import STAGED_FORMAT
+from tests.company import Company, causes, counts, people
+from tests.conftest import BOTH_CHARSETS, ROOT, JogetDatabase
+from tests.ledgers import LEDGERS, releases, restore
+from tests.story import email_of
+
+NEWER = "UPDATE directory_sync_lock SET version = version + 1, written_by = '9.9.0'"
+
+FORGET_VERSION = "ALTER TABLE directory_sync_lock DROP COLUMN version, DROP COLUMN written_by"
+COUNTED_AS_TEXT = "ALTER TABLE directory_sync_run MODIFY COLUMN counted TEXT NOT NULL"
+"""Together they make the ledger that commits before release 0.1.0 left."""
+
+MEMORY = {
+    "directory_sync_user_link": "sub, user_id, user_id_sha256, origin, state, misses",
+    "directory_sync_group_link": "group_name, group_id, group_id_sha256, origin, misses",
+    "directory_sync_local_membership": "*",
+    "directory_sync_retired_login": "*",
+    "directory_sync_decision": "*",
+    "directory_sync_review": "review_id, held_sha256, answer, answered_by, closed_at",
+}
+"""By table: what a run that changes nothing leaves as it is."""
+
+
+def remembered(joget: JogetDatabase) -> dict[str, list[Any]]:
+    return {
+        table: sorted(joget.execute(f"SELECT {columns} FROM {table}"), key=repr) for table, columns in MEMORY.items()
+    }
+
+
+def version_of(joget: JogetDatabase) -> tuple[Any, ...]:
+    return joget.execute("SELECT version, written_by FROM directory_sync_lock")[0]
+
+
+def shape(joget: JogetDatabase) -> list[tuple[Any, ...]]:
+    """Every column of the ledger, as the server describes it."""
+    return joget.execute(
+        "SELECT table_name, column_name, column_type, is_nullable, character_set_name, collation_name "
+        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE 'directory\\_sync\\_%' "
+        "ORDER BY table_name, column_name"
+    )
+
+
+def test_the_release_stands_in_one_place_and_its_ledger_is_kept_for_later_releases() -> None:
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert __version__ in releases(), "make ledger writes it"
+    assert f"'{__version__}'" in (LEDGERS / f"{__version__}.sql").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("release", releases())
+@BOTH_CHARSETS
+def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
+    company: Company, release: str, request: pytest.FixtureRequest
+) -> None:
+    restore(release, company, request.node.callspec.params["joget"])
+    before, rows = remembered(company.joget), company.joget.contents()
+    old_run = "manual__1+00:00"
+    shown = company.run(dry_run=True)
+    assert (remembered(company.joget), company.joget.contents()) == (before, rows)
+
+    report = company.run()
+    assert report["complete"], report["incomplete_reasons"]
+    assert version_of(company.joget)[0] == ledger.VERSION
+    assert (report["plan_sha256"], causes(report)) == (shown["plan_sha256"], {"renamed": 1, "rejected": 1, "undone": 2})
+    assert counts(report)["deactivated"] == 1, "the second miss of one user"
+    after = remembered(company.joget)
+    for table in MEMORY:
+        assert [row for row in before[table] if email_of("finn") not in row] == [
+            row for row in after[table] if email_of("finn") not in row
+        ]
+
+    assert company.undo(old_run, dry_run=True)["users"]["reactivated"] == 1
+    [review_id] = company.joget.column("SELECT review_id FROM directory_sync_review WHERE closed_at IS NULL")
+    assert counts(company.answer(review_id, "approve"))["renamed"] == 1
+    assert email_of("dora.open") in company.usernames()
+
+
+@pytest.mark.parametrize("done", [(), ("counted",), ("counted", "version"), ("counted", "version", "written_by")])
+@BOTH_CHARSETS
+def test_an_upgrade_that_ended_halfway_is_finished_and_gives_the_ledger_of_a_new_one(
+    joget: JogetDatabase, done: tuple[str, ...]
+) -> None:
+    with session("joget_mysql") as database:
+        tables = inspect(database, "ORG-001")
+        ledger.create(database, tables)
+        new = shape(joget)
+        joget.execute(FORGET_VERSION)
+        joget.execute(COUNTED_AS_TEXT)
+        assert shape(joget) != new
+        for step in ledger.UPGRADES[1]:
+            if step.column in done:
+                joget.execute(step.statement)
+        assert ledger.exists(database), "what isn't upgraded yet can be read"
+        ledger.create(database, tables)
+    assert (shape(joget), version_of(joget)) == (new, (1, __version__))
+
+
+@BOTH_CHARSETS
+def test_tables_that_are_lacking_and_a_lost_version_are_made_again(joget: JogetDatabase) -> None:
+    with session("joget_mysql") as database:
+        tables = inspect(database, "ORG-001")
+        joget.execute(ledger.ddl(tables)["directory_sync_lock"])
+        joget.execute(ledger.ddl(tables)["directory_sync_review"])
+        assert not ledger.exists(database)
+        ledger.create(database, tables)
+        assert ledger.exists(database)
+        joget.execute("DROP TABLE directory_sync_decision")
+        joget.execute("DELETE FROM directory_sync_lock")
+        ledger.create(database, tables)
+        assert (ledger.exists(database), ledger.revision(database)) == (True, 0)
+    assert version_of(joget) == (ledger.VERSION, __version__)
+
+
+def test_every_task_refuses_the_ledger_of_a_newer_release_before_it_reads_anything(company: Company) -> None:
+    company.configure(limits={"created_users": 1, "floor": 0})
+    company.pool.users = people(3)
+    company.run()
+    review_id = company.ask()
+    assert review_id
+    loaded = company.last
+    transformed = company.prepare()
+    company.joget.execute(NEWER)
+    everything, calls = company.joget.contents(prefix=""), company.cognito.calls.total()
+    for task in (
+        company.prepare,
+        lambda: company.prepare(dry_run=True),
+        lambda: company.prepare(replay_run_id="manual__0+00:00"),
+        lambda: company.load(transformed),
+        lambda: company.undo("manual__0+00:00"),
+        lambda: company.undo("manual__0+00:00", dry_run=True),
+        lambda: review.request_review(loaded.url if loaded else ""),
+        lambda: review.question("default", review_id, by_hand=False),
+        lambda: review.question("default", "by hand", by_hand=True),
+        lambda: review.note_answer("default", review_id, "approve", "Olga"),
+        lambda: company.load_held(review_id),
+    ):
+        with pytest.raises(PermanentError, match=r"Release 9\.9\.0 .* version 2.*Run release 9\.9\.0 or a newer"):
+            task()
+    assert company.joget.contents(prefix="") == everything
+    assert company.cognito.calls.total() == calls
+
+
+def test_a_run_that_waited_while_a_newer_release_upgraded_is_refused(joget: JogetDatabase, sync: Run) -> None:
+    with session("joget_mysql") as database:
+        ledger.create(database, inspect(database, "ORG-001"))
+        joget.execute(NEWER)
+        with pytest.raises(PermanentError, match="newer"), ledger.lock(database, sync):
+            raise AssertionError("it holds the lock")
+
+
+def test_two_runs_that_upgrade_at_once_take_turns(joget: JogetDatabase, sync: Run) -> None:
+    def upgrade() -> None:
+        with session("joget_mysql") as database:
+            ledger.create(database, inspect(database, "ORG-001"))
+
+    upgrade()
+    joget.execute(FORGET_VERSION)
+    joget.execute(COUNTED_AS_TEXT)
+    with ThreadPoolExecutor(4) as threads:
+        for one in [threads.submit(upgrade) for _ in range(4)]:
+            one.result()
+    assert version_of(joget) == (ledger.VERSION, __version__)
+    assert joget.column("SELECT revision FROM directory_sync_lock") == [1], "one of them wrote"
+
+
+def test_an_account_that_may_not_alter_tables_gets_all_that_a_dba_has_to_execute(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company.pool.users = people(2)
+    company.run()
+    name, server = company.joget.name, company.joget.server
+    account = f"{name}_upgrade"
+    company.joget.execute(f"CREATE USER {account}@'%' IDENTIFIED BY 'secret'")
+    rights = "SELECT, INSERT, UPDATE, DELETE, CREATE, CREATE TEMPORARY TABLES"
+    company.joget.execute(f"GRANT {rights} ON {name}.* TO {account}@'%'")
+    monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", server.uri(name, account, "secret"))
+    assert company.run()["outcome"] == "nothing_to_do", "a ledger of this version needs no ALTER"
+    company.joget.execute(FORGET_VERSION)
+    company.joget.execute(COUNTED_AS_TEXT)
+    calls = company.cognito.calls.total()
+    with pytest.raises(PermanentError, match="ALTER") as refusal:
+        company.run()
+    assert company.cognito.calls.total() == calls, "the pool wasn't listed in vain"
+    for statement in str(refusal.value).partition("once:\n")[2].split(";"):
+        if statement.strip():
+            company.joget.execute(statement)
+    assert version_of(company.joget) == (ledger.VERSION, __version__)
+    assert company.run()["outcome"] == "nothing_to_do"
+    company.joget.execute(f"DROP USER {account}@'%'")
+
+
+# Staged files
+
+
+def test_files_that_a_newer_release_staged_are_refused_with_its_name(company: Company) -> None:
+    transformed = company.prepare()
+    path = Path(transformed.url.removeprefix("file://")) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert (manifest["format"], manifest["release"]) == (STAGED_FORMAT, __version__)
+    manifest |= {"format": STAGED_FORMAT + 1, "release": "9.9.0", "something": "new"}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(PermanentError, match=r"Release 9\.9\.0 .* Run release 9\.9\.0 or a newer"):
+        company.load(transformed)
+
+
+def test_a_run_json_with_settings_of_another_release_is_refused_with_its_name(company: Company) -> None:
+    transformed = company.prepare()
+    users = Path(transformed.inputs["extract_users"].removeprefix("file://"))
+    run = json.loads((users / "run.json").read_text(encoding="utf-8"))
+    content = json.dumps(run | {"something": "new"}).encode()
+    (users / "run.json").write_bytes(content)
+    manifest = json.loads((users / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"]["run.json"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (users / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(PermanentError, match=r"run\.json, with settings that this release"):
+        company.load(transformed)
+
+
+@pytest.fixture
+def sync(company: Company) -> Run:
+    return Run(run_id="x", sync=find_sync("default"), dry_run=False)
