@@ -36,6 +36,12 @@ LOAD = re.compile(r"LOAD DATA LOCAL INFILE '[\w./-]+' INTO TABLE (\w+) CHARACTER
 NOT_IN_SQLGLOT = ("DO 0", "START TRANSACTION WITH CONSISTENT SNAPSHOT")
 """What sqlglot doesn't know yet, beside LOAD DATA."""
 
+KNOWN = (
+    *(exp.Query, exp.Insert, exp.Update, exp.Delete),
+    *(exp.Create, exp.Alter, exp.Drop),
+    *(exp.Set, exp.Transaction, exp.Commit, exp.Rollback),
+)
+
 GENERATED = re.compile(r"\$\[\d+\]")
 """JSON paths of JSON_TABLE's columns."""
 
@@ -61,8 +67,8 @@ class Statement:
         # sqlglot knows neither REPLACE, whose grammar is that of INSERT, nor this part of JSON_TABLE.
         text = re.sub(r"^REPLACE\b", "INSERT", text).replace(" ERROR ON ERROR", "")
         (tree,) = sqlglot.parse(text, read="mysql", error_level=sqlglot.ErrorLevel.RAISE)
-        if tree is None or tree.find(exp.Command):
-            raise sqlglot.ParseError("only taken for a command")
+        if not isinstance(tree, KNOWN) or tree.find(exp.Command):
+            raise sqlglot.ParseError("it is no statement that is known here")
         return tree
 
     @cached_property

@@ -15,6 +15,7 @@ from include.directory_sync.joget import database, ledger, writing
 from include.directory_sync.joget.database import session
 from include.directory_sync.plan import make_plan
 from tests.company import Company, counts, people
+from tests.conftest import BOTH_CHARSETS
 from tests.stand_in import sub_of, user
 
 ANA, BOB = "ana@example.org", "bob@example.org"
@@ -237,7 +238,9 @@ def test_a_run_with_nothing_to_do_writes_no_directory_row(company: Company) -> N
     assert sorted(company.joget.column("SELECT what FROM writes")) == ["DELETE dir_user_group", "UPDATE dir_user"]
 
 
+@BOTH_CHARSETS
 def test_the_ledger_means_the_same_after_joget_converted_its_schema(company: Company) -> None:
+    [charset] = company.joget.column("SELECT @@character_set_database")
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "部": [ana]}
     company.joget.add_user(ANA)
@@ -247,7 +250,7 @@ def test_the_ledger_means_the_same_after_joget_converted_its_schema(company: Com
     company.run()
     assert company.joget.column("SELECT COUNT(*) FROM directory_sync_local_membership") == [1]
     for table in company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'"):
-        company.joget.execute(f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+        company.joget.execute(f"ALTER TABLE {table} CONVERT TO CHARACTER SET {charset} COLLATE {charset}_general_ci")
     assert company.run()["outcome"] == "nothing_to_do"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from include.directory_sync.errors import PermanentError
 from tests.company import Company, causes, counts, people
+from tests.conftest import BOTH_CHARSETS
 from tests.directory_sync.test_removals import burden
 from tests.stand_in import OTHER_POOL_ID, sub_of, user
 
@@ -20,6 +21,7 @@ def renamed(person: Any, login: str, **attributes: Any) -> Any:
 # 6. Login changed, same sub
 
 
+@BOTH_CHARSETS
 def test_rename_moves_every_row_of_the_user_and_nothing_else(company: Company) -> None:
     company.configure(policies={"renamed_user": "rename"}, mapping={"email": None})
     company.joget.execute("INSERT INTO dir_role (id, name) VALUES ('LOCAL', 'Local')")
@@ -54,6 +56,7 @@ def test_a_rename_and_a_change_of_memberships_are_one(company: Company) -> None:
 
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
+@BOTH_CHARSETS
 def test_swaps_chains_and_occupied_logins_are_always_held_and_no_word_can_release_them(
     company: Company, policy: str
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from include.directory_sync.plan.employments import choose_employment_ids
 from tests.company import Company, causes, counts
-from tests.conftest import JogetDatabase
+from tests.conftest import BOTH_CHARSETS
 from tests.stand_in import sub_of, user
 
 ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
@@ -376,6 +376,7 @@ def test_a_group_name_that_the_console_refuses_gets_a_readable_id_for_ever(compa
     assert company.run()["outcome"] == "nothing_to_do"
 
 
+@BOTH_CHARSETS
 def test_of_two_names_with_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(company: Company) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana]}
@@ -556,10 +557,8 @@ def test_433_users_in_70_groups_through_short_and_empty_pages_arrive_with_every_
     assert company.joget.contents() == before
 
 
-def test_emoji_are_quarantined_where_joget_stores_none(company: Company, new_joget: Any, monkeypatch: Any) -> None:
-    old: JogetDatabase = new_joget("utf8mb3")
-    monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", old.server.uri(old.name))
-    company.joget = old
+@pytest.mark.parametrize("joget", ["utf8mb3"], indirect=True)
+def test_emoji_are_quarantined_where_joget_stores_none(company: Company) -> None:
     party = user(BOB, given_name="🎉")
     company.pool.users, company.pool.members = [user(ANA, given_name="日本"), party], {"🎉": [party], "Sales": [party]}
     report = company.run()

@@ -4,6 +4,7 @@ changes.
 
 from dataclasses import dataclass
 
+from include.directory_sync.joget import ledger
 from include.directory_sync.joget.database import Database
 from include.directory_sync.joget.recording import sha256_of
 from include.directory_sync.joget.tables import Tables
@@ -34,7 +35,10 @@ class Managed:
 
 
 def has_links(database: Database) -> bool:
-    """Whether the ledger has its table of links, in this or an earlier version."""
+    """Whether the ledger has its table of links, in this or an earlier version; raises
+    PermanentError where a newer release wrote the ledger.
+    """
+    ledger.exists(database)
     found = database.rows(
         "SELECT COUNT(*) FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name = 'directory_sync_user_link'",
@@ -131,7 +135,7 @@ def give_up_links(database: Database, tables: Tables, sync: str) -> Managed:
     """
     with database.writing_transaction():
         # First of all, as each run does: a run that read the links before plans again.
-        _execute(database, "directory_sync_lock", "UPDATE directory_sync_lock SET revision = revision + 1")
+        _execute(database, "directory_sync_lock", "UPDATE directory_sync_lock SET revision = revision + 1 WHERE id = 1")
         managed = count_managed(database, tables, sync)
         _execute(
             database,
