@@ -170,14 +170,3 @@ def test_a_loss_of_members_in_920_groups_at_once_is_remembered(company: Company)
 
         found = runs.removals(database, Run(run_id="x", sync=find_sync("default"), dry_run=False))
     assert (found.memberships, len(found.by_group)) == (920, 920)
-
-
-def test_a_ledger_of_an_earlier_version_is_altered(company: Company) -> None:
-    company.pool.users = [user(ANA)]
-    company.run()
-    company.joget.execute("ALTER TABLE directory_sync_run MODIFY counted TEXT NOT NULL")
-    assert company.run()["outcome"] == "nothing_to_do"
-    kind = (
-        "SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() AND column_name = 'counted'"
-    )
-    assert company.joget.column(kind) == ["longtext"]
