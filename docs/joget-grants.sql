@@ -20,7 +20,7 @@ GRANT CREATE TEMPORARY TABLES ON jwdb.* TO 'directory_sync'@'%';
 -- create them, and ALTER lets a new version change one. If a DBA does both, neither is needed: the
 -- run that finds a table missing or old prints the statements.
 
-GRANT CREATE, SELECT, INSERT, UPDATE ON jwdb.directory_sync_lock TO 'directory_sync'@'%';
+GRANT CREATE, ALTER, SELECT, INSERT, UPDATE ON jwdb.directory_sync_lock TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_user_link TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_group_link TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_local_membership TO 'directory_sync'@'%';
