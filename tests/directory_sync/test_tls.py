@@ -96,7 +96,7 @@ def test_where_tls_is_asked_for_a_server_without_it_is_refused(
         server.create_account("jwdb")
         for extras in ({"ssl_mode": "REQUIRED"}, {"ssl": {"ca": str(authorities[0].ca)}}):
             connect(server, **extras)
-            with pytest.raises(PermanentError, match="asks for TLS, and Joget's database has none|refuses the login"):
+            with pytest.raises(PermanentError, match=r"asks for TLS, and Joget's database has none|refuses the login"):
                 session("joget_mysql").__enter__()
         connect(server)
         with session("joget_mysql"):
