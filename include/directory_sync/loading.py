@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 import pandas as pd
+import pyarrow as pa
 
 from include.directory_sync import staging
 from include.directory_sync.errors import ConflictError, PermanentError, TransientError
@@ -222,12 +223,15 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
 
 def read_plan(committed: runs.CommittedRun) -> Plan:
     """Read the plan that a committed run applied; raises PermanentError where its hash isn't the
-    ledger's.
+    ledger's, or it is no plan at all.
     """
-    changes, directory = (
-        staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))
-        for name in ("plan", "directory")
-    )
+    try:
+        changes, directory = (
+            staging.read_parquet(staging.read_bytes(f"{committed.plan_url}/{name}.parquet"))
+            for name in ("plan", "directory")
+        )
+    except pa.ArrowInvalid:
+        raise _changed_plan(committed) from None
     counted = committed.counted
     plan = Plan(
         split_by_entity(changes),
@@ -239,11 +243,15 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
     )
     plan = defer(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:
-        raise PermanentError(
-            f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what "
-            f"was applied. Find out who changed the staged files."
-        )
+        raise _changed_plan(committed)
     return plan
+
+
+def _changed_plan(committed: runs.CommittedRun) -> PermanentError:
+    return PermanentError(
+        f"The plan in {committed.plan_url} isn't the one that its run applied. Joget holds what "
+        f"was applied. Find out who changed the staged files."
+    )
 
 
 def _outcome(plan: Plan) -> str:

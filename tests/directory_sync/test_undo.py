@@ -1,5 +1,6 @@
 """Taking a run back."""
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -157,11 +158,24 @@ def test_wrong_input_is_one_error_and_writes_nothing(company: Company, conf: dic
     assert company.joget.contents() == before
 
 
+@pytest.mark.parametrize("name", ["plan.parquet", "directory.parquet"])
+def test_a_run_whose_plan_is_damaged_can_not_be_undone(company: Company, name: str) -> None:
+    company.pool.users = people(2)
+    run_id = company.run()["run_id"]
+    before = company.joget.contents()
+    assert company.last
+    path = Path(company.last.url.removeprefix("file://")) / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(PermanentError, match="isn't the one that its run applied"):
+        company.undo(run_id)
+    assert company.joget.contents() == before
+
+
 def test_a_run_whose_staging_is_gone_can_not_be_undone(company: Company, tmp_path: Any) -> None:
     company.pool.users = [user(ANA)]
     run_id = company.run()["run_id"]
     company.joget.execute("UPDATE directory_sync_run SET plan_url = CONCAT(plan_url, '.gone')")
-    with pytest.raises(PermanentError, match="Staging has nothing"):
+    with pytest.raises(PermanentError, match="gone from staging"):
         company.undo(run_id)
     assert company.usernames() == [ANA]
 
