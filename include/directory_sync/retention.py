@@ -78,17 +78,13 @@ def delete_expired(run: Run, age: timedelta, now: datetime, needed: Collection[s
     expired = [files for folder, files in stored.attempts.items() if folder not in kept]
     of_expired = [file.url for files in expired for file in files]
     manifests = {url for url in of_expired if url.endswith("/manifest.json")}
+    log.info("deleting what is older than %d days: %d files", age.days, len(of_expired))
     # A signpost goes before what it names, and a manifest before what it vouches for: a deletion
     # that stops halfway leaves nothing that points to files that are gone.
     staging.delete_files(find_expired_signposts(stored, newest, now, age))
     staging.delete_files(manifests)
     staging.delete_files(url for url in of_expired if url not in manifests)
-    log.info(
-        "deleted %d folders with %d files from staging, older than %d days",
-        len(expired),
-        len(of_expired),
-        age.days,
-    )
+    log.info("deleted %d folders from staging", len(expired))
 
 
 def sort_files(home: str, files: Iterable[StoredFile]) -> Stored:
