@@ -4,8 +4,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8080
-# Airflow's constraints are made at the release: the image has what was newest at that moment.
-# Development has the same versions of all that, beside its own tools.
+# Airflow makes its constraints at the release, so the image has the packages that were newest then.
+# Development has the same versions of these packages, and its own tools.
 AIRFLOW_RELEASED := 2026-09-17T09:00:00Z
 
 help:  ## List the targets
@@ -28,8 +28,8 @@ test: setup lint  ## Lint, types and every test
 
 # `-m database` selects the tests that need Joget's database. Both servers refuse tables without a
 # primary key, temporary ones too, as some managed services do. The first one takes files from
-# clients. The second one takes none, so rows go by another way, and only the tests that send rows
-# of every kind run again.
+# clients. The second one takes no files, so the sync sends rows in another way. Only the tests
+# that send rows of every kind run again there.
 WITHOUT_FILES := $(patsubst %,tests/directory_sync/test_%.py, \
 	applying combinations group_names histories identity rules statements undo)
 test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local_infile, and without

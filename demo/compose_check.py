@@ -198,7 +198,7 @@ def last_lines(text: str, count: int = 20) -> str:
 
 
 def run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    """One command's exit code and output, in the project's folder; the check's port doesn't meet others."""
+    """One command's exit code and output, in the project's folder; the check has a port of its own."""
     variables = {"AIRFLOW_PORT": "18080"} | os.environ
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 

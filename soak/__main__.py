@@ -1,6 +1,6 @@
 """Kill the sync at random moments, and see that it always recovers: `python -m soak`.
 
-KILLS is how many kills hit, SEED makes the same choices again.
+KILLS is the number of kills that hit a running stage. SEED repeats the choices of an earlier soak.
 """
 
 import logging
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def kill_until(worked: Office, wanted: int, console: Console) -> None:
-    """Take steps until so many kills hit; raises Violation."""
+    """Take steps until the wanted number of kills has hit; raises Violation."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("kills", total=wanted)

@@ -44,17 +44,17 @@ STAGES = {
     "load_held": 2,
     "undo": 3,
 }
-"""How often each stage is killed, beside the others."""
+"""How often each stage is chosen, relative to the others."""
 
 LAST_KILL = 0.35
-"""How likely the next try isn't killed as well."""
+"""The probability that the next try isn't killed as well."""
 
 FIRST_GUESS = 1.0
 """Seconds that a stage takes, until one was measured."""
 
 
 class Violation(AssertionError):  # noqa: N818 - it is no error of the program's
-    """A promise of the sync's was broken."""
+    """The sync broke a promise."""
 
 
 @dataclass
@@ -68,18 +68,18 @@ class Kill:
     outcome: str = ""
     """`as before` or `as after`: what Joget and the ledger held after the kill."""
     recovery: float = 0.0
-    """Seconds from the kill to the end of the try that did all."""
+    """Seconds from the kill to the end of the try that did the stage's whole work."""
 
 
 @dataclass
 class Office:
-    """Runs the stages one after the other; those that a step is about are killed, and tried again."""
+    """Runs the stages one after the other. Each step kills one of them, and tries it again."""
 
     company: Company
     seed: int
     kills: list[Kill] = field(default_factory=list)
     too_late: int = 0
-    """Kills that came when the stage had ended."""
+    """Kills that came after the stage had ended."""
     tell: Callable[[Kill], None] = lambda _: None
     _typical: dict[str, float] = field(default_factory=dict)
     _random: random.Random = field(default_factory=random.Random)
@@ -146,7 +146,7 @@ class Office:
         self._carry_out("load_held", f"review__{review_id}", review.load_held, "default", review_id)
 
     def _carry_out(self, stage: str, run_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Let a stage do its work; where it is the one that the step is about, kill it first, once or more often."""
+        """Let a stage do its work. If it is the step's stage, kill it first, once or more often."""
         before, seen = (self._read_all() if stage == self._stage else {}), []
         while stage == self._stage:
             kill = Kill(self._step, stage, self._random.uniform(0, 1.1) * self._typical.get(stage, FIRST_GUESS))
@@ -221,7 +221,7 @@ class Office:
             self._require(time.monotonic() < deadline, "the server ends a killed process's sessions within a minute")
             time.sleep(0.02)
         found = joget.contents(prefix="")
-        found.pop("directory_sync_lock", None)  # who waited and who held it
+        found.pop("directory_sync_lock", None)  # its holder may differ after a kill
         return found
 
     def _find_local_rows(self) -> dict[str, list[str]]:
