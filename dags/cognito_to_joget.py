@@ -100,7 +100,7 @@ def parameters(sync: Sync) -> dict[str, Param]:
             items={"type": "string", "minLength": 1},
             title="Only these users",
             description="Subs or logins, one a line. Only these are synchronised; nobody else is touched. "
-            "Airflow keeps what you type here for everybody who may see this DAG's runs: subs name nobody.",
+            "Airflow keeps what you type here for everybody who may see this DAG's runs: subs reveal no names.",
         ),
         "replay_run_id": Param(
             None,

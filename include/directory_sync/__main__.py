@@ -1,5 +1,5 @@
-"""The command line: `python -m include.directory_sync`. Each command says what it would do until
-it is told to do it.
+"""The command line: `python -m include.directory_sync`. Each command only says what it would
+do, unless it is told to do it.
 """
 
 import os

@@ -104,7 +104,7 @@ class UserPool:
                 if all_calls.throttled():
                     log.info("Cognito throttles; going on with %.1f calls a second", all_calls.per_second)
 
-        # All come with each attempt, so botocore's own retries keep to the rate and are seen as well.
+        # All three run for each attempt, so botocore's own retries keep to the rate and are seen as well.
         client.meta.events.register("before-send.cognito-identity-provider", wait)
         client.meta.events.register("response-received.cognito-identity-provider", slow_down)
         client.meta.events.register("before-parse.cognito-identity-provider", _fail_cut_answer)
@@ -231,9 +231,9 @@ class UserPool:
 
 
 def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
-    """Make an answer whose body ended early a time-out, which botocore asks for again.
+    """Turn an answer whose body was cut into a time-out, so that botocore asks again.
 
-    botocore would take it for an empty answer, and so for the end of the list.
+    botocore would otherwise take it for an empty answer, and so for the end of the list.
     """
     headers = {name.lower(): value for name, value in response_dict["headers"].items()}
     length = None if "content-encoding" in headers else headers.get("content-length")
@@ -242,8 +242,10 @@ def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
 
 
 def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
-    """What every answer to the operation holds. botocore gives an empty answer for a body that it can't read, such as
-    a proxy's page, and an empty answer would be the end of a list.
+    """Read a member that every answer to the operation has.
+
+    botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an empty answer would
+    look like the end of a list.
     """
     if answer.get(name) is None:
         raise TransientError(

@@ -1,9 +1,9 @@
 """Airflow Connections, looked up before anything that would quietly do without one.
 
-Airflow 3.3 says of a Connection that it isn't defined, too, where it could not look: each secrets
-backend's errors are only logged (`_get_connection` in airflow.sdk.execution_time.context), and the
-API server answers 404 while its database is away (`Connection.get_connection_from_secrets`). So an
-absence counts only when each place where the Connection could be has answered.
+Airflow 3.3 also calls a Connection undefined when it couldn't look it up: it only logs the errors of
+secrets backends (`_get_connection` in airflow.sdk.execution_time.context), and its API server answers
+404 while its database is away (`Connection.get_connection_from_secrets`). So a Connection counts as
+absent only when each place where it could be has answered.
 """
 
 import os
@@ -25,14 +25,14 @@ from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 from include.directory_sync.errors import PermanentError, TransientError
 
 AIRFLOWS_OWN_BACKENDS = ("airflow.secrets.", "airflow.sdk.")
-"""The modules of the backends that never answer "none" for an error that they swallowed."""
+"""Modules of backends that raise their errors. Other backends may log an error and answer "none"."""
 
 
 def require(conn_id: str, conn_type: str, setting: str) -> Connection:
     """The Connection of that id and type.
 
     AWS clients and object-store paths fall back to other credentials, or to none, when a Connection is missing.
-    Raises PermanentError where there is none, TransientError where that can't be told now.
+    Raises PermanentError where there is none, TransientError where it can't be looked up now.
     """
     try:
         connection: Connection = Connection.get(conn_id)
@@ -47,7 +47,7 @@ def require(conn_id: str, conn_type: str, setting: str) -> Connection:
 
 @contextmanager
 def held(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
-    """`require`, and a library that looks the Connection up meanwhile finds the same one.
+    """Require the Connection, and let a library that looks it up within the context find the same one.
 
     AwsBaseHook answers a failed lookup with the worker's own credentials and a warning. Within the
     context the Connection is in this process's environment, where Airflow looks before it asks its
@@ -66,7 +66,7 @@ def held(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
 
 
 def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:
-    """The Connection that Airflow called undefined, if it is there now; raises for it if it isn't."""
+    """The Connection that Airflow called undefined, if it is there now; raises an error if it isn't."""
     about = f"Connection {conn_id!r} (setting {setting})"
     create = f"Create it with type {conn_type!r} under Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()}."
     silent = _ask_each_backend(conn_id, about)
@@ -111,7 +111,7 @@ def _ask_api_server(conn_id: str, about: str) -> None:
     The API server's "not found" alone proves nothing. That it counts runs proves that it reaches its database.
     """
     supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    if supervisor is None:  # the API server itself, whose backends were asked
+    if supervisor is None:  # this is the API server itself, and its backends were asked
         return
     try:
         answer = supervisor.send(GetConnection(conn_id=conn_id))

@@ -1,7 +1,8 @@
-"""Deleting what staging holds for longer than `staging_retention_days`, once a day.
+"""Deleting files that staging has held for longer than `staging_retention_days`, once a day.
 
 What something else still needs stays, however old it is: an open review, the newest run for
-everybody, the newest complete snapshot, what finds a lost ledger, and what a younger run refers to.
+everybody, the newest complete snapshot, the signposts by which a lost ledger is noticed, and what a
+younger run refers to.
 """
 
 import logging
@@ -24,7 +25,7 @@ from include.directory_sync.vocabulary import RunKind
 log = logging.getLogger(__name__)
 
 CLEANINGS = "cleanings"
-"""Signposts by time, each saying that old files were looked for then."""
+"""Signposts named by time. Each says that a run looked for old files then."""
 
 CLEANING_INTERVAL = timedelta(days=1)
 
@@ -51,12 +52,12 @@ class Stored:
     """By kind."""
 
     def find_young(self, since: datetime) -> set[str]:
-        """The attempts' folders that something was written into since then."""
+        """The attempts' folders into which something was written since then."""
         return {folder for folder, files in self.attempts.items() if max(file.modified_at for file in files) >= since}
 
 
 def delete_expired(run: Run, age: timedelta, now: datetime, needed: Collection[str]) -> None:
-    """Delete the sync's files that are older, unless that was done within a day.
+    """Delete the sync's files that are older than `age`, unless a run did so within the last day.
 
     needed: folders that stay, with all that they refer to. Raises PermanentError where the right to
     delete is missing, and TransientError where the store can't be reached.
@@ -100,7 +101,7 @@ def sort_files(home: str, files: Iterable[StoredFile]) -> Stored:
 
 
 def find_newest_signposts(stored: Stored) -> set[str]:
-    """The signposts whose folders stay whatever their age: of each pool those of the newest complete
+    """The signposts whose folders stay, whatever their age: for each pool those of the newest complete
     snapshot, and for each Joget database that of the newest run for everybody.
     """
     newest: dict[tuple[str, str], str] = {}
@@ -113,7 +114,8 @@ def find_newest_signposts(stored: Stored) -> set[str]:
 
 
 def _series_of(url: str, kind: str) -> str | None:
-    """What only the newest signpost of is needed; None of those that are no run for everybody.
+    """The series of a signpost: only the newest one of a series is needed. None where the signpost is of
+    an applied run that wasn't for everybody.
 
     Names are <moment>.<database>.<kind of run>.<key>, or <moment>.<what was listed>.
     """
@@ -124,8 +126,9 @@ def _series_of(url: str, kind: str) -> str | None:
 
 
 def find_expired_signposts(stored: Stored, newest: Collection[str], now: datetime, age: timedelta) -> list[str]:
-    """The signposts that may go. Those to runs that were applied after the newest one for everybody
-    stay: by them a lost ledger is noticed. ONE_CHAIN's say how to list the pool, for ONE_CHAIN_FOR.
+    """The signposts that may go. Signposts to runs that were applied after the newest run for everybody
+    stay: by them a lost ledger is noticed. Signposts of ONE_CHAIN say how to list the pool, and stay
+    for ONE_CHAIN_FOR at least.
     """
     ages = {ONE_CHAIN: max(age, ONE_CHAIN_FOR)}
     old = [
@@ -154,7 +157,7 @@ def _follow(folders: Collection[str]) -> set[str]:
 def _read_references(folder: str) -> list[str]:
     try:
         manifest = staging.read_manifest(folder)
-    except MissingFilesError:  # an attempt that ended before its manifest
+    except MissingFilesError:  # an attempt that ended before it wrote its manifest
         return []
     return list_references(manifest)
 

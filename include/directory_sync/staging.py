@@ -49,7 +49,7 @@ MODIFIED_KEYS = ("LastModified", "mtime", "last_modified")
 DELETIONS_AT_ONCE = 8
 
 DENIED_CODES = {"AccessDenied", "403"}
-"""A HEAD request has no body, and so no code but its status."""
+"""The answer to a HEAD request has no body, so its status is the only code."""
 
 DENIED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 """The action in AWS's message. Where a bucket has a KMS key, it may be an action of KMS."""
@@ -62,7 +62,7 @@ S3_ACTIONS = {
     "UploadPart": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
 }
-"""The action that each operation needs where both haven't the same name (S3 user guide, required
+"""The action that an operation needs, where the action has another name than the operation (S3 user guide, required
 permissions for S3 API operations).
 """
 
@@ -337,7 +337,7 @@ def read_manifest(folder_url: str) -> Manifest:
 
 
 class _Writer(BaseModel):
-    """What a manifest of any format says of who wrote it."""
+    """What a manifest of any format says of the release that wrote it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -487,8 +487,8 @@ def _store_errors(url: str) -> Iterator[None]:
 
 
 def _describe_denial(cause: BaseException | None) -> str:
-    """Which action S3 refused, and what to do. Of AWS's text only the action is used: the text
-    names the role's session too, which may be a person.
+    """Which action S3 refused, and what to do. Only the action is taken from AWS's text: the text also
+    names the role's session, which may be a person's name.
     """
     if not isinstance(cause, ClientError):
         return ". Give the Connection in staging_url the rights to get and put objects there."

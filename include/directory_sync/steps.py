@@ -122,9 +122,9 @@ def load(attempt: Attempt, transformed_url: str) -> Manifest:
 
 
 def _delete_old_files(run: Run) -> None:
-    """Delete what staging holds for longer than staging_retention_days.
+    """Delete files that staging has held for longer than staging_retention_days.
 
-    A failure is logged and fails nothing: the run has done its work, and tomorrow's tries again.
+    A failure is only logged: the run has done its work, and tomorrow's run tries again.
     """
     days = run.sync.staging_retention_days
     if days is None:

@@ -84,14 +84,12 @@ LOCKING_READ = "SELECT with locking clause"
 DENIED_RIGHT = re.compile(
     r"([A-Z][A-Za-z ]*) command denied .* for (?:table|column \S+ in table) (?:\S+\.)?['`](\w+)['`]$"
 )
-"""A denial in the server's words. The table may be another one of the statement than the one that
-our error would name.
-"""
+"""A denial in the server's words. It may name another table of the statement than our error would."""
 
 TLS_FAILED = 2026
 TLS_REFUSED = re.compile("certificate|verif|not support", re.IGNORECASE)
-"""What the client library says where a second attempt can't help: the server's certificate isn't
-vouched for, or the server has no TLS.
+"""Words of the client library about failures that a second attempt can't mend: the server's certificate
+isn't trusted, or the server has no TLS.
 """
 
 TEMPORARY_TABLE = "a temporary table"
@@ -346,7 +344,7 @@ def _refused_tls(error: MySQLdb.Error, conn_id: str) -> PermanentError | None:
 
 def _require_tls(database: Database, extras: Mapping[str, Any]) -> None:
     """Raise PermanentError where the Connection asks for TLS and there is none: MariaDB's client
-    library goes on without, unless it is to verify the server.
+    library goes on without TLS, unless it is told to verify the server.
     """
     mode = str(extras.get("ssl_mode", "")).upper()
     wants = bool(mode or extras.get("ssl")) and mode not in ("DISABLED", "PREFERRED")
@@ -412,8 +410,8 @@ def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncE
 
 
 def _denied(code: int, said: str, about: str, conn_id: str) -> MissingRightError:
-    """Say what the account may not do, and what to do. Of the server's text only the right's and
-    the table's names are used.
+    """Say what the account may not do, and what to do. Only the names of the right and
+    the table are taken from the server's text.
     """
     if code in LOGIN_REFUSED:
         return MissingRightError(

@@ -80,7 +80,7 @@ def count_managed(database: Database, tables: Tables, sync: str) -> Managed:
 
 
 def _count(database: Database, table: str, statement: str, *parameters: str) -> list[int]:
-    """The first row of a statement, where no value is 0."""
+    """The first row that a statement finds, with 0 in place of NULL."""
     return [int(value or 0) for value in database.rows(statement, parameters, about=table)[0]]
 
 
@@ -127,14 +127,14 @@ def find_pools(database: Database, sync: str) -> list[str]:
 
 
 def give_up_links(database: Database, tables: Tables, sync: str) -> Managed:
-    """Give up the sync's links in one transaction, and tell what it managed until then. The caller
+    """Give up the sync's links in one transaction, and return what it managed until then. The caller
     must hold the ledger's lock.
 
     The logins stay reserved for their last subs: Joget keeps history by login, so a sync that comes
     later asks a person before somebody else gets one (rule 7 of docs/design.md).
     """
     with database.writing_transaction():
-        # First of all, as each run does: a run that read the links before plans again.
+        # This comes first, as in each run: a run that has already read the links plans again.
         _execute(database, "directory_sync_lock", "UPDATE directory_sync_lock SET revision = revision + 1 WHERE id = 1")
         managed = count_managed(database, tables, sync)
         _execute(

@@ -44,8 +44,8 @@ def ddl(tables: Tables) -> dict[str, str]:
 
     Keys are ASCII (a sub, a hash), so that they mean the same after Joget converts its schema's collation at start-up.
     A link whose `*_sha256` is NULL is history: its Joget row has another link now, or none.
-    What is written here, and what the columns `counted` and `rules` hold, is version VERSION: a
-    change needs a step in UPGRADES.
+    These tables, and the contents of the columns `counted` and `rules`, are version VERSION: each
+    change of them needs a step in UPGRADES.
     """
     token, sync, pool, text = f"VARCHAR(128) {ASCII}", f"VARCHAR(40) {ASCII}", f"VARCHAR(55) {ASCII}", tables.text
     columns = {
@@ -112,8 +112,9 @@ class Step:
     table: str
     column: str
     data_type: str
-    """The column's data_type in information_schema once the step is done: by it, an upgrade that
-    ended halfway finds what is left to do. DDL commits by itself in MySQL.
+    """The column's data_type in information_schema once the step is done. MySQL commits each DDL
+    statement by itself, so an upgrade may end halfway. The next one finds by the data type what is
+    left to do.
     """
     statement: str
 
@@ -248,7 +249,7 @@ def _find_statements(database: Database, tables: Tables) -> list[tuple[str, str]
 
 
 def _write_version() -> str:
-    """SQL. It counts as a write: a run that planned before the upgrade plans again."""
+    """SQL that writes the version. It raises the revision: a run that planned before the upgrade plans again."""
     return (
         f"INSERT INTO directory_sync_lock (id, revision, version, written_by) "
         f"VALUES (1, 0, {VERSION}, '{__version__}') ON DUPLICATE KEY UPDATE "

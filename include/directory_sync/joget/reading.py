@@ -218,8 +218,8 @@ def _find_left_over(
 
 
 ACCOUNT_PREFIX = "left-over-"
-"""In front of the hash by which an account without a sub is named: of the id of its first
-employment, which tells nobody's login."""
+"""An account without a sub is named by this prefix and a hash of the id of its first employment,
+which tells nobody's login."""
 
 
 def _find_text_keys(database: Database, tables: Tables, texts: list[str]) -> pd.DataFrame:

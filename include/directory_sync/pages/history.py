@@ -66,7 +66,7 @@ def past_runs(places: Iterable[Place], runs: Iterable[AirflowRun]) -> list[PastR
 
 
 def of_each(runs: list[PastRun], read: Callable[[PastRun, int], list[Result]]) -> list[list[Result]]:
-    """What is read of each run, several at once; nothing of those whose files were deleted or can't be reached."""
+    """What is read of each run, several at once; nothing where a run's files were deleted or can't be reached."""
 
     def safely(numbered: tuple[int, PastRun]) -> list[Result]:
         at, past = numbered

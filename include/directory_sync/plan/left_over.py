@@ -23,9 +23,9 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
     false.
 
     The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
-    deactivation links the account, in the place of a sub by its name (current.LEFT_OVER), so that
-    the ledger knows what the sync took: a user who comes back with that login is that account's
-    heir (rule 7).
+    deactivation links the account, with its name (current.LEFT_OVER) in place of a sub, so that the
+    ledger knows what the sync took. A user who comes back with that login is then the account's heir
+    (rule 7).
     """
     accounts = _find_accounts(run, current) if evidence.complete and not run.users else current.left_over.iloc[:0]
     in_pool = yes(accounts["verdict"] == Verdict.FROZEN)
@@ -42,7 +42,7 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
     values["after_active"] = accounts["active"].mask(asks, 0)
     values["after_link"] = link.where(asks)
     values["after_state"] = no_text(accounts.index).mask(asks, State.DEACTIVATED)
-    # With all their misses, the pool is never asked for such an account by its name.
+    # The link has all its misses at once, so the pool is never asked for the account by its name.
     misses = pd.Series(run.sync.policies.missing_runs, index=accounts.index, dtype="int64[pyarrow]")
     values["after_misses"] = misses.where(asks)
     decided = accounts.assign(
@@ -63,9 +63,9 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
 
 
 def _find_accounts(run: Run, current: Current) -> pd.DataFrame:
-    """The accounts (current.LEFT_OVER) that may be left over. Not those of a user in scope or in
+    """The accounts (current.LEFT_OVER) that may be left over. Left out are those of a user in scope or in
     quarantine, of a linked user (whose account may have the id in other letters), of an excluded
-    login, or `admin`.
+    login, and `admin`.
     """
     accounts = current.left_over
     others = accounts["verdict"].notna() & ~yes(accounts["verdict"] == Verdict.FROZEN)

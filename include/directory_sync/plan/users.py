@@ -322,8 +322,8 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
     values["after_active"] = active.mask(~exists, on.astype("int64[pyarrow]"))
     state = users["state"].fillna(State.ACTIVE)
     state = state.mask(turned_off, State.DEACTIVATED).mask(on & ours, State.ACTIVE)
-    # Found inactive, and disabled in the pool: the Joget plugin writes it so. Both agree, so the pool
-    # may let the user in again later.
+    # The Joget plugin imports users who are disabled in the pool as inactive. Joget and the pool agree
+    # about such a user, so the pool may let the user in again later.
     found_off = exists & off & users["before_link"].isna() & ~yes(users["now_active"] == 1)
     values["after_state"] = state.mask((~exists & off) | found_off, State.DEACTIVATED)
     known = users["before_link"].notna()
