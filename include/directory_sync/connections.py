@@ -7,6 +7,7 @@ absent only when each place where it could be has answered.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,9 @@ from airflow.sdk.execution_time.comms import (
 from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
 from include.directory_sync.errors import PermanentError, TransientError
+
+_ENVIRONMENT_LOCK = threading.RLock()
+"""Threads of the API server share their environment: one would remove what another one needs."""
 
 AIRFLOWS_OWN_BACKENDS = ("airflow.secrets.", "airflow.sdk.")
 """Modules of backends that raise their errors. Other backends may log an error and answer "none"."""
@@ -55,14 +59,15 @@ def held(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
     """
     connection = require(conn_id, conn_type, setting)
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
-    if name in os.environ:
-        yield connection
-        return
-    os.environ[name] = connection.as_json()
-    try:
-        yield connection
-    finally:
-        os.environ.pop(name, None)
+    with _ENVIRONMENT_LOCK:
+        if name in os.environ:
+            yield connection
+            return
+        os.environ[name] = connection.as_json()
+        try:
+            yield connection
+        finally:
+            os.environ.pop(name, None)
 
 
 def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:

@@ -29,6 +29,11 @@ CLEANINGS = "cleanings"
 
 CLEANING_INTERVAL = timedelta(days=1)
 
+MOST_FILES = 50_000
+"""Files that one cleaning deletes at most, which takes some minutes; the next one goes on. The task
+`load` has two hours, and the first cleaning may find years of files.
+"""
+
 READERS = 16
 
 LAST = "\U0010ffff"
@@ -76,7 +81,7 @@ def delete_expired(run: Run, age: timedelta, now: datetime, needed: Collection[s
             *stored.find_young(now - age),
         }
     )
-    expired = [files for folder, files in stored.attempts.items() if folder not in kept]
+    expired = choose_expired(stored, kept)
     of_expired = [file.url for files in expired for file in files]
     manifests = {url for url in of_expired if url.endswith("/manifest.json")}
     log.info("deleting what is older than %d days: %d files", age.days, len(of_expired))
@@ -86,6 +91,31 @@ def delete_expired(run: Run, age: timedelta, now: datetime, needed: Collection[s
     staging.delete_files(manifests)
     staging.delete_files(url for url in of_expired if url not in manifests)
     log.info("deleted %d folders from staging", len(expired))
+
+
+def choose_expired(stored: Stored, kept: Collection[str]) -> list[list[StoredFile]]:
+    """The files of the attempts that aren't kept, by attempt, the oldest first, and of them as many
+    as one cleaning deletes.
+    """
+    places = {name_place(folder) for folder in kept}
+    expired = [files for folder, files in stored.attempts.items() if name_place(folder) not in places]
+    expired.sort(key=lambda files: max(file.modified_at for file in files))
+    chosen, found = [], 0
+    for files in expired:
+        if found >= MOST_FILES:
+            break
+        chosen.append(files)
+        found += len(files)
+    return chosen
+
+
+def name_place(url: str) -> str:
+    """A folder's URL without its Connection, which the settings may have changed since the URL was
+    noted: `s3://old@bucket/a` and `s3://new@bucket/a` are one folder.
+    """
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 def sort_files(home: str, files: Iterable[StoredFile]) -> Stored:

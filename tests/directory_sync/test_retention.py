@@ -1,12 +1,14 @@
 """Deleting old files from staging, except what something still needs."""
 
 import logging
+from datetime import UTC, datetime
 
 import pytest
 
-from include.directory_sync import review, staging
+from include.directory_sync import retention, review, staging
 from include.directory_sync.errors import PermanentError
 from include.directory_sync.run import folder_name
+from include.directory_sync.staging import StoredFile
 from tests.company import Company, causes, counts, people
 from tests.stand_in import OTHER_POOL_ID, POOL_ID, user
 
@@ -153,6 +155,26 @@ def test_attempts_that_ended_before_their_manifest_are_deleted_too(company: Comp
     company.days_pass(40)
     company.run()
     assert not half.exists()
+
+
+def test_a_connection_of_another_name_makes_no_other_folder() -> None:
+    home = "s3://new@bucket/staging/default"
+    old = datetime(2026, 1, 1, tzinfo=UTC)
+    files = [StoredFile(f"{home}/pool/{run}/load.1.abc/plan.parquet", old, 1) for run in ("needed", "other")]
+    stored = retention.sort_files(home, files)
+    kept = {"s3://old@bucket/staging/default/pool/needed/load.1.abc"}
+    assert retention.choose_expired(stored, kept) == [[files[1]]]
+
+
+def test_one_cleaning_deletes_a_limited_number_of_files_the_oldest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "MOST_FILES", 2)
+    home = "file:///staging/default"
+    days = [datetime(2026, 1, day, tzinfo=UTC) for day in (3, 1, 2)]
+    files = [StoredFile(f"{home}/pool/run{at.day}/load.1.abc/plan.parquet", at, 1) for at in days]
+    chosen = retention.choose_expired(retention.sort_files(home, files), kept=())
+    assert chosen == [[files[1]], [files[2]]]
 
 
 def test_old_files_are_looked_for_once_a_day(company: Company) -> None:

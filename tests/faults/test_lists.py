@@ -23,7 +23,9 @@ def test_answers_that_are_always_cut_are_transient(company: Company, monkeypatch
     monkeypatch.setattr(cognito, "ATTEMPTS", 2)
     company.pool.users = people(3)
     company.faults.cut_answers = 10**6
-    assert "has no UserPool, so it can't be Cognito's, or was cut" in refused(company, TransientError)
+    said = refused(company, TransientError)
+    # The second call may meet the connection that the first answer's cut has closed.
+    assert "has no UserPool, so it can't be Cognito's, or was cut" in said or "can't be reached" in said
     assert company.cognito.calls.total() == 2
     company.faults.cut_answers = 0
     assert company.run()["users"]["created"] == 3
