@@ -27,9 +27,9 @@ test: setup lint  ## Lint, types and every test
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 # `-m database` selects the tests that need Joget's database. Both servers refuse tables without a
-# primary key, temporary ones too, as some managed services do. The first one takes files from
-# clients. The second one takes no files, so the sync sends rows in another way. Only the tests
-# that send rows of every kind run again there.
+# primary key, temporary ones too, as some managed services do. The first server takes files from
+# clients. The second one takes none, so that rows go by another way: it gets the tests in
+# WITHOUT_FILES, which send rows of every kind. So each test runs on MySQL once.
 WITHOUT_FILES := $(patsubst %,tests/directory_sync/test_%.py, \
 	applying combinations group_names histories identity rules statements undo)
 test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local_infile, and without
@@ -37,7 +37,7 @@ test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local
 	@echo "MySQL with local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=ON --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database \
-		tests/directory_sync tests/pages/test_pages.py tests/dags/test_runs.py
+		$(WITHOUT_FILES:%=--ignore=%) tests/directory_sync tests/pages/test_pages.py tests/dags/test_runs.py
 	@echo "MySQL without local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=OFF --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database $(WITHOUT_FILES)

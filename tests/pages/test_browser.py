@@ -148,6 +148,7 @@ def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: C
     expect(tab.get_by_role("status")).to_contain_text("4 of 922 changes")
     expect(tab.get_by_text(ANA).first).to_be_visible()
     assert "ALMEIDA" not in page.frames[1].url
+    page.frames[1].wait_for_load_state()  # until then Chromium may fill the form in again
     tab.get_by_label("Search").fill("")
     tab.get_by_label("Entity").select_option("membership")
     tab.get_by_role("button", name="Show").click()
