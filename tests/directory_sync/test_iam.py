@@ -95,8 +95,9 @@ def iam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 @pytest.fixture
 def staged(company: Company, iam: Account, monkeypatch: pytest.MonkeyPatch) -> Company:
     """A company whose staging is in the account's bucket, by a Connection of its own."""
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", iam.connection)
-    company.configure(staging_url=f"s3://store@{BUCKET}/staging")
+    # Airflow keeps the store of a Connection for the life of a process, so no other test has this Connection.
+    monkeypatch.setenv("AIRFLOW_CONN_GUARDED_STORE", iam.connection)
+    company.configure(staging_url=f"s3://guarded_store@{BUCKET}/staging")
     company.pool.users = [user("ana@example.org")]
     company.pool.members = {"Sales": company.pool.users}
     company.faults.allowed = frozenset(actions(read_policy()))
@@ -120,7 +121,7 @@ def test_the_policy_is_enough_for_runs_and_each_action_on_s3_is_needed_and_named
         iam.allow(without(read_policy(), action))
         with pytest.raises(PermanentError, match=action) as caught:
             operation()
-        assert f"Staging at s3://store@{BUCKET}/staging/" in str(caught.value)
+        assert f"Staging at s3://guarded_store@{BUCKET}/staging/" in str(caught.value)
         assert "Give the Connection in staging_url" in str(caught.value)
     assert staged.joget.contents() == before
     iam.allow(read_policy())
