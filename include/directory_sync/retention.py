@@ -75,11 +75,12 @@ def delete_expired(run: Run, age: timedelta, now: datetime, needed: Collection[s
     stored = sort_files(home, staging.list_files(home))
     newest = find_newest_signposts(stored)
     kept = _follow(
+        home,
         {
             *needed,
             *(staging.read_bytes(url).decode() for url in newest),
             *stored.find_young(now - age),
-        }
+        },
     )
     expired = choose_expired(stored, kept)
     of_expired = [file.url for files in expired for file in files]
@@ -97,8 +98,7 @@ def choose_expired(stored: Stored, kept: Collection[str]) -> list[list[StoredFil
     """The files of the attempts that aren't kept, by attempt, the oldest first, and of them as many
     as one cleaning deletes.
     """
-    places = {name_place(folder) for folder in kept}
-    expired = [files for folder, files in stored.attempts.items() if name_place(folder) not in places]
+    expired = [files for folder, files in stored.attempts.items() if folder not in kept]
     expired.sort(key=lambda files: max(file.modified_at for file in files))
     chosen, found = [], 0
     for files in expired:
@@ -109,10 +109,17 @@ def choose_expired(stored: Stored, kept: Collection[str]) -> list[list[StoredFil
     return chosen
 
 
-def name_place(url: str) -> str:
-    """A folder's URL without its Connection, which the settings may have changed since the URL was
-    noted: `s3://old@bucket/a` and `s3://new@bucket/a` are one folder.
+def find_in_home(home: str, folders: Iterable[str]) -> set[str]:
+    """The folders that lie below the sync's home, by the Connection that the home has now. The
+    settings may have named another one when a URL was noted, and it may be gone: `s3://old@bucket/a`
+    and `s3://new@bucket/a` are one folder. Nothing is deleted elsewhere.
     """
+    place = f"{_name_place(home)}/"
+    return {f"{home}/{found.removeprefix(place)}" for found in map(_name_place, folders) if found.startswith(place)}
+
+
+def _name_place(url: str) -> str:
+    """The URL without its Connection."""
     scheme, _, rest = url.partition("://")
     place, slash, path = rest.partition("/")
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
@@ -173,14 +180,14 @@ def find_expired_signposts(stored: Stored, newest: Collection[str], now: datetim
     return [url for url in old if url < kept_since.get(url.rpartition("/")[0], LAST)]
 
 
-def _follow(folders: Collection[str]) -> set[str]:
-    """The folders, and all that they were made from or refer to."""
-    kept, waiting = set[str](), set(folders)
+def _follow(home: str, folders: Collection[str]) -> set[str]:
+    """The folders in the sync's home, and all that they were made from or refer to."""
+    kept, waiting = set[str](), find_in_home(home, folders)
     with ThreadPoolExecutor(READERS) as readers:
         while waiting:
             kept |= waiting
             found = readers.map(_read_references, waiting)
-            waiting = {url for urls in found for url in urls} - kept
+            waiting = find_in_home(home, (url for urls in found for url in urls)) - kept
     return kept
 
 

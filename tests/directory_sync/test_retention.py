@@ -162,7 +162,13 @@ def test_a_connection_of_another_name_makes_no_other_folder() -> None:
     old = datetime(2026, 1, 1, tzinfo=UTC)
     files = [StoredFile(f"{home}/pool/{run}/load.1.abc/plan.parquet", old, 1) for run in ("needed", "other")]
     stored = retention.sort_files(home, files)
-    kept = {"s3://old@bucket/staging/default/pool/needed/load.1.abc"}
+    noted = {
+        "s3://old@bucket/staging/default/pool/needed/load.1.abc",
+        "s3://old@other/staging/default/pool/other/load.1.abc",
+        "s3://new@bucket/staging/default_2/pool/other/load.1.abc",
+    }
+    kept = retention.find_in_home(home, noted)
+    assert kept == {f"{home}/pool/needed/load.1.abc"}
     assert retention.choose_expired(stored, kept) == [[files[1]]]
 
 
