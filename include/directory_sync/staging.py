@@ -310,12 +310,6 @@ def _delete_file(url: str) -> None:
             path.fs.rm_file(path.path)
         except FileNotFoundError:
             return
-        except PermissionError:
-            raise PermanentError(
-                f"Staging at {url} lets us delete nothing. Give the Connection in staging_url the "
-                f"right (s3:DeleteObject), or set staging_retention_days to null and let the "
-                f"bucket delete old files by a lifecycle rule."
-            ) from None
     if path.protocol == "file":
         # The file system's own rmdir leaves a folder that still holds something; the path's doesn't.
         with suppress(OSError):
@@ -491,7 +485,7 @@ def _describe_denial(cause: BaseException | None) -> str:
     names the role's session, which may be a person's name.
     """
     if not isinstance(cause, ClientError):
-        return ". Give the Connection in staging_url the rights to get and put objects there."
+        return ". Give the Connection in staging_url the rights to get, put, list and delete objects there."
     code = cause.response["Error"].get("Code")
     if code not in DENIED_CODES:
         return f" ({code}). Renew the keys of the Connection in staging_url."

@@ -137,7 +137,12 @@ def _delete_old_files(run: Run) -> None:
                 needed.append(opened.plan_url)
             retention.delete_expired(run, timedelta(days=days), ledger.now(database), needed)
     except DirectorySyncError as error:
-        log.warning("staging keeps files that are older than %d days: %s", days, error)
+        log.warning(
+            "staging keeps files that are older than %d days: %s To let a lifecycle rule of the bucket delete "
+            "old files instead, set staging_retention_days to null.",
+            days,
+            error,
+        )
 
 
 class SnapshotProposal:

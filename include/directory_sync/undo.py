@@ -97,10 +97,11 @@ def _read_plan(run: Run, done: CommittedRun) -> Plan:
     try:
         return read_plan(done)
     except MissingFilesError:
+        days = run.sync.staging_retention_days
+        deleted = f"files are deleted after {days} days (staging_retention_days)" if days else "somebody deleted it"
         raise PermanentError(
-            f"The plan of that run is gone from staging ({done.plan_url}), so it can't be undone: "
-            f"files are deleted after {run.sync.staging_retention_days} days "
-            f"(staging_retention_days). Nothing was written."
+            f"The plan of that run is gone from staging ({done.plan_url}), so it can't be undone: {deleted}. "
+            f"Nothing was written."
         ) from None
 
 

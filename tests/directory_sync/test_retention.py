@@ -236,5 +236,6 @@ def test_a_run_that_may_not_delete_is_applied_and_says_what_to_do(
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm_file", refuse)
     with caplog.at_level(logging.WARNING):
         assert company.run()["outcome"] == "nothing_to_do"
-    assert "s3:DeleteObject" in caplog.text
+    assert "refuses us. Give the Connection in staging_url the rights to get, put, list and delete" in caplog.text
+    assert "set staging_retention_days to null" in caplog.text
     assert "older than 30 days" in caplog.text
