@@ -37,7 +37,8 @@ test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local
 	@echo "MySQL with local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=ON --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database \
-		$(WITHOUT_FILES:%=--ignore=%) tests/directory_sync tests/pages/test_pages.py tests/dags/test_runs.py
+		$(WITHOUT_FILES:%=--ignore=%) tests/directory_sync tests/faults/test_database.py \
+		tests/pages/test_pages.py tests/dags/test_runs.py
 	@echo "MySQL without local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=OFF --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database $(WITHOUT_FILES)

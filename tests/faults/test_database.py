@@ -1,18 +1,24 @@
 """What happens when Joget's database goes, is full, takes no writes, or stops a session."""
 
 import os
+import socket
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import MySQLdb
+import psutil
 import pytest
 
 from demo.database import DatabaseServer
 from include.directory_sync.errors import TransientError
+from include.directory_sync.joget import database
+from include.directory_sync.joget.database import session
 from include.directory_sync.snapshot import Manifest
-from tests.between import Between, CutError
+from tests.between import Between, CutError, between
 from tests.company import Company, counts, people
 from tests.conftest import DATABASE_SERVERS, JogetDatabase, new_company
 from tests.directory_sync.test_wrong_input import refused
@@ -20,6 +26,8 @@ from tests.stand_in import user
 
 TAKES_TURN = "UPDATE directory_sync_lock SET revision"
 """The first statement of a writing transaction."""
+
+PERSON = "person000@example.org"
 
 
 def prepare_change(company: Company) -> Manifest:
@@ -91,6 +99,185 @@ def test_a_session_that_an_administrator_kills_is_transient(company: Company, li
     line.before = lambda _: None
     assert company.joget.contents() == before
     check_recovery(company, transformed)
+
+
+def wait_until(joget: JogetDatabase, waits: str, seconds: float = 20) -> None:
+    """Wait for the first row of a query."""
+    until = time.monotonic() + seconds
+    while not joget.column(waits):
+        assert time.monotonic() < until, f"nothing came of {waits}"
+        time.sleep(0.01)
+
+
+def test_a_load_that_loses_a_deadlock_plans_again_and_applies_all(
+    company: Company, line: Between, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    company.pool.users, company.pool.members = people(1), {"Sales": []}
+    company.run()
+    company.pool.users = [user(PERSON, given_name="New")]
+    company.pool.members = {"Sales": company.pool.users}
+    joget = company.joget
+    joget.execute("CREATE TABLE weight (id INT PRIMARY KEY)")
+    [sales] = joget.column("SELECT id FROM dir_group WHERE name = 'Sales'")
+    # The server ends the transaction that changed fewer rows.
+    rival = joget.server.connect(joget.name)
+    cursor = rival.cursor()
+    cursor.execute("SET SESSION foreign_key_checks = 0")  # or the new membership would lock its user
+    cursor.execute("START TRANSACTION")
+    cursor.executemany("INSERT INTO weight VALUES (%s)", [(number,) for number in range(500)])
+    cursor.execute("INSERT INTO dir_user_group (groupId, userId) VALUES (%s, %s)", (sales, PERSON))
+    asks = threading.Thread(target=cursor.execute, args=("SELECT 1 FROM dir_user WHERE id = %s FOR UPDATE", (PERSON,)))
+
+    def cross(statement: str) -> None:
+        if statement.startswith("INSERT INTO dir_user_group ") and not asks.ident:
+            asks.start()
+            wait_until(joget, "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
+
+    def end_rival(statement: str) -> None:
+        if statement.startswith("INSERT INTO dir_user_group "):
+            asks.join()
+            rival.rollback()
+
+    line.before, line.after = cross, end_rival
+    assert company.run()["outcome"] == "applied"
+    assert "planning 1 of 4: MySQL error 1213 on dir_user_group" in caplog.text
+    assert company.memberships() == {(PERSON, "Sales")}
+    assert company.user(PERSON)["firstName"] == "New"
+    assert company.run()["outcome"] == "nothing_to_do"
+
+
+def test_tables_that_another_session_locks_make_a_load_wait_for_a_short_time(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
+    transformed = prepare_change(company)
+    before = company.joget.contents()
+    with closing(company.joget.server.connect(company.joget.name)) as console:
+        console.cursor().execute("LOCK TABLES dir_user WRITE")
+        with pytest.raises(TransientError):
+            company.load(transformed)
+    assert company.joget.contents() == before
+    check_recovery(company, transformed)
+
+
+def test_a_backup_that_locks_all_tables_before_the_commit_makes_a_load_plan_again(
+    company: Company, line: Between, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
+    transformed = prepare_change(company)
+    console = company.joget.server.connect()
+    writes: list[str] = []
+
+    def lock(statement: str) -> None:
+        if statement.startswith(TAKES_TURN):
+            writes.append(statement)
+        if statement == "COMMIT" and len(writes) == 1:
+            console.cursor().execute("FLUSH TABLES WITH READ LOCK")
+
+    def unlock(statement: str) -> None:
+        if statement == "COMMIT":
+            console.cursor().execute("UNLOCK TABLES")
+
+    line.before, line.after = lock, unlock
+    check_recovery(company, transformed)
+    assert "planning 1 of 4: MySQL error 1205 on the transaction" in caplog.text
+
+
+def test_a_server_whose_machine_is_cut_off_is_noticed_after_two_minutes(company: Company) -> None:
+    with (
+        session("joget_mysql") as connected,
+        socket.socket(fileno=os.dup(connected._connection.fileno())) as line,
+    ):
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, interval, count, unanswered = (
+            line.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        )
+    assert idle + interval * count == 120, "while we wait for an answer"
+    assert unanswered == 120_000, "while we send"
+
+
+class Machine:
+    """A database server that a test kills and starts again, on the same port and files."""
+
+    def __init__(self, server: DatabaseServer, folder: Path) -> None:
+        self.server = server
+        self._pid_file = folder / "pid"
+        self._log = folder / "again.log"
+        self._again: subprocess.Popen[bytes] | None = None
+
+    def kill(self) -> None:
+        process = psutil.Process(int(self._pid_file.read_text()))
+        self._command = process.cmdline()
+        process.kill()
+        process.wait()
+
+    def start(self) -> None:
+        with self._log.open("ab") as output:
+            self._again = subprocess.Popen(self._command, stdout=output, stderr=output, start_new_session=True)
+        until = time.monotonic() + 60
+        while not self.server.accepts_logins():
+            assert time.monotonic() < until, f"the server didn't start again: {self._log.read_text()}"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self._again:
+            self._again.terminate()
+            self._again.wait()
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("machine")
+    start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
+    with start(folder, "--innodb-flush-log-at-trx-commit=1") as server:
+        made = Machine(server, folder)
+        yield made
+        made.stop()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_database_server_that_is_killed_around_the_commit_comes_back_with_all_or_nothing(
+    machine: Machine, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joget = JogetDatabase(machine.server, f"joget_{moment}")
+    machine.server.create_joget(joget.name)
+    with between(machine.server.port) as line:
+        uri = f"mysql://root:@127.0.0.1:{line.port}/{joget.name}?ssl_mode=DISABLED"
+        monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", uri)
+        with new_company(joget, tmp_path, monkeypatch) as company:
+            transformed = prepare_change(company)
+            before = joget.contents()
+            kill_at_commit(machine, line, moment)
+            with pytest.raises(TransientError, match="can't be reached"):
+                company.load(transformed)
+            line.before = line.after = lambda _: None
+            machine.start()
+            assert (joget.contents() == before) == (moment == "before")
+            check_recovery(company, transformed)
+
+
+def kill_at_commit(machine: Machine, line: Between, moment: str) -> None:
+    """Kill the server before it gets the COMMIT of a writing transaction, or when it has answered."""
+    writes: list[str] = []
+
+    def count(statement: str) -> None:
+        if statement.startswith(TAKES_TURN):
+            writes.append(statement)
+
+    def kill(statement: str) -> None:
+        if statement == "COMMIT" and writes:
+            machine.kill()
+            raise CutError
+
+    def before(statement: str) -> None:
+        count(statement)
+        if moment == "before":
+            kill(statement)
+
+    line.before, line.after = before, (kill if moment == "after" else lambda _: None)
 
 
 def test_a_database_that_takes_no_writes_is_transient_and_says_so(
@@ -167,7 +354,8 @@ def test_a_full_database_is_transient_and_the_next_try_after_room_was_made_appli
     console.cursor().execute("DELETE FROM filler WHERE id BETWEEN 2 AND 21")
     console.commit()
     for _ in range(120):  # the server frees the space some time after the COMMIT
-        with suppress(TransientError):
+        with suppress(TransientError, MySQLdb.OperationalError):
+            joget.execute("DROP TABLE IF EXISTS filler")
             company.load(transformed)
             break
         time.sleep(0.5)

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,16 @@ the session after this time and releases its locks.
 """
 
 LOCK_WAIT_SECONDS = 20
-"""The session's innodb_lock_wait_timeout, by default 50. After it, the run plans again, and leaves
-out rows that are still locked.
+"""The session's innodb_lock_wait_timeout, by default 50, and lock_wait_timeout, by default a day or
+more, for whole tables that an ALTER or a backup has locked. After it, the run plans again, and
+leaves out rows that are still locked.
+"""
+
+VANISHED_SERVER = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
+"""The connection's socket options, in seconds but for the last one, which is in milliseconds. A server
+whose machine is gone, or cut off, is noticed after two minutes, while a slow statement may take
+hours: the machine of a server that works answers. The system's own default is two hours. What a
+system lacks (macOS) is left out.
 """
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -243,6 +252,19 @@ class Database:
         finally:
             self._connection.converter = converter
 
+    def prepare_session(self) -> None:
+        """Set the new connection to autocommit, utf8mb4, strict mode and UTC, with our time-outs."""
+        _notice_vanished_server(self._connection.fileno())
+        with self._errors("the session"):
+            self._connection.set_character_set("utf8mb4")
+            self._connection.autocommit(True)
+        # A million rows are sorted by key before they are written. The default sort buffer of 2 MB
+        # would take hundreds of passes.
+        settings = f"sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = {SORT_BUFFER}"
+        settings += f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, lock_wait_timeout = {LOCK_WAIT_SECONDS}"
+        settings += f", wait_timeout = {IDLE_SECONDS}"
+        self.execute(f"SET SESSION {settings}", about="the session")
+
     def limit_idle_time(self, seconds: int) -> None:
         """Set after how long an idle session is ended by the server, and its locks released."""
         self.execute("SET SESSION wait_timeout = %s", (seconds,), about="the session")
@@ -265,10 +287,10 @@ class Database:
         self.execute(start, about="the transaction")
         try:
             yield
+            self.execute("COMMIT", about="the transaction")
         except BaseException:
             self._roll_back()
             raise
-        self.execute("COMMIT", about="the transaction")
 
     def _roll_back(self) -> None:
         """After a lost connection the server has rolled back by itself."""
@@ -313,23 +335,30 @@ def connect(conn_id: str) -> Database:
     try:
         hook = MySqlHook(mysql_conn_id=conn_id, connection=connection, local_infile=sends_files)
         opened: Any = hook.get_conn()
-        opened.set_character_set("utf8mb4")
-        opened.autocommit(True)
     except MySQLdb.Error as error:
         ours = _refused_tls(error, conn_id) or translated(error, "the server", conn_id)
     else:
         address = f"{connection.host}:{connection.port or 3306}/{connection.schema}"
         target = hashlib.sha256(address.encode()).hexdigest()[:16]
         database = Database(opened, conn_id, target, sends_files=sends_files)
-        # A million rows are sorted by key before they are written. The default sort buffer of 2 MB
-        # would take hundreds of passes.
-        settings = f"sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = {SORT_BUFFER}"
-        settings += f", wait_timeout = {IDLE_SECONDS}"
-        settings += f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
-        database.execute(f"SET SESSION {settings}", about="the session")
-        _require_tls(database, extras)
+        with ExitStack() as on_error:
+            on_error.callback(opened.close)
+            _require_tls(database, extras)
+            database.prepare_session()
+            on_error.pop_all()
         return database
     raise ours from None
+
+
+def _notice_vanished_server(descriptor: int) -> None:
+    """Set VANISHED_SERVER on a connection's socket, unless it is a local one."""
+    with socket.socket(fileno=os.dup(descriptor)) as line:  # the options are the socket's, not the descriptor's
+        if line.family == socket.AF_UNIX:
+            return
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in VANISHED_SERVER.items():
+            if hasattr(socket, option):
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _refused_tls(error: MySQLdb.Error, conn_id: str) -> PermanentError | None:
