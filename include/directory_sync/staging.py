@@ -51,6 +51,9 @@ DELETIONS_AT_ONCE = 8
 DENIED_CODES = {"AccessDenied", "403"}
 """The answer to a HEAD request has no body, so its status is the only code."""
 
+EXPIRED = "ExpiredToken"
+"""S3's code for a session that ended, such as that of an assumed role. Each try begins a new one."""
+
 DENIED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 """The action in AWS's message. Where a bucket has a KMS key, it may be an action of KMS."""
 
@@ -468,6 +471,11 @@ def _store_errors(url: str) -> Iterator[None]:
     except DirectorySyncError:
         raise
     except (PermissionError, NoCredentialsError) as error:
+        if _find_code(error.__cause__) == EXPIRED:
+            raise TransientError(
+                f"Staging at {url} says that our session has expired ({EXPIRED}). The next try begins a new one; "
+                f"if that expires as well, renew the keys of the Connection in staging_url."
+            ) from None
         raise PermanentError(f"Staging at {url} refuses us{_describe_denial(error.__cause__)}") from None
     except FileNotFoundError:
         raise MissingFilesError(
@@ -476,8 +484,13 @@ def _store_errors(url: str) -> Iterator[None]:
             f"files are gone, clear the run from extract_users on."
         ) from None
     except (OSError, BotoCoreError, ClientError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        code = _find_code(error) or type(error).__name__
         raise TransientError(f"Staging at {url} can't be reached ({code}). Is the object store up?") from None
+
+
+def _find_code(error: BaseException | None) -> str | None:
+    """S3's code for an error; None where it isn't S3's."""
+    return error.response["Error"].get("Code") if isinstance(error, ClientError) else None
 
 
 def _describe_denial(cause: BaseException | None) -> str:
@@ -486,7 +499,7 @@ def _describe_denial(cause: BaseException | None) -> str:
     """
     if not isinstance(cause, ClientError):
         return ". Give the Connection in staging_url the rights to get, put, list and delete objects there."
-    code = cause.response["Error"].get("Code")
+    code = _find_code(cause)
     if code not in DENIED_CODES:
         return f" ({code}). Renew the keys of the Connection in staging_url."
     said = DENIED_ACTION.search(cause.response["Error"].get("Message", ""))

@@ -84,21 +84,24 @@ def store(status: int, body: str, seconds: float) -> Iterator[str]:
         thread.join()
 
 
-DENIED = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+def error(code: str) -> str:
+    """S3's answer to a request that it doesn't carry out."""
+    return f"<Error><Code>{code}</Code><Message>No</Message></Error>"
 
 
-REFUSES = (403, 0.0, PermanentError, "refuses us s3:PutObject. Give the Connection")
-SLOW = (200, 1.0, TransientError, "can't be reached")
+REFUSES = (403, error("AccessDenied"), 0.0, PermanentError, "refuses us s3:PutObject. Give the Connection")
+EXPIRED = (400, error("ExpiredToken"), 0.0, TransientError, "our session has expired (ExpiredToken)")
+SLOW = (200, "", 1.0, TransientError, "can't be reached")
 
 
-@pytest.mark.parametrize("answers", [REFUSES, SLOW], ids=["refuses", "slow"])
-def test_a_store_that_refuses_is_permanent_and_one_that_is_too_slow_is_transient(
-    company: Company, monkeypatch: pytest.MonkeyPatch, answers: tuple[int, float, type[Exception], str]
+@pytest.mark.parametrize("answers", [REFUSES, EXPIRED, SLOW], ids=["refuses", "expired", "slow"])
+def test_a_store_that_refuses_is_permanent_and_one_that_is_too_slow_or_ended_the_session_is_transient(
+    company: Company, monkeypatch: pytest.MonkeyPatch, answers: tuple[int, str, float, type[Exception], str]
 ) -> None:
-    status, seconds, kind, text = answers
+    status, body, seconds, kind, text = answers
     company.pool.users = people(3)
     before = company.settings["staging_url"]
-    with store(status, DENIED, seconds) as endpoint:
+    with store(status, body, seconds) as endpoint:
         connection = json.loads(os.environ["AIRFLOW_CONN_COGNITO_AWS"])
         connection["extra"]["endpoint_url"] = endpoint
         connection["extra"]["config_kwargs"] = {"read_timeout": 0.1, "retries": {"max_attempts": 0}}
