@@ -16,6 +16,7 @@ from include.directory_sync.plan import Current, Evidence, Plan, Removals, curre
 from include.directory_sync.plan.approval import release_approved
 from include.directory_sync.plan.changes import VALUES, row_hashes
 from include.directory_sync.plan.unchanged import find_unchanged
+from include.directory_sync.plan.users import PROTECTED
 from include.directory_sync.run import Run
 from include.directory_sync.settings import Limits, Policies, Sync
 from include.directory_sync.vocabulary import LEDGER_ONLY
@@ -338,9 +339,10 @@ def test_a_listing_that_did_not_end_removes_only_what_disabled_users_have(world:
 
 
 @given(worlds(), st.booleans())
-def test_nothing_of_frozen_quarantined_and_unlisted_users_changes(
+def test_nothing_of_frozen_quarantined_and_unlisted_users_changes_but_memberships_of_disabled_ones(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
+    _, desired, _ = world
     plan = plan_of(world, complete=may)
     users = plan.directory[plan.directory["entity"] == "user"]
     quiet = users[users["outcome"].isin(["missing", "unchanged"])]
@@ -348,7 +350,12 @@ def test_nothing_of_frozen_quarantined_and_unlisted_users_changes(
     assert values(quiet, "sub").isdisjoint(values(written[written["entity"] != "membership"], "sub"))
     silent = users[users["outcome"].isin(["frozen", "quarantined", "unlisted"])]
     told = plan.changes[~plan.changes["action"].isin(["seen", "keep_local"])]
-    assert values(silent, "sub").isdisjoint(values(told, "sub"))
+    # Whatever else is said of a disabled user, they lose our memberships (rule 4), unless they are protected.
+    disabled = values(desired.users[~desired.users["active"]], "sub") - values(
+        users[users["code"].isin(PROTECTED)], "sub"
+    )
+    lost = (told["entity"] == "membership") & (told["action"] == "remove") & told["sub"].isin(disabled)
+    assert values(silent, "sub").isdisjoint(values(told[~lost], "sub"))
 
 
 @given(worlds())
