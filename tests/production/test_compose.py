@@ -206,6 +206,24 @@ def test_a_redeploy_lets_the_running_tasks_end() -> None:
     assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", "the signal reaches Celery alone"
 
 
+def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(tmp_path: Path) -> None:
+    init = COMPOSE["services"]["airflow-init"]
+    assert init["restart"] == "on-failure"
+    waiting = [service["depends_on"]["airflow-init"]["condition"] for service in lasting_airflow_services().values()]
+    assert set(waiting) == {"service_completed_successfully"}
+    folder = {"AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db"}
+    checked = subprocess.run(
+        [sys.executable, "-m", "airflow", *init["command"]],
+        env={"PATH": os.environ["PATH"], **folder, **database},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode != 0
+    assert "unapplied migrations" in checked.stderr, checked.stderr
+
+
 def test_a_slow_first_start_does_not_count_as_unhealthy() -> None:
     checks = {name: service["healthcheck"] for name, service in lasting_services().items()}
     assert all(duration(checks[name]["start_period"]) == 300 for name in checks if name.startswith("airflow-"))
@@ -280,6 +298,11 @@ def lasting_services() -> dict[str, Any]:
     """The services with a health check that run all the time, also without the demo."""
     services = COMPOSE["services"].items()
     return {name: service for name, service in services if "healthcheck" in service and "profiles" not in service}
+
+
+def lasting_airflow_services() -> dict[str, Any]:
+    """Those of them that run Airflow."""
+    return {name: service for name, service in lasting_services().items() if name.startswith("airflow-")}
 
 
 def duration(written: str) -> int:
