@@ -206,6 +206,17 @@ def test_a_redeploy_lets_the_running_tasks_end() -> None:
     assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", "the signal reaches Celery alone"
 
 
+def test_the_readme_stops_the_worker_before_the_api_server_that_its_tasks_need() -> None:
+    # Compose replaces what a service depends on first, and the worker depends on the API server.
+    assert "airflow-apiserver" in COMPOSE["services"]["airflow-worker"]["depends_on"]
+    blocks = re.findall(r"^```\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
+    redeploys = [block.splitlines() for block in blocks if "stop airflow-worker" in block]
+    assert redeploys == [
+        ["docker compose build", "docker compose stop airflow-worker", "docker compose up -d"],
+        ["docker compose stop airflow-worker", "DIRECTORY_SYNC_VERSION=0.1.0 docker compose up --no-build -d"],
+    ]
+
+
 def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(tmp_path: Path) -> None:
     init = COMPOSE["services"]["airflow-init"]
     assert init["restart"] == "on-failure"
