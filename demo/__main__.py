@@ -66,7 +66,7 @@ def run() -> int:
             demo.aws.rename(demo.pool_id, "demo.user2@example.com", "User Two")
             _sync(demo, "Second run: in the pool, Demo User 2's family name became User Two")
             _print_table(
-                "What changed in Joget: of all columns of all directory tables, nothing else",
+                "What changed in Joget, of all columns of all directory tables",
                 ["table", "row", "column", "before", "after"],
                 differences(before, demo.directory()),
             )

@@ -68,7 +68,7 @@ def _show(found: "Detachment", console: Console) -> None:
 
 def _advise(found: "Detachment") -> list[str]:
     managed, done = found.managed, found.is_applied
-    forgotten = f"{managed.answers} remembered answers and {managed.open_reviews} open reviews"
+    forgotten = f"{managed.answers} remembered answer(s) and {managed.open_reviews} open review(s)"
     sentences = [
         "No row of Joget's directory tables was changed." if done else "Nothing was changed: this was a dry run.",
         f"The ledger forgot {forgotten}." if done else f"The ledger would forget {forgotten}.",

@@ -217,7 +217,7 @@ class UserPool:
         if code == "ResourceNotFoundException":
             return PermanentError(
                 f"User pool {self._pool} doesn't exist in region {region}. A pool's id begins with its region; "
-                f"correct user_pool_id or region in the settings."
+                f"correct user_pool_id or region in the settings, or the parameter user_pool_id."
             )
         if code in THROTTLING | TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
             kind = _ThrottledError if code in THROTTLING else TransientError

@@ -64,7 +64,7 @@ def request_review(load_url: str) -> str | None:
             if opened is not None and opened.review_id != review.review_id:
                 log.info(
                     "a review asked for by run %s is open already; what is held stays held",
-                    opened.asked_by,
+                    unquote(opened.asked_by),
                 )
                 # A review by hand has a run whose id Airflow chose: no run can be started by its id.
                 return opened.review_id if opened.review_id == _id_of_load(run.sync, opened.plan_url) else None
@@ -135,11 +135,16 @@ def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
     plan = _published_plan(loaded)
     if plan.to_review.empty:
         raise PermanentError(f"The newest run of {sync.dag_id} holds nothing, so there is nothing to ask.")
+    if reviews.is_approved(database, newest.plan_url):
+        raise PermanentError(
+            f"What the newest run of {sync.dag_id} held was approved already. Run {sync.dag_id} again: it finds "
+            f"what is left to ask. Then start this review again."
+        )
     with ledger.lock(database, run):
         opened = reviews.open_review(database, sync.name)
         if opened is not None:
             raise PermanentError(
-                f"A review that run {opened.asked_by} asked for is open already; answer it in {sync.review_dag_id}."
+                f"A review that run {unquote(opened.asked_by)} asked for is open already; answer it in {sync.review_dag_id}."
             )
         reviews.ask(database, _review_of(sync, loaded, plan, review_id), sync.approval.timeout_hours)
 
@@ -193,6 +198,11 @@ class AnswerProposal:
 
     def __init__(self, database: Database, run: Run, review_id: str) -> None:
         self.review = _find(database, run.sync, review_id)
+        if self.review.answer is None and not self.review.is_open:
+            raise PermanentError(
+                f"Review {review_id} was closed before somebody answered it: its time was over, or the sync was "
+                f"detached. Nothing was applied. The next run that holds something asks again."
+            )
         if self.review.answer is None:
             raise PermanentError(f"Review {review_id} isn't answered; answer task review_held first.")
         self.asked = _asked_plan(self.review).to_review

@@ -259,11 +259,11 @@ def load(path: Path | None = None) -> Settings:
 
 
 def find_sync(name: str) -> Sync:
-    """The valid sync of that name; raises PermanentError where the settings hold none any more."""
+    """The valid sync of that name; raises PermanentError where the settings hold none."""
     sync = next((sync for sync in load().syncs if sync.name == name), None)
     if sync is None:
         raise PermanentError(
-            f"The settings hold no valid sync named {name!r} any more. Correct the settings file, then run again."
+            f"The settings hold no valid sync named {name!r}. Correct the settings file or the name, then run again."
         )
     return sync
 

@@ -125,11 +125,30 @@ def test_started_by_hand_it_asks_about_everything_that_the_newest_run_holds(aske
         review.question("default", review.review_id_of("manual__2", {}), by_hand=True)
 
 
+def test_a_review_by_hand_after_an_approval_wants_a_run_first(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    assert company.answer(review_id, "approve")["outcome"] == "applied"
+    mine = review.review_id_of("manual__1", {})
+    with pytest.raises(PermanentError, match="was approved already"):
+        review.question("default", mine, by_hand=True)
+    company.run()
+    with pytest.raises(PermanentError, match="holds nothing"):
+        review.question("default", mine, by_hand=True)
+
+
+def test_a_review_that_was_closed_without_an_answer_says_so(asked: tuple[Company, str]) -> None:
+    company, review_id = asked
+    company.joget.execute("UPDATE directory_sync_review SET closed_at = UTC_TIMESTAMP(6)")
+    review.note_answer("default", review_id, "approve", "Olga")
+    with pytest.raises(PermanentError, match="closed before somebody answered"):
+        company.load_held(review_id)
+
+
 def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     review.note_answer("default", review_id, "timed_out", None)
     assert review.question("default", review_id, by_hand=False) is None
-    with pytest.raises(PermanentError, match="isn't answered"):
+    with pytest.raises(PermanentError, match="closed before somebody answered"):
         company.load_held(review_id)
     company.run()
     assert company.ask() not in (None, review_id)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from include.directory_sync import __version__
 from include.directory_sync.errors import DirectorySyncError, PermanentError, TransientError
@@ -272,7 +272,7 @@ def lock(database: Database, run: Run) -> Iterator[None]:
 
     def holder() -> str:
         name, since = database.rows("SELECT holder, since FROM directory_sync_lock", about="directory_sync_lock")[0]
-        return f"run {name}, which has held the lock of this Joget database since {since} UTC"
+        return f"run {unquote(name)}, which has held the lock of this Joget database since {since} UTC"
 
     with _hold_lock(database, _name_lock(database), LOCK_WAIT, holder):
         _refuse_newer(database)

@@ -62,6 +62,17 @@ def open_review(database: Database, sync: str) -> Review | None:
     return Review(*rows[0]) if rows else None
 
 
+def is_approved(database: Database, plan_url: str) -> bool:
+    """Whether a person approved what the plan in that folder holds, and the answer was carried out."""
+    rows = database.rows(
+        "SELECT COUNT(*) FROM directory_sync_review "
+        "WHERE plan_url = %s AND answer = 'approve' AND closed_at IS NOT NULL",
+        (plan_url,),
+        about="directory_sync_review",
+    )
+    return int(rows[0][0]) > 0
+
+
 def ask(database: Database, review: Review, timeout_hours: float) -> None:
     """Open a review, for an hour longer than its time-out, so that a late answer counts."""
     database.execute(
