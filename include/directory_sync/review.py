@@ -144,7 +144,8 @@ def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
         opened = reviews.open_review(database, sync.name)
         if opened is not None:
             raise PermanentError(
-                f"A review that run {unquote(opened.asked_by)} asked for is open already; answer it in {sync.review_dag_id}."
+                f"A review that run {unquote(opened.asked_by)} asked for is open already; answer it in "
+                f"{sync.review_dag_id}."
             )
         reviews.ask(database, _review_of(sync, loaded, plan, review_id), sync.approval.timeout_hours)
 
