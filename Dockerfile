@@ -10,8 +10,8 @@ COPY --chown=airflow:root include/ /opt/airflow/include/
 COPY --chown=airflow:root dags/ /opt/airflow/dags/
 COPY --chown=airflow:root plugins/ /opt/airflow/plugins/
 
-# `from include.directory_sync import …` needs the project's root on the path of every process.
-ENV PYTHONPATH=/opt/airflow
+# Every process of Airflow imports the package as `directory_sync`.
+ENV PYTHONPATH=/opt/airflow/include
 
 ARG REVISION=unknown
 ARG VERSION=unknown

@@ -3,6 +3,7 @@
 .PHONY: help setup demo up test test-mysql test-image-set compose-check bench soak lint format lock ledger clean
 SHELL := /bin/sh
 BIN := .venv/bin
+export PYTHONPATH := $(CURDIR)/include
 PORT ?= 8080
 # Airflow makes its constraints at the release, so the image has the packages that were newest then.
 # Development has the same versions of these packages, and its own tools.

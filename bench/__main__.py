@@ -1,4 +1,6 @@
-"""How fast the sync is, beside what it can't be faster than and what people would use instead: `python -m bench`."""
+"""How fast the sync is, beside what it can't be faster than and what people would use instead:
+`python -m bench`.
+"""
 
 import argparse
 import logging
@@ -20,8 +22,14 @@ SMALL, MIDDLE, LARGE = 10_000, 100_000, 1_000_000
 def main() -> int:
     """Measure and write results.md."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--million", action="store_true", help="1,000,000 users too: half an hour in all")
-    parser.add_argument("--only", choices=["extraction", "loading", "demo"], help="a part; results.md stays as it is")
+    parser.add_argument(
+        "--million", action="store_true", help="1,000,000 users too: half an hour in all"
+    )
+    parser.add_argument(
+        "--only",
+        choices=["extraction", "loading", "demo"],
+        help="a part; results.md stays as it is",
+    )
     asked = parser.parse_args()
     logging.disable(logging.INFO)
     results = Results()
@@ -40,12 +48,16 @@ def main() -> int:
             if asked.million:
                 loading.judge_growth(results, MIDDLE, LARGE)
     remarks = (HERE / "remarks.md").read_text(encoding="utf-8")
-    results.write(HERE.parent / "build" / "bench.md" if asked.only else HERE / "results.md", remarks)
+    results.write(
+        HERE.parent / "build" / "bench.md" if asked.only else HERE / "results.md", remarks
+    )
     return 0
 
 
 def _demo(results: Results) -> None:
-    """The demo's run through Airflow: what its tasks did themselves, after Airflow had started them."""
+    """The demo's run through Airflow: what its tasks did themselves, after Airflow had started
+    them.
+    """
     with demo_world() as demo:
         log = demo.folder / "airflow.log"
         airflow.migrate(demo.airflow, log)
@@ -62,9 +74,21 @@ def _python_of_alternatives() -> Path:
     if not python.exists():
         console.print(f"Making {ALTERNATIVES.name} …")
         uv = str(Path(sys.executable).parent / "uv")
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(ALTERNATIVES)], check=True)
+        subprocess.run(
+            [uv, "venv", "--quiet", "--python", sys.executable, str(ALTERNATIVES)], check=True
+        )
         lock = str(HERE / "alternatives" / "requirements.lock")
-        install = [uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", lock]
+        install = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(python),
+            "--require-hashes",
+            "-r",
+            lock,
+        ]
         subprocess.run(install, check=True)
     return python
 

@@ -1,7 +1,8 @@
 """A pool of any size behind the tests' stand-in for Cognito, in a process of its own.
 
-`python -m bench.cognito` prints its endpoint, serves until its input ends, and then prints as JSON what it counted on
-its own clock: seconds from the first call to the last, calls, and how many of them it throttled.
+`python -m bench.cognito` prints its endpoint, serves until its input ends, and then prints as JSON
+what it counted on its own clock: seconds from the first call to the last, calls, and how many of
+them it throttled.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from subprocess import PIPE, Popen
 from typing import IO, Any, cast, overload
 
 from bench.company import Company
+from directory_sync.cognito.client import USERS_IN_A_PAGE
 from tests.stand_in import Faults, stand_in, user
 
 QUOTAS = {"UserList": 30.0, "UserPoolResourceRead": 5.0, "UserPoolRead": 15.0}
@@ -21,7 +23,9 @@ QUOTAS = {"UserList": 30.0, "UserPoolResourceRead": 5.0, "UserPoolRead": 15.0}
 
 
 class People(Sequence[Any]):
-    """Some of the pool's users, made when they are listed: a million of them would take gigabytes."""
+    """Some of the pool's users, made when they are listed: a million of them would take
+    gigabytes.
+    """
 
     def __init__(self, pool: "LargePool", numbers: Sequence[int]) -> None:
         self._pool, self._numbers = pool, numbers
@@ -37,7 +41,11 @@ class People(Sequence[Any]):
         if isinstance(at, int):
             return self._pool.user(self._numbers[at])
         numbers = self._numbers[at]
-        return People(self._pool, numbers) if len(numbers) > 60 else [self._pool.user(number) for number in numbers]  # noqa: PLR2004 - a page
+        return (
+            People(self._pool, numbers)
+            if len(numbers) > USERS_IN_A_PAGE
+            else [self._pool.user(number) for number in numbers]
+        )
 
 
 class LargePool:
@@ -61,7 +69,14 @@ class LargePool:
         """One user, as ListUsers gives him."""
         email, first, last = self._rows[number]
         sub = self._subs[number]
-        return user(email, sub=sub, given_name=first, family_name=last, zoneinfo="Europe/Lisbon", locale="pt-PT")
+        return user(
+            email,
+            sub=sub,
+            given_name=first,
+            family_name=last,
+            zoneinfo="Europe/Lisbon",
+            locale="pt-PT",
+        )
 
     def with_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
         """Users whose sub is the value, or begins with that digit."""
@@ -72,8 +87,18 @@ class LargePool:
 
 @contextmanager
 def serving(people: int, latency: float) -> Iterator[tuple[str, dict[str, float]]]:
-    """A server for the length of a block: its endpoint, and what it counted once the block has ended."""
-    command = [sys.executable, "-m", "bench.cognito", "--people", str(people), "--latency", str(latency)]
+    """A server for the length of a block: its endpoint, and what it counted once the block has
+    ended.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "bench.cognito",
+        "--people",
+        str(people),
+        "--latency",
+        str(latency),
+    ]
     counted: dict[str, float] = {}
     with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
         ends, says = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
@@ -88,14 +113,20 @@ def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(prog="python -m bench.cognito", description=__doc__)
     parser.add_argument("--people", type=int, required=True)
-    parser.add_argument("--latency", type=float, required=True, help="seconds that each answer takes")
+    parser.add_argument(
+        "--latency", type=float, required=True, help="seconds that each answer takes"
+    )
     asked = parser.parse_args()
     pool = LargePool(Company(asked.people))
     with stand_in(pool, Faults(latency=asked.latency, quotas=QUOTAS)) as served:
         print(served.endpoint, flush=True)
         sys.stdin.read()
         seconds = served.last_at - (served.first_at or served.last_at) + asked.latency
-        counted = {"calls": served.calls.total(), "throttled": served.throttled, "pause": served.longest_pause}
+        counted = {
+            "calls": served.calls.total(),
+            "throttled": served.throttled,
+            "pause": served.longest_pause,
+        }
         print(json.dumps({"seconds": seconds, **counted}))
 
 

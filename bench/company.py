@@ -8,11 +8,36 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync import snapshot
-from include.directory_sync.settings import Sync
+from directory_sync.cognito import snapshot
+from directory_sync.settings import Sync
 
-FIRST = ("Ana", "Bo", "Chen", "Dilip", "Élodie", "Fatima", "Goran", "Hana", "Ivo", "Jürgen", "Kofi", "Lúcia")
-LAST = ("Almeida", "Bauer", "Costa", "Dvořák", "Eriksson", "Fischer", "García", "Horváth", "Ito", "Jensen", "Kim")
+FIRST = (
+    "Ana",
+    "Bo",
+    "Chen",
+    "Dilip",
+    "Élodie",
+    "Fatima",
+    "Goran",
+    "Hana",
+    "Ivo",
+    "Jürgen",
+    "Kofi",
+    "Lúcia",
+)
+LAST = (
+    "Almeida",
+    "Bauer",
+    "Costa",
+    "Dvořák",
+    "Eriksson",
+    "Fischer",
+    "García",
+    "Horváth",
+    "Ito",
+    "Jensen",
+    "Kim",
+)
 MEMBERSHIPS_EACH = 2
 GROUPS = {10_000: 200, 100_000: 500, 1_000_000: 1_000}
 """Groups by users."""
@@ -31,7 +56,10 @@ class Company:
     @property
     def groups(self) -> list[str]:
         """Names of groups, which Joget takes as ids."""
-        return [f"group-{number:04}" for number in range(GROUPS.get(self.people, max(self.people // 100, 1)))]
+        return [
+            f"group-{number:04}"
+            for number in range(GROUPS.get(self.people, max(self.people // 100, 1)))
+        ]
 
     def subs(self) -> list[str]:
         """A UUID for each, the same every time."""
@@ -43,12 +71,17 @@ class Company:
         ]
 
     def users(self) -> pd.DataFrame:
-        """Columns id, firstName, lastName, email, active, timeZone, locale: Joget's rows, in the order of `subs`."""
+        """Columns id, firstName, lastName, email, active, timeZone, locale: Joget's rows, in the
+        order of `subs`.
+        """
         numbers = range(self.people)
         first = [FIRST[number % len(FIRST)] for number in numbers]
         last = [LAST[number % len(LAST)] for number in numbers]
         logins = [f"user{number * 7919 % self.people:07}@example.org" for number in numbers]
-        names = [name + "-Neu" if number % 100 < self.changed else name for number, name in enumerate(last)]
+        names = [
+            name + "-Neu" if number % 100 < self.changed else name
+            for number, name in enumerate(last)
+        ]
         frame = {"id": logins, "firstName": first, "lastName": names, "email": logins}
         return pd.DataFrame(frame).assign(active=1, timeZone="Europe/Lisbon", locale="pt_PT")
 
@@ -57,7 +90,8 @@ class Company:
         groups = len(self.groups)
         first = ((number, number % groups) for number in range(self.people))
         second = (
-            (number, (number % groups + 1 + number // groups % (groups - 1)) % groups) for number in range(self.people)
+            (number, (number % groups + 1 + number // groups % (groups - 1)) % groups)
+            for number in range(self.people)
         )
         return [*first, *second]
 
@@ -66,7 +100,10 @@ class Company:
         logins, groups = self.users()["id"].tolist(), self.groups
         pairs = self.member_numbers()
         return pd.DataFrame(
-            {"groupId": [groups[group] for _, group in pairs], "userId": [logins[user] for user, _ in pairs]}
+            {
+                "groupId": [groups[group] for _, group in pairs],
+                "userId": [logins[user] for user, _ in pairs],
+            }
         )
 
     def group_rows(self) -> pd.DataFrame:
@@ -92,16 +129,25 @@ class Company:
                 "attribute.zoneinfo": users["timeZone"],
             }
         )
-        groups = pd.DataFrame({"group_name": self.groups, "created_at": AT, "modified_at": AT, "listed_twice": False})
+        groups = pd.DataFrame(
+            {"group_name": self.groups, "created_at": AT, "modified_at": AT, "listed_twice": False}
+        )
         pairs, names = self.member_numbers(), self.groups
         members = pd.DataFrame(
-            {"group_name": [names[group] for _, group in pairs], "sub": [subs[user] for user, _ in pairs]}
+            {
+                "group_name": [names[group] for _, group in pairs],
+                "sub": [subs[user] for user, _ in pairs],
+            }
         )
-        schema = snapshot.users_schema(sync.mapping.attributes)
-        empty = snapshot.MEMBERSHIPS.empty_table()
+        schema = snapshot.make_users_schema(sync.mapping.attributes)
+        empty = snapshot.MEMBERSHIPS_SCHEMA.empty_table()
         return {
             "users.parquet": pa.Table.from_pandas(listed, schema=schema, preserve_index=False),
-            "groups.parquet": pa.Table.from_pandas(groups, schema=snapshot.GROUPS, preserve_index=False),
-            "memberships.parquet": pa.Table.from_pandas(members, schema=snapshot.MEMBERSHIPS, preserve_index=False),
+            "groups.parquet": pa.Table.from_pandas(
+                groups, schema=snapshot.GROUPS_SCHEMA, preserve_index=False
+            ),
+            "memberships.parquet": pa.Table.from_pandas(
+                members, schema=snapshot.MEMBERSHIPS_SCHEMA, preserve_index=False
+            ),
             "memberships_again.parquet": empty,
         }

@@ -1,4 +1,6 @@
-"""The least that the database takes: raw LOAD DATA and raw SELECT of the very rows that a first run left."""
+"""The least that the database takes: raw LOAD DATA and raw SELECT of the very rows that a first run
+left.
+"""
 
 import time
 from pathlib import Path
@@ -22,7 +24,9 @@ TABLES = {
 
 
 def raw_load(server: DatabaseServer, filled: str, empty: str, folder: Path) -> float:
-    """Seconds of LOAD DATA of all rows of the database `filled` that `empty` lacks, each table in its key's order."""
+    """Seconds of LOAD DATA of all rows of the database `filled` that `empty` lacks, each table in
+    its key's order.
+    """
     source, target = server.connect(filled), _connect(server, empty)
     seconds = 0.0
     for table, key in TABLES.items():
@@ -31,11 +35,19 @@ def raw_load(server: DatabaseServer, filled: str, empty: str, folder: Path) -> f
             cursor.execute(f"SELECT COUNT(*) FROM {table}")
             local = cursor.fetchone()[0] > 0
         path = folder / f"{table}.tsv"
-        missing = f"WHERE NOT EXISTS (SELECT 1 FROM {empty}.{table} e WHERE {_same(key)})" if local else ""
-        _export(source, f"SELECT f.* FROM {filled}.{table} f {missing} ORDER BY {_of('f', key)}", path)
+        missing = (
+            f"WHERE NOT EXISTS (SELECT 1 FROM {empty}.{table} e WHERE {_same(key)})"
+            if local
+            else ""
+        )
+        _export(
+            source, f"SELECT f.* FROM {filled}.{table} f {missing} ORDER BY {_of('f', key)}", path
+        )
         began = time.perf_counter()
         with target.cursor() as cursor:
-            cursor.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {table} CHARACTER SET utf8mb4")
+            cursor.execute(
+                f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {table} CHARACTER SET utf8mb4"
+            )
         seconds += time.perf_counter() - began
         path.unlink()
     source.close()
@@ -59,9 +71,14 @@ def raw_select(server: DatabaseServer, database: str) -> float:
 
 def _connect(server: DatabaseServer, database: str) -> Any:
     return MySQLdb.connect(
-        host="127.0.0.1", port=server.port, user="root", database=database, charset="utf8mb4", local_infile=True,
+        host="127.0.0.1",
+        port=server.port,
+        user="root",
+        database=database,
+        charset="utf8mb4",
+        local_infile=True,
         autocommit=True,
-    )  # fmt: skip
+    )
 
 
 def _of(alias: str, key: str) -> str:
@@ -73,7 +90,10 @@ def _same(key: str) -> str:
 
 
 def _export(connection: Any, statement: str, path: Path) -> None:
-    with connection.cursor(MySQLdb.cursors.SSCursor) as cursor, path.open("w", encoding="utf-8") as file:
+    with (
+        connection.cursor(MySQLdb.cursors.SSCursor) as cursor,
+        path.open("w", encoding="utf-8") as file,
+    ):
         cursor.execute(statement)
         while rows := cursor.fetchmany(50_000):
             file.writelines("\t".join(_cell(value) for value in row) + "\n" for row in rows)
@@ -81,4 +101,8 @@ def _export(connection: Any, statement: str, path: Path) -> None:
 
 def _cell(value: Any) -> str:
     text = "\\N" if value is None else str(value)
-    return text if value is None else text.replace("\\", "\\\\").replace("\t", "\\\t").replace("\n", "\\\n")
+    return (
+        text
+        if value is None
+        else text.replace("\\", "\\\\").replace("\t", "\\\t").replace("\n", "\\\n")
+    )

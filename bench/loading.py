@@ -8,14 +8,21 @@ from bench.company import Company
 from bench.results import Measured, Results
 from bench.world import World, run
 
-ALTERNATIVES = {"upserts": "executemany upserts", "to_sql": "pandas to_sql", "with_dlt": "dlt's merge"}
+ALTERNATIVES = {
+    "upserts": "executemany upserts",
+    "to_sql": "pandas to_sql",
+    "with_dlt": "dlt's merge",
+}
 LIMIT_MIB = {100_000: 512, 1_000_000: 2048}
 FIRST, NOTHING, CHANGED = "first load", "nothing to do", "1 % changed"
 
 
-def measure(world: World, results: Results, people: int, python: Path | None, patience: float) -> None:
-    """A first load, a run with nothing to do, and one with a hundredth changed; then the alternatives, where there is a
-    Python that has them. Each of theirs is stopped after `patience` seconds.
+def measure(
+    world: World, results: Results, people: int, python: Path | None, patience: float
+) -> None:
+    """A first load, a run with nothing to do, and one with a hundredth changed; then the
+    alternatives, where there is a Python that has them. Each of theirs is stopped after `patience`
+    seconds.
     """
     database, other = world.new_database(), world.new_database()
     for work, changed in ((FIRST, 0), (NOTHING, 0), (CHANGED, 1)):
@@ -24,12 +31,16 @@ def measure(world: World, results: Results, people: int, python: Path | None, pa
             seconds = floor.raw_load(world.joget, database, other, world.folder)
             results.add(Measured(work, people, "floor: raw LOAD DATA", seconds))
         if work == NOTHING:
-            results.add(Measured(work, people, "floor: raw SELECT", floor.raw_select(world.joget, database)))
+            results.add(
+                Measured(work, people, "floor: raw SELECT", floor.raw_select(world.joget, database))
+            )
     world.drop(database, other)
     if python:
         rows = _rows(world, people)
         for module in ALTERNATIVES:
-            _alternative(world, results, people, rows, python=python, module=module, patience=patience)
+            _alternative(
+                world, results, people, rows, python=python, module=module, patience=patience
+            )
     _judge(results, people)
 
 
@@ -38,10 +49,17 @@ def _ours(world: World, results: Results, company: Company, work: str, database:
     transformed = world.run("transform", run_id, *world.stage(company, run_id), database=database)
     loaded = world.run("load", run_id, transformed["url"], database=database)
     for task, took in (("transform", transformed), ("load", loaded)):
-        results.add(Measured(work, company.people, f"ours: {task}", took["seconds"], took["peak_mib"]))
+        results.add(
+            Measured(work, company.people, f"ours: {task}", took["seconds"], took["peak_mib"])
+        )
         if company.people in LIMIT_MIB:
             limit = LIMIT_MIB[company.people]
-            results.within(f"{company.people:,} users: {work}, memory of {task}", took["peak_mib"], limit, "MiB")
+            results.within(
+                f"{company.people:,} users: {work}, memory of {task}",
+                took["peak_mib"],
+                limit,
+                "MiB",
+            )
     both = transformed["seconds"] + loaded["seconds"]
     results.add(Measured(work, company.people, "ours: transform and load", both))
 
@@ -56,7 +74,14 @@ def _rows(world: World, people: int) -> Path:
 
 
 def _alternative(
-    world: World, results: Results, people: int, rows: Path, *, python: Path, module: str, patience: float
+    world: World,
+    results: Results,
+    people: int,
+    rows: Path,
+    *,
+    python: Path,
+    module: str,
+    patience: float,
 ) -> None:
     name = ALTERNATIVES[module]
     database = world.new_database()
@@ -75,13 +100,26 @@ def _alternative(
 def _judge(results: Results, people: int) -> None:
     size = f"{people:,} users"
     first = results.seconds(FIRST, people, "ours: load")
-    results.at_most(f"{size}: {FIRST}", first, results.seconds(FIRST, people, "floor: raw LOAD DATA"), 1.3)
+    results.at_most(
+        f"{size}: {FIRST}", first, results.seconds(FIRST, people, "floor: raw LOAD DATA"), 1.3
+    )
     for name, times in zip(ALTERNATIVES.values(), (1.5, 5, 5), strict=True):
-        results.faster(f"{size}: {FIRST}, than {name}", first, results.seconds(FIRST, people, name), times)
-    nothing, changed = (results.seconds(work, people, "ours: transform and load") for work in (NOTHING, CHANGED))
-    results.at_most(f"{size}: {NOTHING}", nothing, results.seconds(NOTHING, people, "floor: raw SELECT"), 4)
+        results.faster(
+            f"{size}: {FIRST}, than {name}", first, results.seconds(FIRST, people, name), times
+        )
+    nothing, changed = (
+        results.seconds(work, people, "ours: transform and load") for work in (NOTHING, CHANGED)
+    )
+    results.at_most(
+        f"{size}: {NOTHING}", nothing, results.seconds(NOTHING, people, "floor: raw SELECT"), 4
+    )
     for name in ALTERNATIVES.values():
-        results.faster(f"{size}: {NOTHING}, than {name} again", nothing, results.seconds(NOTHING, people, name), 10)
+        results.faster(
+            f"{size}: {NOTHING}, than {name} again",
+            nothing,
+            results.seconds(NOTHING, people, name),
+            10,
+        )
     results.at_most(f"{size}: {CHANGED}, of {NOTHING}", changed, nothing, 1.5)
 
 
@@ -89,5 +127,7 @@ def judge_growth(results: Results, small: int, large: int) -> None:
     """Ten times the people, at most eleven times the seconds."""
     for work in (FIRST, NOTHING, CHANGED):
         for task in ("transform", "load"):
-            one, other = (results.seconds(work, people, f"ours: {task}") for people in (small, large))
+            one, other = (
+                results.seconds(work, people, f"ours: {task}") for people in (small, large)
+            )
             results.at_most(f"growth to {large:,} users: {work}, {task}", other, one, 11)

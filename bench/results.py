@@ -45,14 +45,18 @@ class Results:
         self.times.append(measured)
         memory = f"{measured.peak_mib:8,.0f} MiB" if measured.peak_mib else ""
         console.print(
-            f"{measured.people:>9,} {measured.work:34} {measured.who:38} {measured.seconds:9.2f} s {memory} "
-            f"{measured.remark}"
+            f"{measured.people:>9,} {measured.work:34} {measured.who:38} {measured.seconds:9.2f} s "
+            f"{memory} {measured.remark}"
         )
         return measured.seconds
 
     def seconds(self, work: str, people: int, who: str) -> float | None:
         """A time that was measured, if it was."""
-        found = [one.seconds for one in self.times if (one.work, one.people, one.who) == (work, people, who)]
+        found = [
+            one.seconds
+            for one in self.times
+            if (one.work, one.people, one.who) == (work, people, who)
+        ]
         return found[-1] if found else None
 
     def at_most(self, what: str, ours: float | None, base: float | None, times: float) -> None:
@@ -63,11 +67,15 @@ class Results:
     def faster(self, what: str, ours: float | None, other: float | None, times: float) -> None:
         """A bar: the other takes at least so many times as long."""
         if ours and other is not None:
-            self._bar(what, f"at least {times:g} times faster", other / ours, ok=other >= times * ours)
+            self._bar(
+                what, f"at least {times:g} times faster", other / ours, ok=other >= times * ours
+            )
 
     def within(self, what: str, figure: float, limit: float, unit: str) -> None:
         """A bar: a figure within a limit."""
-        self.bars.append(Bar(what, f"at most {limit:g} {unit}", f"{figure:,.2f} {unit}", figure <= limit))
+        self.bars.append(
+            Bar(what, f"at most {limit:g} {unit}", f"{figure:,.2f} {unit}", figure <= limit)
+        )
 
     def _bar(self, what: str, asked: str, ratio: float, *, ok: bool) -> None:
         self.bars.append(Bar(what, asked, f"{ratio:.2f}", ok))
@@ -77,12 +85,16 @@ class Results:
         lines = [
             "# Results of `make bench`",
             "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, all in one "
+            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python "
+            f"{platform.python_version()}, all in one "
             "run on one machine. Compare ratios: the times of a busy machine vary.",
             "",
             "| bar | asked | measured | |",
             "|---|---|---|---|",
-            *(f"| {bar.what} | {bar.asked} | {bar.reached} | {'yes' if bar.ok else '**no**'} |" for bar in self.bars),
+            *(
+                f"| {bar.what} | {bar.asked} | {bar.reached} | {'yes' if bar.ok else '**no**'} |"
+                for bar in self.bars
+            ),
             "",
             "| users | work | who | seconds | peak MiB | |",
             "|--:|---|---|--:|--:|---|",
@@ -100,7 +112,9 @@ class Results:
     def write(self, path: Path, remarks: str) -> None:
         """Write the page, and print its bars."""
         for bar in self.bars:
-            console.print(f"{'ok  ' if bar.ok else 'MISS'} {bar.what}: {bar.asked}, measured {bar.reached}")
+            console.print(
+                f"{'ok  ' if bar.ok else 'MISS'} {bar.what}: {bar.asked}, measured {bar.reached}"
+            )
         path.parent.mkdir(exist_ok=True)
         path.write_text(self.page(remarks), encoding="utf-8")
         console.print(f"Written to {path}.")

@@ -1,4 +1,6 @@
-"""One task of the sync in a process of its own: `python -m bench.task TASK RUN_ID URL…` says what it took."""
+"""One task of the sync in a process of its own: `python -m bench.task TASK RUN_ID URL…` says what
+it took.
+"""
 
 import json
 import sys
@@ -7,15 +9,15 @@ import uuid
 from collections.abc import Callable
 
 from bench.memory import peak_mib
-from include.directory_sync import extraction, steps
-from include.directory_sync.run import Attempt
-from include.directory_sync.snapshot import Manifest
+from directory_sync.run import Attempt
+from directory_sync.staging.manifest import Manifest
+from directory_sync.tasks import extract, load, transform
 
 TASKS: dict[str, Callable[..., Manifest]] = {
-    "extract_users": lambda attempt: extraction.extract_users(attempt, "default", {}, {}),
-    "extract_groups": extraction.extract_groups,
-    "transform": steps.transform,
-    "load": steps.load,
+    "extract_users": lambda attempt: extract.extract_users(attempt, "default", {}, {}),
+    "extract_groups": extract.extract_groups,
+    "transform": transform.transform_snapshot,
+    "load": load.load_snapshot,
 }
 
 
@@ -25,7 +27,11 @@ def main() -> None:
     attempt = Attempt(name=f"{task}.1.{uuid.uuid4().hex[:12]}", run_id=run_id)
     began = time.perf_counter()
     manifest = TASKS[task](attempt, *urls)
-    print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak_mib(), "url": manifest.url}))
+    print(
+        json.dumps(
+            {"seconds": time.perf_counter() - began, "peak_mib": peak_mib(), "url": manifest.url}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Where everything is measured: one MariaDB with Joget's tables, one staging folder, each task in a new process."""
+"""Where everything is measured: one MariaDB with Joget's tables, one staging folder, each task in a
+new process.
+"""
 
 import json
 import os
@@ -19,10 +21,10 @@ from bench.company import Company
 from demo.airflow import ROOT, environment
 from demo.database import DatabaseServer
 from demo.mariadb import mariadb
-from include.directory_sync import staging
-from include.directory_sync.frames import from_table
-from include.directory_sync.run import resolve
-from include.directory_sync.settings import find_sync
+from directory_sync.frames import make_frame
+from directory_sync.run import resolve_run
+from directory_sync.settings import find_sync
+from directory_sync.staging import store
 from tests.stand_in import POOL_ID
 
 OPTIONS = ("--innodb-buffer-pool-size=3G", "--innodb-log-file-size=1G", "--max-allowed-packet=64M")
@@ -39,7 +41,9 @@ class World:
     joget: DatabaseServer
     variables: dict[str, str]
 
-    def run(self, task: str, run_id: str, *urls: str, database: str = "", endpoint: str = "") -> dict[str, Any]:
+    def run(
+        self, task: str, run_id: str, *urls: str, database: str = "", endpoint: str = ""
+    ) -> dict[str, Any]:
         """One task of the sync: seconds, peak_mib, url."""
         variables = dict(self.variables)
         variables["AIRFLOW_CONN_JOGET_MYSQL"] = self.joget.uri(database)
@@ -52,17 +56,19 @@ class World:
     def stage(self, company: Company, run_id: str) -> tuple[str, str]:
         """Leave what the extract tasks leave of a company; gives the two folders' URLs."""
         sync = find_sync("default")
-        made = resolve(run_id, sync, {}, {})
+        made = resolve_run(run_id, sync, {}, {})
         at, tables = datetime.now(UTC), company.snapshot(sync)
         users, groups = (
-            staging.open_folder(made, f"{task}.1.{uuid.uuid4().hex[:12]}")
+            store.open_folder(made, f"{task}.1.{uuid.uuid4().hex[:12]}")
             for task in ("extract_users", "extract_groups")
         )
         users.json("run.json", made.model_dump(mode="json"))
         for name, table in tables.items():
-            (users if name == "users.parquet" else groups).frame(name, from_table(table))
+            (users if name == "users.parquet" else groups).frame(name, make_frame(table))
         listed = users.seal(snapshot_at=at, counts={}, complete=True)
-        grouped = groups.seal(snapshot_at=at, counts={}, complete=True, inputs={"extract_users": listed.url})
+        grouped = groups.seal(
+            snapshot_at=at, counts={}, complete=True, inputs={"extract_users": listed.url}
+        )
         return listed.url, grouped.url
 
     def new_database(self) -> str:
@@ -81,10 +87,20 @@ class World:
         connection.close()
 
 
-def run(command: list[str], variables: dict[str, str], timeout: float | None = None) -> dict[str, Any]:
-    """A process that ends with a line of JSON; raises CalledProcessError, with its output shown, or TimeoutExpired."""
+def run(
+    command: list[str], variables: dict[str, str], timeout: float | None = None
+) -> dict[str, Any]:
+    """A process that ends with a line of JSON; raises CalledProcessError, with its output shown, or
+    TimeoutExpired.
+    """
     done = subprocess.run(
-        command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
+        command,
+        env=variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
     )
     if done.returncode:
         print(done.stdout[-2000:], done.stderr[-4000:], file=sys.stderr)
@@ -110,6 +126,9 @@ def world(requests_per_second: float) -> Iterator[World]:
         os.environ["DIRECTORY_SYNC_CONFIG"] = str(folder / "syncs.yaml")
         with mariadb(folder / "mariadb", *OPTIONS) as joget:
             variables = environment(
-                folder / "airflow", settings=folder / "syncs.yaml", joget_uri="", endpoint="http://127.0.0.1:9"
+                folder / "airflow",
+                settings=folder / "syncs.yaml",
+                joget_uri="",
+                endpoint="http://127.0.0.1:9",
             )
             yield World(folder, joget, variables)

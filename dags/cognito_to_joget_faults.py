@@ -4,6 +4,6 @@ DAGs.
 Airflow imports only files that contain the words "airflow" and "dag", so keep this sentence.
 """
 
-from include.directory_sync import settings
+from directory_sync import settings
 
-settings.load().require_valid()
+settings.load_settings().require_valid()

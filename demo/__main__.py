@@ -27,13 +27,20 @@ console = Console(width=110, highlight=False)
 
 def main() -> int:
     """Run one of the three; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description="The sync over a world of its own.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description="The sync over a world of its own."
+    )
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("run", help="sync the documented demo twice, and print what came of it")
-    commands.add_parser("up", help="Airflow's UI over the same world").add_argument("--port", type=int, default=8080)
-    commands.add_parser("seed", help="create the pool in a moto server").add_argument("--endpoint", required=True)
+    commands.add_parser("up", help="Airflow's UI over the same world").add_argument(
+        "--port", type=int, default=8080
+    )
+    commands.add_parser("seed", help="create the pool in a moto server").add_argument(
+        "--endpoint", required=True
+    )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+    # A shell's background job starts with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if arguments.command == "run":
@@ -62,7 +69,11 @@ def run() -> int:
             _sync(demo, "First run: the pool has Demo User 1, in JogetGroup1, and Demo User 2")
             before = demo.directory()
             for table, columns in SHOWN.items():
-                _print_table(f"Joget: {table}", columns, [[row[name] for name in columns] for row in before[table]])
+                _print_table(
+                    f"Joget: {table}",
+                    columns,
+                    [[row[name] for name in columns] for row in before[table]],
+                )
             demo.aws.rename(demo.pool_id, "demo.user2@example.com", "User Two")
             _sync(demo, "Second run: in the pool, Demo User 2's family name became User Two")
             _print_table(
@@ -86,7 +97,9 @@ def up(port: int) -> int:
     with world() as demo:
         console.print("Starting Airflow: a minute or so …")
         with airflow.standalone(demo.airflow, port, demo.folder / "airflow.log") as process:
-            console.print(f"Airflow is up:  http://127.0.0.1:{port}/dags/{airflow.DAG_ID}  (no login)")
+            console.print(
+                f"Airflow is up:  http://127.0.0.1:{port}/dags/{airflow.DAG_ID}  (no login)"
+            )
             console.print(f"Joget's tables: mysql -h 127.0.0.1 -P {demo.joget.port} -u root jwdb")
             console.print("Ctrl-C stops everything.")
             process.wait()
@@ -107,8 +120,12 @@ def _sync(demo: World, title: str) -> None:
         console.print(f"  quarantine:  {report['quarantine']}")
 
 
-def differences(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> list[list[Any]]:
-    """Cells that differ between two readings of the directory, and rows that only one of them has."""
+def differences(
+    before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]
+) -> list[list[Any]]:
+    """Cells that differ between two readings of the directory, and rows that only one of them
+    has.
+    """
     found: list[list[Any]] = []
     for table, rows in before.items():
         old = {_key(row): row for row in rows}
@@ -117,7 +134,11 @@ def differences(before: dict[str, list[dict[str, Any]]], after: dict[str, list[d
         found += [[table, key, "the row", "", "is there"] for key in new.keys() - old.keys()]
         for key in sorted(old.keys() & new.keys()):
             cells = old[key].items()
-            found += [[table, key, name, value, new[key][name]] for name, value in cells if value != new[key][name]]
+            found += [
+                [table, key, name, value, new[key][name]]
+                for name, value in cells
+                if value != new[key][name]
+            ]
     return found
 
 

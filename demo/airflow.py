@@ -18,14 +18,20 @@ DAG_ID = "cognito_to_joget"
 
 
 def environment(home: Path, *, settings: Path, joget_uri: str, endpoint: str) -> dict[str, str]:
-    """The variables that production sets too, with folders, ports and Connections of the demo's own."""
+    """The variables that production sets too, with folders, ports and Connections of the demo's
+    own.
+    """
     connection = {
         "conn_type": "aws",
         "login": "demo-access-key",
         "password": "demo-secret-key",
         "extra": {"endpoint_url": endpoint, "region_name": REGION},
     }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "AWS_"))
+    }
     return inherited | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -38,7 +44,7 @@ def environment(home: Path, *, settings: Path, joget_uri: str, endpoint: str) ->
         "AIRFLOW_CONN_JOGET_MYSQL": joget_uri,
         "DIRECTORY_SYNC_CONFIG": str(settings),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}/include:{ROOT}",
     }
 
 
@@ -46,9 +52,11 @@ def environment(home: Path, *, settings: Path, joget_uri: str, endpoint: str) ->
 def standalone(
     variables: dict[str, str], port: int, log: Path, *, roles: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """All of Airflow's processes, its UI and API on the port of the loopback interface; raises StartError.
+    """All of Airflow's processes, its UI and API on the port of the loopback interface; raises
+    StartError.
 
-    No login, unless `roles` names users of Airflow's simple auth manager; the password of each is his name.
+    No login, unless `roles` names users of Airflow's simple auth manager; the password of each is
+    his name.
     """
     ports = {
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -76,7 +84,9 @@ def _logins(home: Path, roles: dict[str, str] | None) -> dict[str, str]:
     passwords = home / "passwords.json"
     passwords.write_text(json.dumps({name: name for name in roles}), encoding="utf-8")
     return {
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in roles.items()),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
+            f"{name}:{role}" for name, role in roles.items()
+        ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
     }
 
@@ -108,7 +118,9 @@ def migrate(variables: dict[str, str], log: Path) -> None:
 
 
 def run_dag(variables: dict[str, str], log: Path) -> None:
-    """Run the DAG in one process, as `airflow dags test` does; raises CalledProcessError if it didn't succeed."""
+    """Run the DAG in one process, as `airflow dags test` does; raises CalledProcessError if it
+    didn't succeed.
+    """
     _run(["dags", "test", DAG_ID], variables, log)
 
 

@@ -41,15 +41,21 @@ class Aws:
         )
 
     def seed(self) -> str:
-        """Create the documented pool and the staging bucket, unless they are there; gives the pool's id."""
+        """Create the documented pool and the staging bucket, unless they are there; gives the
+        pool's id.
+        """
         cognito = self.client("cognito-idp")
         self.client("s3").create_bucket(Bucket=BUCKET)
         for pool in cognito.list_user_pools(MaxResults=60)["UserPools"]:
             if pool["Name"] == POOL_NAME:
                 return str(pool["Id"])
-        pool_id = cognito.create_user_pool(PoolName=POOL_NAME, UsernameAttributes=["email"])["UserPool"]["Id"]
+        pool_id = cognito.create_user_pool(PoolName=POOL_NAME, UsernameAttributes=["email"])[
+            "UserPool"
+        ]["Id"]
         for email, names in USERS.items():
-            attributes = [{"Name": name, "Value": value} for name, value in {"email": email, **names}.items()]
+            attributes = [
+                {"Name": name, "Value": value} for name, value in {"email": email, **names}.items()
+            ]
             cognito.admin_create_user(UserPoolId=pool_id, Username=email, UserAttributes=attributes)
         cognito.create_group(UserPoolId=pool_id, GroupName=GROUP)
         for email in MEMBERS:
@@ -59,7 +65,9 @@ class Aws:
     def rename(self, pool_id: str, email: str, family_name: str) -> None:
         """Give a user another family name."""
         self.client("cognito-idp").admin_update_user_attributes(
-            UserPoolId=pool_id, Username=email, UserAttributes=[{"Name": "family_name", "Value": family_name}]
+            UserPoolId=pool_id,
+            Username=email,
+            UserAttributes=[{"Name": "family_name", "Value": family_name}],
         )
 
 
@@ -69,7 +77,14 @@ def aws(folder: Path) -> Iterator[Aws]:
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    # The pool's id then follows from its name, so that settings can be written before the pool is made.
+    # The pool's id then follows from its name, so that settings can be written before the pool is
+    # made.
     environment = {**os.environ, "MOTO_COGNITO_IDP_USER_POOL_ID_STRATEGY": "HASH"}
-    with server("moto", command, log=folder / "moto.log", ready=lambda: listens(port), environment=environment):
+    with server(
+        "moto",
+        command,
+        log=folder / "moto.log",
+        ready=lambda: listens(port),
+        environment=environment,
+    ):
         yield Aws(f"http://127.0.0.1:{port}")

@@ -1,4 +1,5 @@
-"""`make compose-check`: docker-compose.yaml on a Docker engine, from the build to a page in Airflow.
+"""`make compose-check`: docker-compose.yaml on a Docker engine, from the build to a page in
+Airflow.
 
 It needs Docker with its compose plugin, and Python's standard library alone. DOCKER_HOST names the
 engine as usual. The containers and volumes are of a project of its own, and are always removed.
@@ -17,7 +18,16 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PROJECT = "directory-sync-check"
-COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--profile", "demo", "--env-file", "demo/compose.env"]
+COMPOSE = [
+    "docker",
+    "compose",
+    "--project-name",
+    PROJECT,
+    "--profile",
+    "demo",
+    "--env-file",
+    "demo/compose.env",
+]
 RUN_ID = "compose-check"
 DAG_URL = "/api/v2/dags/cognito_to_joget"
 RUN_URL = f"{DAG_URL}/dagRuns/{RUN_ID}"
@@ -49,22 +59,33 @@ def main() -> int:
 def require_engine() -> None:
     """Raise CheckError where there is no docker, no compose plugin, or no engine that answers."""
     if not shutil.which("docker"):
-        raise CheckError("there is no docker on PATH. Install Docker with its compose plugin, then run this again.")
+        raise CheckError(
+            "there is no docker on PATH. Install Docker with its compose plugin, then run this "
+            "again."
+        )
     engine = run(["docker", "version", "--format", "{{.Server.Version}}"])
     if engine.returncode:
         where = os.environ.get("DOCKER_HOST", "the default socket")
-        raise CheckError(f"no Docker engine answers at {where}. Start one, or name another one by DOCKER_HOST.")
+        raise CheckError(
+            f"no Docker engine answers at {where}. Start one, or name another one by DOCKER_HOST."
+        )
     if run(["docker", "compose", "version"]).returncode:
-        raise CheckError("docker has no compose plugin. Install it (docker-compose-plugin), then run this again.")
+        raise CheckError(
+            "docker has no compose plugin. Install it (docker-compose-plugin), then run this again."
+        )
     print(f"Docker engine {engine.stdout.strip()}")
 
 
 def require_images() -> None:
-    """Pull each image that isn't there; raises CheckError that names every one that can't be had."""
+    """Pull each image that isn't there; raises CheckError that names every one that can't be
+    had.
+    """
     listed = run([*COMPOSE, "config", "--images"])
     if listed.returncode:
         raise CheckError(f"docker compose can't read docker-compose.yaml:\n{listed.stderr.strip()}")
-    base = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    base = re.findall(
+        r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     built = os.environ.get("DIRECTORY_SYNC_IMAGE", "directory-sync")
     others = [name for name in listed.stdout.split() if not name.startswith(f"{built}:")]
     images = sorted({*base, *others})
@@ -86,7 +107,9 @@ def has_image(name: str) -> bool:
 
 
 def check() -> None:
-    """Start everything, run the DAG, read what came of it, and stop everything; raises CheckError."""
+    """Start everything, run the DAG, read what came of it, and stop everything; raises
+    CheckError.
+    """
     try:
         print("Building and starting …")
         started = run([*COMPOSE, "up", "--build", "--detach"])
@@ -115,12 +138,16 @@ def every_container_is_well() -> bool:
 def is_well(container: dict[str, Any]) -> bool:
     """Whether one container of `docker compose ps` is as it has to be."""
     if container["State"] == "running":
-        return bool(container["Service"] not in ONE_SHOT and container.get("Health", "") in {"", "healthy"})
+        return bool(
+            container["Service"] not in ONE_SHOT and container.get("Health", "") in {"", "healthy"}
+        )
     return bool(container["State"] == "exited" and container["ExitCode"] == 0)
 
 
 def synchronise() -> None:
-    """Run the DAG and read its result and its page; raises CheckError where something isn't as it has to be."""
+    """Run the DAG and read its result and its page; raises CheckError where something isn't as it
+    has to be.
+    """
     variables = env_file(ROOT / "demo/compose.env")
     token = log_in("airflow", variables["AIRFLOW_ADMIN_PASSWORD"])
     wait_for("the DAG", lambda: "dag_id" in ask(token, DAG_URL))
@@ -142,7 +169,9 @@ def synchronise() -> None:
 
 def log_in(user: str, password: str) -> str:
     """A token for Airflow's API; raises CheckError."""
-    answer = http([*json_body({"username": user, "password": password}), "http://localhost:8080/auth/token"])
+    answer = http(
+        [*json_body({"username": user, "password": password}), "http://localhost:8080/auth/token"]
+    )
     token = as_json(answer).get("access_token")
     if not token:
         raise CheckError(f"Airflow gives user {user} no token: {answer[:300]}")
@@ -171,8 +200,19 @@ def as_json(answer: str) -> dict[str, Any]:
 
 
 def http(arguments: Sequence[str]) -> str:
-    """What the API server answers, asked within its own container, so that no port of this machine matters."""
-    curl = ["exec", "-T", "airflow-apiserver", "curl", "--silent", "--show-error", "--max-time", "60"]
+    """What the API server answers, asked within its own container, so that no port of this machine
+    matters.
+    """
+    curl = [
+        "exec",
+        "-T",
+        "airflow-apiserver",
+        "curl",
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "60",
+    ]
     return run([*COMPOSE, *curl, *arguments]).stdout
 
 
@@ -182,13 +222,20 @@ def wait_for(what: str, is_there: Callable[[], bool]) -> None:
     until = time.monotonic() + patience
     while not is_there():
         if time.monotonic() > until:
-            raise CheckError(f"{what} didn't come within {patience:.0f} seconds (WAIT_SECONDS sets another time).")
+            raise CheckError(
+                f"{what} didn't come within {patience:.0f} seconds (WAIT_SECONDS sets another "
+                "time)."
+            )
         time.sleep(min(5, patience))
 
 
 def env_file(path: Path) -> dict[str, str]:
     """The variables of an env file."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#"]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "=" in line and line[0] != "#"
+    ]
     return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
 
 
@@ -198,9 +245,13 @@ def last_lines(text: str, count: int = 20) -> str:
 
 
 def run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    """One command's exit code and output, in the project's folder; the check has a port of its own."""
+    """One command's exit code and output, in the project's folder; the check has a port of its
+    own.
+    """
     variables = {"AIRFLOW_PORT": "18080"} | os.environ
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ ACCOUNTS_SQL = """\
 CREATE USER root@'127.0.0.1' IDENTIFIED BY '';
 GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;
 """
-"""MySQL itself makes root@localhost only, and 127.0.0.1 isn't localhost with --skip-name-resolve."""
+"""MySQL itself makes root@localhost only, and 127.0.0.1 isn't localhost with --skip-name-resolve.
+"""
 
 
 @contextmanager

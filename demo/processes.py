@@ -1,4 +1,6 @@
-"""Servers as processes of our own: started on free ports, awaited, and stopped by their process id."""
+"""Servers as processes of our own: started on free ports, awaited, and stopped by their process
+id.
+"""
 
 import socket
 import subprocess
@@ -57,7 +59,11 @@ def server(
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
         )
     try:
         _await(name, process, log, ready, seconds)
@@ -66,18 +72,28 @@ def server(
         _stop(process)
 
 
-def _await(name: str, process: "subprocess.Popen[bytes]", log: Path, ready: Callable[[], bool], seconds: float) -> None:
+def _await(
+    name: str,
+    process: "subprocess.Popen[bytes]",
+    log: Path,
+    ready: Callable[[], bool],
+    seconds: float,
+) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None:
-            raise StartError(f"{name} ended with code {process.returncode} while starting.\n{tail(log)}")
+            raise StartError(
+                f"{name} ended with code {process.returncode} while starting.\n{tail(log)}"
+            )
         if time.monotonic() > deadline:
             raise StartError(f"{name} isn't ready after {seconds:.0f} seconds.\n{tail(log)}")
         time.sleep(0.1)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the process and all its descendants to end, wait until they have, and insist after a while."""
+    """Ask the process and all its descendants to end, wait until they have, and insist after a
+    while.
+    """
     with suppress(psutil.NoSuchProcess):
         server_ = psutil.Process(process.pid)
         family = [server_, *server_.children(recursive=True)]
@@ -93,7 +109,9 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process still does: one that ended but wasn't waited for (a container may lack who does) doesn't."""
+    """Whether a process still does: one that ended but wasn't waited for (a container may lack who
+    does) doesn't.
+    """
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

@@ -32,7 +32,9 @@ class World:
         """Airflow's environment."""
         home = self.folder / "airflow"
         home.mkdir(exist_ok=True)
-        return environment(home, settings=SETTINGS, joget_uri=self.joget_uri, endpoint=self.aws.endpoint)
+        return environment(
+            home, settings=SETTINGS, joget_uri=self.joget_uri, endpoint=self.aws.endpoint
+        )
 
     @property
     def joget_uri(self) -> str:
@@ -43,8 +45,14 @@ class World:
         """The report.json that was staged last."""
         s3 = self.aws.client("s3")
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="staging/").get("Contents", [])
-        reports = sorted((found["LastModified"], found["Key"]) for found in listed if "report.json" in found["Key"])
-        content: dict[str, Any] = json.loads(s3.get_object(Bucket=BUCKET, Key=reports[-1][1])["Body"].read())
+        reports = sorted(
+            (found["LastModified"], found["Key"])
+            for found in listed
+            if "report.json" in found["Key"]
+        )
+        content: dict[str, Any] = json.loads(
+            s3.get_object(Bucket=BUCKET, Key=reports[-1][1])["Body"].read()
+        )
         return content
 
     def directory(self) -> dict[str, list[dict[str, Any]]]:
@@ -57,7 +65,10 @@ class World:
             for table in tables:
                 cursor.execute(f"SELECT * FROM {table}")  # noqa: S608 - a name that the server gave
                 names = [column[0] for column in cursor.description]
-                directory[table] = [dict(zip(names, row, strict=True)) for row in sorted(cursor.fetchall(), key=repr)]
+                directory[table] = [
+                    dict(zip(names, row, strict=True))
+                    for row in sorted(cursor.fetchall(), key=repr)
+                ]
         connection.close()
         return directory
 

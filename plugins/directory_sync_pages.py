@@ -2,12 +2,12 @@
 
 from airflow.plugins_manager import AirflowPlugin
 
-from include.directory_sync.pages import plugin
+from directory_sync.orchestration import plugin
 
 
 class DirectorySyncPages(AirflowPlugin):
     """Airflow finds it by its class."""
 
     name = "directory_sync_pages"
-    fastapi_apps = plugin.apps()
-    external_views = plugin.views()
+    fastapi_apps = plugin.list_apps()
+    external_views = plugin.list_views()

@@ -45,7 +45,12 @@ def main() -> int:
 
 def kill_until(worked: Office, wanted: int, console: Console) -> None:
     """Take steps until the wanted number of kills has hit; raises Violation."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("kills", total=wanted)
 

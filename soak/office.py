@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from demo.database import DatabaseServer
-from include.directory_sync import extraction, review, steps, undo
-from include.directory_sync.snapshot import Manifest
+from directory_sync.staging.manifest import Manifest
+from directory_sync.tasks import extract, load, review, transform, undo
 from tests.company import Company, attempt
 from tests.conftest import JogetDatabase, new_company
 from tests.dying import MINUTE, Step
@@ -97,7 +97,8 @@ class Office:
         self.company.run()
 
     def take_step(self, step: int) -> None:
-        """Change the pool, kill one stage at random moments, repeat it, and hold Joget against the pool.
+        """Change the pool, kill one stage at random moments, repeat it, and hold Joget against the
+        pool.
 
         All choices follow from the seed and the step's number. Raises Violation.
         """
@@ -115,10 +116,12 @@ class Office:
 
     def _run_stages(self) -> Manifest:
         run_id = f"manual__{self._step}.{time.time_ns()}+00:00"
-        users = self._carry_out("extract_users", run_id, extraction.extract_users, "default", {}, {})
-        groups = self._carry_out("extract_groups", run_id, extraction.extract_groups, users.url)
-        transformed = self._carry_out("transform", run_id, steps.transform, users.url, groups.url)
-        loaded: Manifest = self._carry_out("load", run_id, steps.load, transformed.url)
+        users = self._carry_out("extract_users", run_id, extract.extract_users, "default", {}, {})
+        groups = self._carry_out("extract_groups", run_id, extract.extract_groups, users.url)
+        transformed = self._carry_out(
+            "transform", run_id, transform.transform_snapshot, users.url, groups.url
+        )
+        loaded: Manifest = self._carry_out("load", run_id, load.load_snapshot, transformed.url)
         return loaded
 
     def _take_back(self) -> None:
@@ -127,8 +130,11 @@ class Office:
             set_given_name(person, f"Undone{self._step}")
         run_id = self._run_stages().run_id
         conf = {"run_id": run_id, "dry_run": False}
-        self._carry_out("undo", f"undo__{self._step}", undo.undo, "default", {}, conf)
-        self._require(self._read_directory() == before, "an undo gives back what was before the run, byte for byte")
+        self._carry_out("undo", f"undo__{self._step}", undo.undo_run, "default", {}, conf)
+        self._require(
+            self._read_directory() == before,
+            "an undo gives back what was before the run, byte for byte",
+        )
         for person in self.company.pool.users:
             set_given_name(person, f"Again{self._step}")
         self._run_stages()
@@ -145,11 +151,17 @@ class Office:
         review.note_answer("default", review_id, "approve", "Olga")
         self._carry_out("load_held", f"review__{review_id}", review.load_held, "default", review_id)
 
-    def _carry_out(self, stage: str, run_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _carry_out(
+        self, stage: str, run_id: str, function: Callable[..., Any], *arguments: Any
+    ) -> Any:
         """Let a stage do its work. If it is the step's stage, kill it first, once or more often."""
         before, seen = (self._read_all() if stage == self._stage else {}), []
         while stage == self._stage:
-            kill = Kill(self._step, stage, self._random.uniform(0, 1.1) * self._typical.get(stage, FIRST_GUESS))
+            kill = Kill(
+                self._step,
+                stage,
+                self._random.uniform(0, 1.1) * self._typical.get(stage, FIRST_GUESS),
+            )
             child = Step(function, *named(stage, run_id), *arguments)
             child.ends_within(kill.delay)
             child.kill()
@@ -181,12 +193,16 @@ class Office:
         """Another run has nothing to do, and Joget holds what the pool says."""
         self._stage = ""
         outcome = self.company.run()["outcome"]
-        self._require(outcome == "nothing_to_do", f"another run has nothing to do, and it said {outcome}")
+        self._require(
+            outcome == "nothing_to_do", f"another run has nothing to do, and it said {outcome}"
+        )
         pool = self.company.pool
         enabled = {login_of(person) for person in pool.users if person["Enabled"]}
         differ = sorted(enabled ^ (set(self.company.active()) - set(LOCAL)))
         self._require(not differ, f"the active users are the pool's enabled ones, without {differ}")
-        members = {(login_of(person), group) for group in pool.members for person in pool.members[group]}
+        members = {
+            (login_of(person), group) for group in pool.members for person in pool.members[group]
+        }
         wanted = {(login, group) for login, group in members if login in enabled}
         differing = sorted(self.company.memberships() ^ wanted)
         self._require(not differing, f"the memberships are the pool's, without {differing}")
@@ -196,7 +212,10 @@ class Office:
 
     def _require(self, holds: bool, promise: str) -> None:
         if not holds:
-            raise Violation(f"step {self._step} of seed {self.seed} ({self._stage or 'afterwards'}): not so: {promise}")
+            raise Violation(
+                f"step {self._step} of seed {self.seed} ({self._stage or 'afterwards'}): not so: "
+                f"{promise}"
+            )
 
     def _staff_changes(self, chosen: random.Random, turn: int) -> None:
         pool = self.company.pool
@@ -207,25 +226,37 @@ class Office:
             set_given_name(person, f"Turn{turn}")
         for person in chosen.sample(pool.users, 2):
             person["Enabled"] = not person["Enabled"]
-        pool.members = {group: chosen.sample(pool.users, chosen.randrange(1, STAFF)) for group in GROUPS}
+        pool.members = {
+            group: chosen.sample(pool.users, chosen.randrange(1, STAFF)) for group in GROUPS
+        }
 
     def _read_directory(self) -> dict[str, list[str]]:
         return self.company.joget.contents()
 
     def _read_all(self) -> dict[str, list[str]]:
-        """Joget's tables and the ledger's, once the server has ended the sessions of killed processes."""
+        """Joget's tables and the ledger's, once the server has ended the sessions of killed
+        processes.
+        """
         joget = self.company.joget
-        others = "SELECT id FROM information_schema.processlist WHERE db = %s AND id <> CONNECTION_ID()"
+        others = (
+            "SELECT id FROM information_schema.processlist WHERE db = %s AND id <> CONNECTION_ID()"
+        )
         deadline = time.monotonic() + MINUTE
         while joget.column(others, (joget.name,)):
-            self._require(time.monotonic() < deadline, "the server ends a killed process's sessions within a minute")
+            self._require(
+                time.monotonic() < deadline,
+                "the server ends a killed process's sessions within a minute",
+            )
             time.sleep(0.02)
         found = joget.contents(prefix="")
         found.pop("directory_sync_lock", None)  # its holder may differ after a kill
         return found
 
     def _find_local_rows(self) -> dict[str, list[str]]:
-        return {table: [row for row in rows if "local." in row] for table, rows in self._read_directory().items()}
+        return {
+            table: [row for row in rows if "local." in row]
+            for table, rows in self._read_directory().items()
+        }
 
 
 def named(stage: str, run_id: str) -> tuple[Any, ...]:

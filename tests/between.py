@@ -1,7 +1,8 @@
-"""What stands between the sync and Joget's database: it sees each statement, and cuts connections where a test says.
+"""What stands between the sync and Joget's database: it sees each statement, and cuts connections
+where a test says.
 
-It speaks MySQL's protocol as far as telling a statement from what belongs to one: a packet is three bytes of length,
-a number that begins with zero at each command, and the command.
+It speaks MySQL's protocol as far as telling a statement from what belongs to one: a packet is three
+bytes of length, a number that begins with zero at each command, and the command.
 """
 
 import contextlib

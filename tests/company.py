@@ -1,4 +1,6 @@
-"""A company for scenarios: its pool, its Joget, its settings, and one run of the sync after the other."""
+"""A company for scenarios: its pool, its Joget, its settings, and one run of the sync after the
+other.
+"""
 
 import itertools
 import os
@@ -11,9 +13,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from include.directory_sync import extraction, review, staging, steps, undo
-from include.directory_sync.run import Attempt
-from include.directory_sync.snapshot import Manifest
+from directory_sync.run import Attempt
+from directory_sync.staging import store
+from directory_sync.staging.manifest import Manifest
+from directory_sync.tasks import extract, load, review, transform, undo
 from tests.conftest import JogetDatabase
 from tests.stand_in import POOL_ID, Faults, Pool, StandIn, user
 
@@ -34,7 +37,9 @@ class Company:
     def configure(self, **changes: Any) -> None:
         """Change settings; a section's value replaces only the keys that it names."""
         for key, value in changes.items():
-            self.settings[key] = {**self.settings.get(key, {}), **value} if isinstance(value, dict) else value
+            self.settings[key] = (
+                {**self.settings.get(key, {}), **value} if isinstance(value, dict) else value
+            )
         self.settings_path.write_text(yaml.safe_dump({"syncs": [self.settings]}), encoding="utf-8")
 
     def run(self, **parameters: Any) -> dict[str, Any]:
@@ -44,23 +49,25 @@ class Company:
     def prepare(self, **parameters: Any) -> Manifest:
         """Everything up to `load`."""
         run_id = f"manual__{next(self._numbers)}+00:00"
-        users = extraction.extract_users(attempt("extract_users", run_id), "default", {}, parameters)
-        groups = extraction.extract_groups(attempt("extract_groups", run_id), users.url)
-        return steps.transform(attempt("transform", run_id), users.url, groups.url)
+        users = extract.extract_users(attempt("extract_users", run_id), "default", {}, parameters)
+        groups = extract.extract_groups(attempt("extract_groups", run_id), users.url)
+        return transform.transform_snapshot(attempt("transform", run_id), users.url, groups.url)
 
     def load(self, transformed: Manifest) -> dict[str, Any]:
         """`load` alone; again with the same manifest it is a retry."""
-        self.last = steps.load(attempt("load", transformed.run_id), transformed.url)
-        report: dict[str, Any] = staging.read_json(self.last, "report.json")
+        self.last = load.load_snapshot(attempt("load", transformed.run_id), transformed.url)
+        report: dict[str, Any] = store.read_json(self.last, "report.json")
         return report
 
     def prepare_backfill(self, run_id: str, began: datetime) -> Manifest:
         """Everything up to `load`, of a run that a backfill made then."""
-        users = extraction.extract_users(
+        users = extract.extract_users(
             replace(attempt("extract_users", run_id), backfill_since=began), "default", {}, {}
         )
-        groups = extraction.extract_groups(replace(attempt("extract_groups", run_id), backfill_since=began), users.url)
-        return steps.transform(attempt("transform", run_id), users.url, groups.url)
+        groups = extract.extract_groups(
+            replace(attempt("extract_groups", run_id), backfill_since=began), users.url
+        )
+        return transform.transform_snapshot(attempt("transform", run_id), users.url, groups.url)
 
     def ask(self) -> str | None:
         """`request_review` after the last load; gives the review's id."""
@@ -69,21 +76,25 @@ class Company:
 
     def answer(self, review_id: str, answer: str) -> dict[str, Any]:
         """A person's answer, and `load_held` after it; gives its report."""
-        assert review.question("default", review_id, by_hand=False)
+        assert review.read_question("default", review_id, by_hand=False)
         review.note_answer("default", review_id, answer, "Olga")
         return self.load_held(review_id)
 
     def load_held(self, review_id: str) -> dict[str, Any]:
         """`load_held` alone."""
-        self.last = review.load_held(attempt("load_held", f"review__{review_id}"), "default", review_id)
-        report: dict[str, Any] = staging.read_json(self.last, "report.json")
+        self.last = review.load_held(
+            attempt("load_held", f"review__{review_id}"), "default", review_id
+        )
+        report: dict[str, Any] = store.read_json(self.last, "report.json")
         return report
 
     def undo(self, run_id: str, **parameters: Any) -> dict[str, Any]:
         """The undo DAG's task; gives its report."""
         conf = {"run_id": run_id, "dry_run": False, **parameters}
-        self.last = undo.undo(attempt("undo", f"undo__{next(self._numbers)}"), "default", {}, conf)
-        report: dict[str, Any] = staging.read_json(self.last, "report.json")
+        self.last = undo.undo_run(
+            attempt("undo", f"undo__{next(self._numbers)}"), "default", {}, conf
+        )
+        report: dict[str, Any] = store.read_json(self.last, "report.json")
         return report
 
     def hours_pass(self, hours: int) -> None:
@@ -94,7 +105,9 @@ class Company:
             "directory_sync_review": ("opened_at", "expires_at"),
         }.items():
             for column in columns:
-                self.joget.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL {hours} HOUR")
+                self.joget.execute(
+                    f"UPDATE {table} SET {column} = {column} - INTERVAL {hours} HOUR"
+                )
 
     def days_pass(self, days: int) -> None:
         """Make everything in staging and in the ledger so much older."""
@@ -113,25 +126,37 @@ class Company:
 
     def active(self) -> list[str]:
         """Ids of active users, without Joget's own."""
-        return sorted(self.joget.column("SELECT id FROM dir_user WHERE active = 1 AND id NOT IN ('admin', 'cat')"))
+        return sorted(
+            self.joget.column(
+                "SELECT id FROM dir_user WHERE active = 1 AND id NOT IN ('admin', 'cat')"
+            )
+        )
 
     def staged(self, name: str) -> pd.DataFrame:
         """A frame that the last load left."""
         assert self.last is not None
-        return staging.read_frame(self.last, name)
+        return store.read_frame(self.last, name)
 
     def usernames(self) -> list[str]:
-        return sorted(self.joget.column("SELECT username FROM dir_user WHERE username NOT IN ('admin', 'cat')"))
+        return sorted(
+            self.joget.column(
+                "SELECT username FROM dir_user WHERE username NOT IN ('admin', 'cat')"
+            )
+        )
 
     def user(self, login: str) -> dict[str, Any]:
         """A row of dir_user by its exact id."""
         names = ["firstName", "lastName", "email", "active", "timeZone", "locale", "password"]
-        rows = self.joget.execute(f"SELECT {', '.join(names)} FROM dir_user WHERE BINARY id = %s", (login,))
+        rows = self.joget.execute(
+            f"SELECT {', '.join(names)} FROM dir_user WHERE BINARY id = %s", (login,)
+        )
         return dict(zip(names, rows[0], strict=True))
 
     def memberships(self) -> set[tuple[str, str]]:
         """Pairs of user id and group id, without Joget's own."""
-        rows = self.joget.execute("SELECT userId, groupId FROM dir_user_group WHERE groupId <> 'managers'")
+        rows = self.joget.execute(
+            "SELECT userId, groupId FROM dir_user_group WHERE groupId <> 'managers'"
+        )
         return {(user_id, group_id) for user_id, group_id in rows}
 
     def reasons(self, report: dict[str, Any]) -> dict[str, str]:

@@ -36,7 +36,7 @@ os.environ |= {
     "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME.name}/airflow.db",
-    "PYTHONPATH": str(ROOT),
+    "PYTHONPATH": f"{ROOT}/include:{ROOT}",
 }
 
 from demo.aws import REGION, Aws, aws  # noqa: E402
@@ -73,13 +73,17 @@ class JogetDatabase:
     def contents(self, prefix: str = "dir_") -> dict[str, list[str]]:
         """Every row of the tables with that prefix, by table."""
         tables = [name for name in self.column("SHOW TABLES") if name.startswith(prefix)]
-        return {table: sorted(map(repr, self.execute(f"SELECT * FROM {table}"))) for table in tables}
+        return {
+            table: sorted(map(repr, self.execute(f"SELECT * FROM {table}"))) for table in tables
+        }
 
-    def add_user(self, login: str, *, password: str | None = None, active: int = 1, role: str = "ROLE_USER") -> None:
+    def add_user(
+        self, login: str, *, password: str | None = None, active: int = 1, role: str = "ROLE_USER"
+    ) -> None:
         """A user that the sync didn't make; without a password he is one of single sign-on's."""
         self.execute(
-            "INSERT INTO dir_user (id, username, password, firstName, lastName, email, active, timeZone) "
-            "VALUES (%s, %s, %s, 'Local', 'User', '', %s, '0')",
+            "INSERT INTO dir_user (id, username, password, firstName, lastName, email, active, "
+            "timeZone) VALUES (%s, %s, %s, 'Local', 'User', '', %s, '0')",
             (login, login, password, active),
         )
         self.execute("INSERT INTO dir_user_role (roleId, userId) VALUES (%s, %s)", (role, login))
@@ -121,7 +125,9 @@ def new_joget(database_server: DatabaseServer) -> Callable[[str], JogetDatabase]
 
 @pytest.fixture
 def joget(
-    new_joget: Callable[[str], JogetDatabase], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    new_joget: Callable[[str], JogetDatabase],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[JogetDatabase]:
     """Joget's database of DX 8; that of DX 7 where a test asks for utf8mb3 (BOTH_CHARSETS)."""
     database = new_joget(getattr(request, "param", "utf8mb4"))
@@ -166,6 +172,8 @@ def new_company(
 
 
 @pytest.fixture
-def company(joget: JogetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Company"]:
+def company(
+    joget: JogetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator["Company"]:
     with new_company(joget, tmp_path, monkeypatch) as company:
         yield company

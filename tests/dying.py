@@ -14,7 +14,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PRELOADED_MODULES = [
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.lineage",
-    "include.directory_sync.review",
+    "directory_sync.tasks.review",
     "pyarrow.dataset",
     "pytest",
     "tests.company",
@@ -66,7 +66,10 @@ class Step:
 
 
 def _carry_out(
-    environment: dict[str, str], answers: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+    environment: dict[str, str],
+    answers: Connection,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     os.environ.update(environment)
     logging.disable(logging.WARNING)

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from demo.mariadb import mariadb
-from include.directory_sync import __version__
-from include.directory_sync.joget import ledger
-from include.directory_sync.joget.database import session
-from include.directory_sync.joget.tables import inspect
+from directory_sync import __version__
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import definition
+from directory_sync.joget.schema import inspect_tables
 from tests.company import Company
 from tests.conftest import JogetDatabase, new_company
 from tests.story import tell
@@ -54,10 +54,10 @@ def write() -> None:
         patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", server.uri("joget"))
         with new_company(joget, Path(folder), patch) as company:
             tell(company)
-            with session("joget_mysql") as database:
-                tables = inspect(database, "ORG-001")
+            with open_session("joget_mysql") as database:
+                tables = inspect_tables(database, "ORG-001")
             place = str(company.settings["staging_url"])
-            lines = [*ledger.ddl(tables).values(), *_rows(joget)]
+            lines = [*definition.make_table_statements(tables).values(), *_rows(joget)]
             text = ";\n".join(lines).replace(place, STAGING_PLACE) + ";\n"
             LEDGERS.mkdir(exist_ok=True)
             (LEDGERS / f"{__version__}.sql").write_text(text, encoding="utf-8")
@@ -66,7 +66,7 @@ def write() -> None:
 
 def _rows(joget: JogetDatabase) -> Iterator[str]:
     connection = joget.server.connect(joget.name)
-    for table in (*JOGET_TABLES, *ledger.TABLES):
+    for table in (*JOGET_TABLES, *definition.LEDGER_TABLES):
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT * FROM {table}")
             columns = ", ".join(column[0] for column in cursor.description)
@@ -101,14 +101,18 @@ def restore(release: str, company: Company, charset: str) -> None:
         for statement in text.split(";\n"):
             if statement.strip():
                 cursor.execute(statement)
-        cursor.execute("UPDATE directory_sync_review SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 1 DAY")
+        cursor.execute(
+            "UPDATE directory_sync_review SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 1 DAY"
+        )
     connection.close()
     with zipfile.ZipFile(LEDGERS / f"{release}.zip") as archive:
         pool = json.loads(archive.read("pool.json"))
-        files = {name: archive.read(name) for name in archive.namelist() if name.startswith("staging/")}
+        files = {
+            name: archive.read(name) for name in archive.namelist() if name.startswith("staging/")
+        }
     company.pool.users, company.pool.members = pool["users"], pool["members"]
     company._numbers = itertools.count(RUN_IDS_FROM)
-    with session("joget_mysql") as database:
+    with open_session("joget_mysql") as database:
         target = database.target
     _restore_files(files, place, target)
 

@@ -13,7 +13,9 @@ ORGANIZATION = "ORG-001"
 
 @dataclass
 class PluginDirectory:
-    """The plugin's own rows. It deletes the organization's users and groups, and makes them anew."""
+    """The plugin's own rows. It deletes the organization's users and groups, and makes them
+    anew.
+    """
 
     joget: JogetDatabase
     made: list[str] = field(default_factory=list)
@@ -33,16 +35,29 @@ class PluginDirectory:
         employments, memberships = [], []
         for user_id, user in by_id.items():
             groups = groups_of.get(sub_of(user), [])
-            employments += [(str(uuid.uuid4()), user_id, ORGANIZATION) for _ in range(max(len(groups), 1))]
+            employments += [
+                (str(uuid.uuid4()), user_id, ORGANIZATION) for _ in range(max(len(groups), 1))
+            ]
             memberships += [(group, user_id) for group in groups[:1]]
         rows = [
-            (user_id, user_id, _read(user, "given_name"), _read(user, "family_name"), user_id, int(user["Enabled"]))
+            (
+                user_id,
+                user_id,
+                _read(user, "given_name"),
+                _read(user, "family_name"),
+                user_id,
+                int(user["Enabled"]),
+            )
             for user_id, user in by_id.items()
         ]
-        self._insert("dir_group (id, name, organizationId)", [(name, name, ORGANIZATION) for name in members])
+        self._insert(
+            "dir_group (id, name, organizationId)", [(name, name, ORGANIZATION) for name in members]
+        )
         names = "dir_user (id, username, firstName, lastName, email, active, timeZone)"
         self._insert(names, [(*row, "0") for row in rows])
-        self._insert("dir_user_role (roleId, userId)", [("ROLE_USER", user_id) for user_id in by_id])
+        self._insert(
+            "dir_user_role (roleId, userId)", [("ROLE_USER", user_id) for user_id in by_id]
+        )
         self._insert("dir_employment (id, userId, organizationId)", employments)
         self._insert("dir_user_group (groupId, userId)", memberships)
 
@@ -70,9 +85,13 @@ class PluginDirectory:
             return
         connection = self.joget.server.connect(self.joget.name)
         with connection.cursor() as cursor:
-            cursor.executemany(f"INSERT INTO {names} VALUES ({', '.join(['%s'] * len(rows[0]))})", rows)
+            cursor.executemany(
+                f"INSERT INTO {names} VALUES ({', '.join(['%s'] * len(rows[0]))})", rows
+            )
         connection.close()
 
 
 def _read(user: Any, attribute: str) -> str:
-    return next((str(pair["Value"]) for pair in user["Attributes"] if pair["Name"] == attribute), "")
+    return next(
+        (str(pair["Value"]) for pair in user["Attributes"] if pair["Name"] == attribute), ""
+    )

@@ -1,6 +1,7 @@
 """A stand-in for Cognito's API that throttles, cuts, repeats and lies as a test asks it to.
 
-It speaks the wire protocol (JSON 1.1 over POST, errors as HTTP 400), so that boto3 needs only its endpoint.
+It speaks the wire protocol (JSON 1.1 over POST, errors as HTTP 400), so that boto3 needs only its
+endpoint.
 """
 
 import itertools
@@ -19,7 +20,8 @@ from typing import Any, Protocol
 LARGEST_PAGE = 60
 POOL_ID = "us-east-1_StandIn"
 SESSION_NAME = "someone@example.org"
-"""The session of a role that AWS's denials quote; where people log in with a role, it is a person."""
+"""The session of a role that AWS's denials quote; where people log in with a role, it is a person.
+"""
 
 OTHER_POOL_ID = "us-east-1_Other"
 """A second id under which the same pool answers: for a change of the pool in the settings."""
@@ -43,10 +45,18 @@ def user(
     created: seconds since 1970, or None where Cognito doesn't tell.
     """
     sub = sub or str(uuid.uuid5(uuid.NAMESPACE_URL, email))
-    values = {"sub": sub, "email": email, "given_name": "Given", "family_name": "Family", **attributes}
+    values = {
+        "sub": sub,
+        "email": email,
+        "given_name": "Given",
+        "family_name": "Family",
+        **attributes,
+    }
     return {
         "Username": sub,
-        "Attributes": [{"Name": name, "Value": value} for name, value in values.items() if value is not None],
+        "Attributes": [
+            {"Name": name, "Value": value} for name, value in values.items() if value is not None
+        ],
         **({} if created is None else {"UserCreateDate": created}),
         "UserLastModifiedDate": 1760000001.5,
         "Enabled": enabled,
@@ -133,8 +143,9 @@ class Faults:
     gate: threading.Event | None = None
     """Lists are answered once it is set."""
     quotas: dict[str, float] = field(default_factory=dict)
-    """Calls a second by quota category (QUOTA_OF); what exceeds them is throttled. A second's worth may come
-    at once."""
+    """Calls a second by quota category (QUOTA_OF); what exceeds them is throttled. A second's worth
+    may come at once.
+    """
     token_seconds: float = 3600
     """How long a token lives."""
 
@@ -230,8 +241,9 @@ class StandIn:
             raise RefusedError(
                 "AccessDeniedException",
                 self.faults.denial
-                or f"User: arn:aws:sts::111122223333:assumed-role/sync/{SESSION_NAME} is not authorized to perform: "
-                f"{action} on resource: arn:aws:cognito-idp:us-east-1:111122223333:userpool/{asked['UserPoolId']} "
+                or f"User: arn:aws:sts::111122223333:assumed-role/sync/{SESSION_NAME} is not "
+                f"authorized to perform: {action} on resource: "
+                f"arn:aws:cognito-idp:us-east-1:111122223333:userpool/{asked['UserPoolId']} "
                 f"because no identity-based policy allows the {action} action",
             )
         if made <= self.faults.broken_calls:
@@ -241,7 +253,9 @@ class StandIn:
             self.throttled += 1
             raise RefusedError("TooManyRequestsException", "Rate exceeded")
         if asked["UserPoolId"] not in self.pool_ids:
-            raise RefusedError("ResourceNotFoundException", f"User pool {asked['UserPoolId']} does not exist.")
+            raise RefusedError(
+                "ResourceNotFoundException", f"User pool {asked['UserPoolId']} does not exist."
+            )
         if asked.get("Limit", LARGEST_PAGE) > LARGEST_PAGE:
             raise RefusedError("InvalidParameterException", "Limit over 60")
 
@@ -252,7 +266,9 @@ class StandIn:
         start = self._start(bound_to, asked[token_name]) if token_name in asked else 0
         found = self._found(operation, asked, start)
         end = start + min(next(self._lengths), asked.get("Limit", LARGEST_PAGE))
-        body: dict[str, Any] = {"Groups" if operation == "ListGroups" else "Users": found[start:end]}
+        body: dict[str, Any] = {
+            "Groups" if operation == "ListGroups" else "Users": found[start:end]
+        }
         if end < len(found):
             body[token_name] = self._token(bound_to, end)
         return body
@@ -288,7 +304,9 @@ class StandIn:
         if self.faults.estimate == "absent":
             return {}
         true = self.faults.estimate == "true"
-        return {"EstimatedNumberOfUsers": len(self.pool.users) if true else int(self.faults.estimate)}
+        return {
+            "EstimatedNumberOfUsers": len(self.pool.users) if true else int(self.faults.estimate)
+        }
 
     def _users(self, wanted: str | None) -> Sequence[Any]:
         if wanted is None or self.faults.filter == "ignored":
@@ -320,12 +338,18 @@ def stand_in(pool: Holds, faults: Faults | None = None) -> Iterator[StandIn]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # headers and body go out one after the other, and would wait for each other
+        disable_nagle_algorithm = (
+            True  # headers and body go out one after the other, and would wait for each other
+        )
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, body = served.answer(self.headers["X-Amz-Target"].rpartition(".")[2], asked)
-            content = b"<html>Log in</html>" if served.faults.foreign_answers else json.dumps(body).encode()
+            content = (
+                b"<html>Log in</html>"
+                if served.faults.foreign_answers
+                else json.dumps(body).encode()
+            )
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(content)))

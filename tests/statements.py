@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlglot
 from sqlglot import exp
 
-from include import directory_sync
+import directory_sync
 
 OURS = "directory_sync_"
 
@@ -32,7 +32,10 @@ WRITABLE = {
 }
 """What the sync may do to Joget's tables; design.md's rules ask for no more."""
 
-LOAD = re.compile(r"LOAD DATA LOCAL INFILE '[\w./-]+' INTO TABLE (\w+) CHARACTER SET utf8mb4 \([\w, ]+\)( SET .*)?")
+LOAD = re.compile(
+    r"LOAD DATA LOCAL INFILE '[\w./-]+' INTO TABLE (\w+) CHARACTER SET utf8mb4 \([\w, ]+\)( SET "
+    r".*)?"
+)
 NOT_IN_SQLGLOT = ("DO 0", "START TRANSACTION WITH CONSISTENT SNAPSHOT")
 """What sqlglot doesn't know yet, beside LOAD DATA."""
 
@@ -64,7 +67,8 @@ class Statement:
     def tree(self) -> exp.Expr:
         """Its syntax tree; raises ParseError where the parser doesn't understand all of it."""
         text = self.text.strip().replace("%s", "?")
-        # sqlglot knows neither REPLACE, whose grammar is that of INSERT, nor this part of JSON_TABLE.
+        # sqlglot knows neither REPLACE, whose grammar is that of INSERT, nor this part of
+        # JSON_TABLE.
         text = re.sub(r"^REPLACE\b", "INSERT", text).replace(" ERROR ON ERROR", "")
         (tree,) = sqlglot.parse(text, read="mysql", error_level=sqlglot.ErrorLevel.RAISE)
         if not isinstance(tree, KNOWN) or tree.find(exp.Command):
@@ -81,7 +85,9 @@ class Statement:
         """Whether the server looks for rows, so that it can explain how."""
         tree = self.tree
         inserts = isinstance(tree, exp.Insert) and isinstance(tree.expression, exp.Select)
-        return inserts or (isinstance(tree, exp.Select | exp.Update | exp.Delete) and bool(tree.find(exp.Table)))
+        return inserts or (
+            isinstance(tree, exp.Select | exp.Update | exp.Delete) and bool(tree.find(exp.Table))
+        )
 
     @property
     def written(self) -> set[str]:
@@ -89,7 +95,9 @@ class Statement:
         tree = self.tree
         if isinstance(tree, exp.Update):
             columns = [assignment.this for assignment in tree.expressions]
-            return {self.tables[column.table] if column.table else tree.this.name for column in columns}
+            return {
+                self.tables[column.table] if column.table else tree.this.name for column in columns
+            }
         if isinstance(tree, exp.Delete) and tree.args.get("tables"):
             return {self.tables[table.name] for table in tree.args["tables"]}
         if isinstance(tree, exp.Drop):
@@ -106,7 +114,9 @@ def find_faults(text: str) -> tuple[str, ...]:
         return ()
     if text.startswith("LOAD DATA"):
         loaded = LOAD.fullmatch(text)
-        return () if loaded and loaded[1].startswith(OURS) else ("loads into a table that isn't ours",)
+        return (
+            () if loaded and loaded[1].startswith(OURS) else ("loads into a table that isn't ours",)
+        )
     statement = Statement(text)
     try:
         tree = statement.tree

@@ -10,24 +10,40 @@ def email_of(name: str) -> str:
 
 def tell(company: Company) -> None:
     """Run, review, undo: afterwards the ledger has links in each state, one of them with a miss and
-    one that is history, retired logins, answers of each kind, a local membership, and an open review.
+    one that is history, retired logins, answers of each kind, a local membership, and an open
+    review.
 
     No character is beyond U+FFFF, so that Joget DX 7 can store all of them.
     """
-    people = {name: user(email_of(name)) for name in ("ana", "bob", "cid", "dora", "eve", "finn", "gus", "sso")}
+    people = {
+        name: user(email_of(name))
+        for name in ("ana", "bob", "cid", "dora", "eve", "finn", "gus", "sso")
+    }
     pool = company.pool
     company.joget.add_user(email_of("sso"))
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (userId, groupId) VALUES (%s, 'local')", (email_of("sso"),))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (userId, groupId) VALUES (%s, 'local')", (email_of("sso"),)
+    )
 
     pool.users = list(people.values())
-    pool.members = {"Sales": pool.users, "Vertrieb/Süd 部": [people["ana"], people["dora"]], "local": []}
+    pool.members = {
+        "Sales": pool.users,
+        "Vertrieb/Süd 部": [people["ana"], people["dora"]],
+        "local": [],
+    }
     company.run()
 
     people["ana"] = user(email_of("ana.lima"), sub=sub_of(people["ana"]))
     people["bob"]["Enabled"] = False
     pool.users = list(people.values())
-    pool.members = {"Sales": pool.users, "Vertrieb/Süd 部": [people["ana"], people["dora"]], "local": []}
+    pool.members = {
+        "Sales": pool.users,
+        "Vertrieb/Süd 部": [people["ana"], people["dora"]],
+        "local": [],
+    }
     _run_and_answer(company, "approve")
 
     people["cid"] = user(email_of("cid.rejected"), sub=sub_of(people["cid"]))
@@ -56,7 +72,8 @@ def _let_only(company: Company, people: dict[str, object]) -> None:
     company.pool.users = list(people.values())
     stay = {sub_of(one) for one in company.pool.users}
     company.pool.members = {
-        name: [one for one in members if sub_of(one) in stay] for name, members in company.pool.members.items()
+        name: [one for one in members if sub_of(one) in stay]
+        for name, members in company.pool.members.items()
     }
 
 

@@ -1,5 +1,5 @@
-"""Pages that are held to the tests: docs/design.md has the rules that the code cites, docs/faults.md what
-happens when something fails. Each section names the tests that specify it.
+"""Pages that are held to the tests: docs/design.md has the rules that the code cites,
+docs/faults.md what happens when something fails. Each section names the tests that specify it.
 """
 
 import ast
@@ -55,7 +55,11 @@ def test_every_section_of_the_page_names_its_tests(page: str) -> None:
 @pytest.mark.parametrize("page", [DESIGN, FAULTS])
 def test_every_test_that_the_page_names_exists(page: str) -> None:
     named = TEST.findall((ROOT / page).read_text(encoding="utf-8"))
-    known = {path: find_test_names(ROOT / path) for path in {path for path, _ in named} if (ROOT / path).is_file()}
+    known = {
+        path: find_test_names(ROOT / path)
+        for path in {path for path, _ in named}
+        if (ROOT / path).is_file()
+    }
     assert [f"{path}::{name}" for path, name in named if name not in known.get(path, set())] == []
 
 
@@ -75,11 +79,17 @@ def test_every_fault_on_the_page_says_what_happens_and_names_its_test() -> None:
 
 def test_every_rule_that_the_code_cites_is_in_the_design() -> None:
     rules = read_sections(DESIGN)
-    files = [path for folder in ("include", "dags", "plugins", "docs") for path in (ROOT / folder).rglob("*")]
+    files = [
+        path
+        for folder in ("include", "dags", "plugins", "docs")
+        for path in (ROOT / folder).rglob("*")
+    ]
     texts = [path for path in files if path.suffix in (".py", ".md")]
     cited = {path.relative_to(ROOT).as_posix(): find_cited_rules(path) for path in texts}
     assert cited["include/directory_sync/plan/missing.py"] == {"5"}, "citations are found at all"
-    assert {path: numbers - rules.keys() for path, numbers in cited.items() if numbers - rules.keys()} == {}
+    assert {
+        path: numbers - rules.keys() for path, numbers in cited.items() if numbers - rules.keys()
+    } == {}
 
 
 @pytest.mark.parametrize(
@@ -92,4 +102,6 @@ def test_every_rule_that_the_code_cites_is_in_the_design() -> None:
     ],
 )
 def test_citations_of_several_rules_are_understood(text: str, numbers: set[str]) -> None:
-    assert {number for found in CITATION.findall(text) for number in expand_citation(found)} == numbers
+    assert {
+        number for found in CITATION.findall(text) for number in expand_citation(found)
+    } == numbers

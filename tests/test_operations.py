@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from include.directory_sync import errors
-from include.directory_sync.__main__ import app
-from include.directory_sync.joget import ledger
-from include.directory_sync.joget.tables import NEEDED
-from include.directory_sync.report import Report
-from include.directory_sync.run import Parameters, Run
-from include.directory_sync.settings import Section, Sync
-from include.directory_sync.vocabulary import (
+from directory_sync import errors
+from directory_sync.__main__ import app
+from directory_sync.joget.ledger import definition
+from directory_sync.joget.schema import REQUIRED_COLUMNS
+from directory_sync.report import Report
+from directory_sync.run import Parameters, Run
+from directory_sync.settings import Section, Sync
+from directory_sync.vocabulary import (
     REASON_RULES,
     Action,
     Cause,
@@ -32,6 +32,9 @@ from tests.company import Company, people
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([^`]+)` \|(.*)$", PAGE, re.MULTILINE)
+WORDS = (Cause, Reason, Outcome, Verdict, State, RunKind, Action, Entity)
+"""The words that the pages, reports and the ledger use."""
+
 QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
 
 
@@ -40,16 +43,25 @@ QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
 
 @cache
 def read_code() -> list[ast.Module]:
-    return [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "include").rglob("*.py"))]
+    return [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "include").rglob("*.py"))
+    ]
 
 
 @cache
 def find_error_classes() -> set[str]:
     """Names of all error classes, those outside of errors.py too."""
-    known = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    known = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
     for tree in read_code():
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id in known for b in node.bases):
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(b, ast.Name) and b.id in known for b in node.bases
+            ):
                 known.add(node.name)
     return known
 
@@ -63,13 +75,16 @@ def write_sentence(node: ast.expr) -> str | None:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
-        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)  # type: ignore[misc]
+        parts = node.values
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
     return None
 
 
 @cache
 def find_error_sentences() -> set[str]:
-    """The texts of all errors that code below include/ makes, by class or by a variable that holds one."""
+    """The texts of all errors that code below include/ makes, by class or by a variable that holds
+    one.
+    """
     classes = find_error_classes() | {"AirflowSkipException"}
     found = set[str | None]()
     for tree in read_code():
@@ -90,9 +105,15 @@ def find_error_sentences() -> set[str]:
 
 def find_doubts() -> set[str]:
     """Why a snapshot may not be proven complete."""
-    tree = ast.parse((ROOT / "include/directory_sync/proof.py").read_text(encoding="utf-8"))
+    tree = ast.parse(
+        (ROOT / "include/directory_sync/cognito/completeness.py").read_text(encoding="utf-8")
+    )
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    appended = [call.args[0] for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "append"]
+    appended = [
+        call.args[0]
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "append"
+    ]
     return {sentence for node in appended if (sentence := write_sentence(node))}
 
 
@@ -104,11 +125,15 @@ def is_covered(sentence: str, key: str) -> bool:
     return sentence.startswith(key) or any(sentence[1:].startswith(end) for end in ends)
 
 
-@pytest.mark.parametrize("sentences", [find_error_sentences(), find_doubts()], ids=["errors", "doubts"])
+@pytest.mark.parametrize(
+    "sentences", [find_error_sentences(), find_doubts()], ids=["errors", "doubts"]
+)
 def test_every_error_and_every_doubt_has_a_row_that_begins_as_it_does(sentences: set[str]) -> None:
     keys = [key for key, _ in ROWS]
     assert len(sentences) > 5, "sentences are found at all"
-    assert [text for text in sorted(sentences) if not any(is_covered(text, key) for key in keys)] == []
+    assert [
+        text for text in sorted(sentences) if not any(is_covered(text, key) for key in keys)
+    ] == []
 
 
 def test_every_row_of_a_message_is_about_a_message_that_the_code_has() -> None:
@@ -137,7 +162,9 @@ def test_every_cause_and_reason_has_a_row_with_its_sentence() -> None:
     assert [cause for cause in Cause if cause not in rows] == []
     sentences = {reason: rule.sentence.replace("{}", "…") for reason, rule in REASON_RULES.items()}
     cells = [(key, cell.split("|")[0].strip()) for key, cell in ROWS]
-    assert [reason for reason, sentence in sentences.items() if (reason, sentence) not in cells] == []
+    assert [
+        reason for reason, sentence in sentences.items() if (reason, sentence) not in cells
+    ] == []
 
 
 def find_fields(section: type[Section]) -> set[str]:
@@ -150,19 +177,36 @@ def find_fields(section: type[Section]) -> set[str]:
 
 def test_every_word_that_the_page_quotes_exists() -> None:
     """Settings, parameters, tasks, tables, columns and words of the vocabulary."""
-    columns = set(re.findall(r"\w+", " ".join([*NEEDED, *NEEDED.values(), *map(str, ledger.TABLES)])))
-    written_by = (ROOT / "include/directory_sync/joget/ledger.py").read_text(encoding="utf-8")
+    columns = set(
+        re.findall(
+            r"\w+",
+            " ".join(
+                [*REQUIRED_COLUMNS, *REQUIRED_COLUMNS.values(), *map(str, definition.LEDGER_TABLES)]
+            ),
+        )
+    )
+    written_by = (ROOT / "include/directory_sync/joget/ledger/definition.py").read_text(
+        encoding="utf-8"
+    )
     columns |= set(re.findall(r"\b[a-z]+_[a-z_0-9]+\b", written_by))
-    tasks = set(re.findall(r"def (\w+)\(|task_id=\"(\w+)\"", (ROOT / "dags/cognito_to_joget.py").read_text("utf-8")))
+    tasks = set(
+        re.findall(
+            r"def (\w+)\(|task_id=\"(\w+)\"",
+            (ROOT / "include/directory_sync/orchestration/dags.py").read_text("utf-8"),
+        )
+    )
     known = (
-        {str(word) for kind in (Cause, Reason, Outcome, Verdict, State, RunKind, Action, Entity) for word in kind}
+        {str(word) for kind in WORDS for word in kind}
         | find_fields(Sync) | find_fields(Run) | find_fields(Parameters)
         | set(Report.model_fields) | columns | {name for pair in tasks for name in pair}
-        | {"cognito_aws", "joget_mysql", "cognito_to_joget", "cognito_to_joget_faults", "by_sso_alone"}
+        | {"cognito_aws", "joget_mysql", "cognito_to_joget", "cognito_to_joget_faults"}
+        | {"by_sso_alone"}
         | {"nothing_to_do", "dry_run"}
         | {"utf8mb4_unicode_ci"}
     )  # fmt: skip
-    quoted = {part for word in QUOTED if re.fullmatch(r"[a-z0-9_.]+", word) for part in word.split(".")}
+    quoted = {
+        part for word in QUOTED if re.fullmatch(r"[a-z0-9_.]+", word) for part in word.split(".")
+    }
     quoted = {word for word in quoted if "_" in word}
     assert sorted(quoted - known) == []
     settings = {word.partition(":")[0] for word in QUOTED if re.fullmatch(r"[a-z_]+: [a-z]+", word)}
@@ -200,7 +244,7 @@ def test_airflow_has_every_command_of_the_page_with_its_options() -> None:
 
 
 def test_every_other_command_of_the_page_is_ours_with_its_options() -> None:
-    ours = "python -m include.directory_sync "
+    ours = "python -m directory_sync "
     others = [line for line in find_commands() if not line.startswith("airflow ")]
     assert others
     for line in others:
@@ -210,7 +254,9 @@ def test_every_other_command_of_the_page_is_ours_with_its_options() -> None:
 
 
 def test_the_database_runs_every_statement_of_the_page(company: Company) -> None:
-    """In the order of the page, which ends with dropping the ledger; a sync works after that too."""
+    """In the order of the page, which ends with dropping the ledger; a sync works after that
+    too.
+    """
     company.pool.users = people(2)
     company.run()
     company.joget.execute("DROP USER IF EXISTS 'directory_sync'@'%'")
@@ -222,7 +268,9 @@ def test_the_database_runs_every_statement_of_the_page(company: Company) -> None
     assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == []
 
 
-def test_a_restored_joget_gets_again_what_its_backup_lacks_and_nobody_is_removed(company: Company) -> None:
+def test_a_restored_joget_gets_again_what_its_backup_lacks_and_nobody_is_removed(
+    company: Company,
+) -> None:
     company.pool.users = people(5)
     company.run()
     tables = company.joget.column("SHOW TABLES")

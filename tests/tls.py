@@ -24,7 +24,9 @@ class Authority:
 def make_authority(folder: Path, name: str) -> Authority:
     """Make an authority and a server's certificate, valid from yesterday for a month."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    issuer, subject = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, "127.0.0.1"))
+    issuer, subject = (
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, "127.0.0.1")
+    )
     yesterday = datetime.now(UTC) - timedelta(days=1)
 
     def sign(of: x509.Name, public: ec.EllipticCurvePublicKey, *, is_ca: bool) -> bytes:
@@ -47,6 +49,10 @@ def make_authority(folder: Path, name: str) -> Authority:
     authority.ca.write_bytes(sign(issuer, ca_key.public_key(), is_ca=True))
     authority.certificate.write_bytes(sign(subject, key.public_key(), is_ca=False))
     authority.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
     return authority

@@ -23,15 +23,21 @@ class Target:
 
     def uri(self, **query: str) -> str:
         """The database as SQLAlchemy names it."""
-        options = "&".join(f"{name}={value}" for name, value in {"charset": "utf8mb4", **query}.items())
+        options = "&".join(
+            f"{name}={value}" for name, value in {"charset": "utf8mb4", **query}.items()
+        )
         return f"mysql+mysqldb://root@127.0.0.1:{self.port}/{self.database}?{options}"
 
 
 def target() -> Target:
     """The command line's."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=Path, required=True, help="folder with the company's Parquet files")
-    parser.add_argument("--port", type=int, required=True, help="MariaDB's port on the loopback interface")
+    parser.add_argument(
+        "--rows", type=Path, required=True, help="folder with the company's Parquet files"
+    )
+    parser.add_argument(
+        "--port", type=int, required=True, help="MariaDB's port on the loopback interface"
+    )
     parser.add_argument("--database", required=True, help="database with Joget's tables")
     asked = parser.parse_args()
     return Target(asked.rows, asked.port, asked.database)

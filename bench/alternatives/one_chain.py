@@ -11,16 +11,28 @@ from bench.alternatives.measure import Clock
 
 
 def main() -> None:
-    """List users, groups and each group's users until the end or the time given, and say how far it came."""
+    """List users, groups and each group's users until the end or the time given, and say how far it
+    came.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--endpoint", required=True, help="URL that stands in for Cognito's")
     parser.add_argument("--pool", required=True, help="the user pool's id")
-    parser.add_argument("--stop-after", type=float, required=True, help="seconds after which no more page is asked for")
+    parser.add_argument(
+        "--stop-after",
+        type=float,
+        required=True,
+        help="seconds after which no more page is asked for",
+    )
     asked = parser.parse_args()
     clock = Clock()
     chain = Chain(asked.endpoint, asked.pool, asked.stop_after, clock)
     finished = chain.extract()
-    clock.report(calls=chain.calls, users=len(chain.users), memberships=len(chain.memberships), finished=finished)
+    clock.report(
+        calls=chain.calls,
+        users=len(chain.users),
+        memberships=len(chain.memberships),
+        finished=finished,
+    )
 
 
 class OutOfTimeError(Exception):
@@ -51,7 +63,11 @@ class Chain:
         try:
             for page in self._pages("list_users"):
                 self.users.extend(_user(user) for user in page["Users"])
-            groups = [group["GroupName"] for page in self._pages("list_groups") for group in page["Groups"]]
+            groups = [
+                group["GroupName"]
+                for page in self._pages("list_groups")
+                for group in page["Groups"]
+            ]
             for group in groups:
                 for page in self._pages("list_users_in_group", GroupName=group):
                     self.memberships.extend((group, user["Username"]) for user in page["Users"])
@@ -61,7 +77,9 @@ class Chain:
 
     def _pages(self, operation: str, **asked: str) -> Iterator[dict[str, Any]]:
         paginator = self._client.get_paginator(operation)
-        pages = iter(paginator.paginate(UserPoolId=self._pool, PaginationConfig={"PageSize": 60}, **asked))
+        pages = iter(
+            paginator.paginate(UserPoolId=self._pool, PaginationConfig={"PageSize": 60}, **asked)
+        )
         while True:
             if self._clock.seconds() > self._stop_after:
                 raise OutOfTimeError

@@ -11,17 +11,20 @@ from bench.alternatives.measure import ORGANIZATION, ROLE, Clock, Target, employ
 MERGES = {
     "dir_user": """
         INSERT INTO dir_user (id, username, firstName, lastName, email, active, timeZone, locale)
-        SELECT id, username, firstName, lastName, email, active, timeZone, locale FROM staging_dir_user
+        SELECT id, username, firstName, lastName, email, active, timeZone, locale
+        FROM staging_dir_user
         ON DUPLICATE KEY UPDATE username = VALUES(username), firstName = VALUES(firstName),
             lastName = VALUES(lastName), email = VALUES(email), active = VALUES(active),
             timeZone = VALUES(timeZone), locale = VALUES(locale)
     """,
     "dir_group": """
-        INSERT INTO dir_group (id, name, organizationId) SELECT id, name, organizationId FROM staging_dir_group
+        INSERT INTO dir_group (id, name, organizationId)
+        SELECT id, name, organizationId FROM staging_dir_group
         ON DUPLICATE KEY UPDATE name = VALUES(name), organizationId = VALUES(organizationId)
     """,
     "dir_user_role": """
-        INSERT IGNORE INTO dir_user_role (roleId, userId) SELECT roleId, userId FROM staging_dir_user_role
+        INSERT IGNORE INTO dir_user_role (roleId, userId)
+        SELECT roleId, userId FROM staging_dir_user_role
     """,
     "dir_employment": """
         INSERT INTO dir_employment (id, userId, organizationId)
@@ -29,7 +32,8 @@ MERGES = {
         ON DUPLICATE KEY UPDATE userId = VALUES(userId), organizationId = VALUES(organizationId)
     """,
     "dir_user_group": """
-        INSERT IGNORE INTO dir_user_group (groupId, userId) SELECT groupId, userId FROM staging_dir_user_group
+        INSERT IGNORE INTO dir_user_group (groupId, userId)
+        SELECT groupId, userId FROM staging_dir_user_group
     """,
 }
 
@@ -65,7 +69,9 @@ def _frames(asked: Target) -> dict[str, pd.DataFrame]:
 
 def _stage(engine: Engine, name: str, frame: pd.DataFrame) -> None:
     types = {column: Integer() if column == "active" else String(255) for column in frame.columns}
-    frame.to_sql(f"staging_{name}", engine, if_exists="replace", index=False, chunksize=10_000, dtype=types)
+    frame.to_sql(
+        f"staging_{name}", engine, if_exists="replace", index=False, chunksize=10_000, dtype=types
+    )
 
 
 if __name__ == "__main__":

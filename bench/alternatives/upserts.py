@@ -10,8 +10,9 @@ from bench.alternatives.measure import ORGANIZATION, ROLE, Clock, Target, employ
 USERS = """
     INSERT INTO dir_user (id, username, firstName, lastName, email, active, timeZone, locale)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-    ON DUPLICATE KEY UPDATE username = VALUES(username), firstName = VALUES(firstName), lastName = VALUES(lastName),
-        email = VALUES(email), active = VALUES(active), timeZone = VALUES(timeZone), locale = VALUES(locale)
+    ON DUPLICATE KEY UPDATE username = VALUES(username), firstName = VALUES(firstName),
+        lastName = VALUES(lastName), email = VALUES(email), active = VALUES(active),
+        timeZone = VALUES(timeZone), locale = VALUES(locale)
 """
 GROUPS = """
     INSERT INTO dir_group (id, name, organizationId) VALUES (%s, %s, %s)
@@ -34,7 +35,9 @@ MEMBERSHIPS = """
 def main() -> None:
     """Write the company and say how long it took."""
     asked, clock = target(), Clock()
-    users = _rows(asked, "users", "id", "id", "firstName", "lastName", "email", "active", "timeZone", "locale")
+    users = _rows(
+        asked, "users", "id", "id", "firstName", "lastName", "email", "active", "timeZone", "locale"
+    )
     groups = _rows(asked, "groups", "id", "name")
     memberships = _rows(asked, "memberships", "groupId", "userId")
     connection = MySQLdb.connect(
@@ -44,7 +47,9 @@ def main() -> None:
         cursor.executemany(USERS, users)
         cursor.executemany(GROUPS, [(group, name, ORGANIZATION) for group, name in groups])
         cursor.executemany(ROLES, [(ROLE, user[0]) for user in users])
-        cursor.executemany(EMPLOYMENTS, [(employment_id(user[0]), user[0], ORGANIZATION) for user in users])
+        cursor.executemany(
+            EMPLOYMENTS, [(employment_id(user[0]), user[0], ORGANIZATION) for user in users]
+        )
         cursor.executemany(MEMBERSHIPS, memberships)
     connection.commit()
     clock.report()

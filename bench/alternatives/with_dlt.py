@@ -1,12 +1,14 @@
 """dlt: a pipeline that merges Arrow tables into Joget's own tables with the sqlalchemy destination.
 
-The destination has no upsert, so dlt deletes the rows that it has staged and inserts them anew, table by table, each
-in a transaction of its own and in no order. Joget's foreign keys refuse both, so they are off for dlt's connections.
-What Joget keeps in columns that aren't loaded (a password, an employee code) is lost with the deleted rows.
+The destination has no upsert, so dlt deletes the rows that it has staged and inserts them anew,
+table by table, each in a transaction of its own and in no order. Joget's foreign keys refuse both,
+so they are off for dlt's connections. What Joget keeps in columns that aren't loaded (a password,
+an employee code) is lost with the deleted rows.
 
-dlt keeps its `_dlt_...` tables in Joget's database and stages in a second one, named `..._staging`. That one is made
-here, since dlt would give it the server's default collation, which needn't fit Joget's. Keys in staging are needed for
-speed: without them each row's deletion reads all of staging.
+dlt keeps its `_dlt_...` tables in Joget's database and stages in a second one, named `..._staging`.
+That one is made here, since dlt would give it the server's default collation, which needn't fit
+Joget's. Keys in staging are needed for speed: without them each row's deletion reads all of
+staging.
 """
 
 import os
@@ -55,12 +57,15 @@ def main() -> None:
 
 
 def _create_staging(asked: Target) -> None:
-    connection = MySQLdb.connect(host="127.0.0.1", port=asked.port, user="root", database=asked.database)
+    connection = MySQLdb.connect(
+        host="127.0.0.1", port=asked.port, user="root", database=asked.database
+    )
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@character_set_database, @@collation_database")
         charset, collation = cursor.fetchone()
         cursor.execute(
-            f"CREATE DATABASE IF NOT EXISTS {asked.database}_staging CHARACTER SET {charset} COLLATE {collation}"
+            f"CREATE DATABASE IF NOT EXISTS {asked.database}_staging CHARACTER SET {charset} "
+            f"COLLATE {collation}"
         )
     connection.close()
 
@@ -75,7 +80,9 @@ def _tables(asked: Target) -> dict[str, pa.Table]:
         "dir_user": users.append_column("username", ids),
         "dir_group": groups.append_column("organizationId", pa.repeat(ORGANIZATION, len(groups))),
         "dir_user_role": pa.table({"roleId": pa.repeat(ROLE, len(ids)), "userId": ids}),
-        "dir_employment": pa.table({**employments, "organizationId": pa.repeat(ORGANIZATION, len(ids))}),
+        "dir_employment": pa.table(
+            {**employments, "organizationId": pa.repeat(ORGANIZATION, len(ids))}
+        ),
         "dir_user_group": memberships,
     }
 

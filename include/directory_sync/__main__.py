@@ -1,4 +1,4 @@
-"""The command line: `python -m include.directory_sync`. Each command only says what it would
+"""The command line: `python -m directory_sync`. Each command only says what it would
 do, unless it is told to do it.
 """
 
@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from include.directory_sync.errors import DirectorySyncError
+from directory_sync.errors import DirectorySyncError
 
 if TYPE_CHECKING:
-    from include.directory_sync.detaching import Detachment
+    from directory_sync.tasks.detach import Detachment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -28,7 +28,9 @@ def main() -> None:
 def detach(
     sync: Annotated[str, typer.Option(help="The sync's name in the settings.")] = "default",
     *,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this, only count.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it. Without this, only count.")
+    ] = False,
 ) -> None:
     """Turn all users, groups and memberships that a sync manages into local ones.
 
@@ -37,13 +39,15 @@ def detach(
     """
     # As Airflow's own commands do: Connections are looked up in Airflow's database too.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from include.directory_sync import detaching
+    from directory_sync.tasks import detach
 
     try:
-        found = detaching.detach(sync, is_applied=apply)
+        found = detach.detach_sync(sync, is_applied=apply)
     except DirectorySyncError as error:
         said = Console(stderr=True)
-        said.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
+        said.print(
+            f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1) from None
     _show(found, Console())
 
@@ -70,16 +74,25 @@ def _advise(found: "Detachment") -> list[str]:
     managed, done = found.managed, found.is_applied
     forgotten = f"{managed.answers} remembered answer(s) and {managed.open_reviews} open review(s)"
     sentences = [
-        "No row of Joget's directory tables was changed." if done else "Nothing was changed: this was a dry run.",
+        "No row of Joget's directory tables was changed."
+        if done
+        else "Nothing was changed: this was a dry run.",
         f"The ledger forgot {forgotten}." if done else f"The ledger would forget {forgotten}.",
         f"The next run of {found.dag_id} would adopt everybody again: "
-        + ("remove the sync from the settings." if done else "pause the DAG before you detach, with --apply."),
+        + (
+            "remove the sync from the settings."
+            if done
+            else "pause the DAG before you detach, with --apply."
+        ),
     ]
     if managed.other_syncs:
-        sentences.append(f"{managed.other_syncs} other syncs have links in this ledger: keep its tables.")
+        sentences.append(
+            f"{managed.other_syncs} other syncs have links in this ledger: keep its tables."
+        )
     elif done:
         sentences.append(
-            "No other sync has links in this ledger: its tables may be dropped (docs/operations.md, Uninstalling)."
+            "No other sync has links in this ledger: its tables may be dropped "
+            "(docs/operations.md, Uninstalling)."
         )
     return sentences
 

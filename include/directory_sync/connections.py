@@ -1,9 +1,9 @@
 """Airflow Connections, looked up before anything that would quietly do without one.
 
-Airflow 3.3 also calls a Connection undefined when it couldn't look it up: it only logs the errors of
-secrets backends (`_get_connection` in airflow.sdk.execution_time.context), and its API server answers
-404 while its database is away (`Connection.get_connection_from_secrets`). So a Connection counts as
-absent only when each place where it could be has answered.
+Airflow 3.3 also calls a Connection undefined when it couldn't look it up: it only logs the errors
+of secrets backends (`_get_connection` in airflow.sdk.execution_time.context), and its API server
+answers 404 while its database is away (`Connection.get_connection_from_secrets`). So a Connection
+counts as absent only when each place where it could be has answered.
 """
 
 import os
@@ -23,20 +23,22 @@ from airflow.sdk.execution_time.comms import (
 )
 from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
-from include.directory_sync.errors import PermanentError, TransientError
+from directory_sync.errors import PermanentError, TransientError
 
 _ENVIRONMENT_LOCK = threading.RLock()
 """Threads of the API server share their environment: one would remove what another one needs."""
 
-AIRFLOWS_OWN_BACKENDS = ("airflow.secrets.", "airflow.sdk.")
-"""Modules of backends that raise their errors. Other backends may log an error and answer "none"."""
+BUILT_IN_BACKENDS = ("airflow.secrets.", "airflow.sdk.")
+"""Modules of backends that raise their errors. Other backends may log an error and answer "none".
+"""
 
 
-def require(conn_id: str, conn_type: str, setting: str) -> Connection:
+def require_connection(conn_id: str, conn_type: str, setting: str) -> Connection:
     """The Connection of that id and type.
 
-    AWS clients and object-store paths fall back to other credentials, or to none, when a Connection is missing.
-    Raises PermanentError where there is none, TransientError where it can't be looked up now.
+    AWS clients and object-store paths fall back to other credentials, or to none, when a Connection
+    is missing. Raises PermanentError where there is none, TransientError where it can't be looked
+    up now.
     """
     try:
         connection: Connection = Connection.get(conn_id)
@@ -44,20 +46,22 @@ def require(conn_id: str, conn_type: str, setting: str) -> Connection:
         connection = _look_again(conn_id, conn_type, setting)
     if connection.conn_type != conn_type:
         raise PermanentError(
-            f"Connection {conn_id!r} (setting {setting}) has type {connection.conn_type!r}; it must be {conn_type!r}."
+            f"Connection {conn_id!r} (setting {setting}) has type {connection.conn_type!r}; it "
+            f"must be {conn_type!r}."
         )
     return connection
 
 
 @contextmanager
-def held(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
-    """Require the Connection, and let a library that looks it up within the context find the same one.
+def hold_connection(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
+    """Require the Connection, and let a library that looks it up within the context find the same
+    one.
 
     AwsBaseHook answers a failed lookup with the worker's own credentials and a warning. Within the
     context the Connection is in this process's environment, where Airflow looks before it asks its
     API server.
     """
-    connection = require(conn_id, conn_type, setting)
+    connection = require_connection(conn_id, conn_type, setting)
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
     with _ENVIRONMENT_LOCK:
         if name in os.environ:
@@ -71,9 +75,14 @@ def held(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
 
 
 def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:
-    """The Connection that Airflow called undefined, if it is there now; raises an error if it isn't."""
+    """The Connection that Airflow called undefined, if it is there now; raises an error if it
+    isn't.
+    """
     about = f"Connection {conn_id!r} (setting {setting})"
-    create = f"Create it with type {conn_type!r} under Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()}."
+    create = (
+        f"Create it with type {conn_type!r} under Admin > Connections, or as "
+        f"AIRFLOW_CONN_{conn_id.upper()}."
+    )
     silent = _ask_each_backend(conn_id, about)
     _ask_api_server(conn_id, about)
     try:
@@ -82,8 +91,8 @@ def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:
     except AirflowNotFoundException:
         if silent:
             raise TransientError(
-                f"{about} wasn't found. {silent} has no answer: it may be down, or hold no such Connection. "
-                f"The task tries again. If the Connection was never made: {create}"
+                f"{about} wasn't found. {silent} has no answer: it may be down, or hold no such "
+                f"Connection. The task tries again. If the Connection was never made: {create}"
             ) from None
         raise PermanentError(f"{about} doesn't exist. {create}") from None
     return connection
@@ -102,10 +111,10 @@ def _ask_each_backend(conn_id: str, about: str) -> str | None:
             backend.get_connection(conn_id=conn_id)
         except Exception as error:
             raise TransientError(
-                f"{about} can't be looked up now: {name} gave no answer ({type(error).__name__}). Is it up, and "
-                f"may this machine ask it?"
+                f"{about} can't be looked up now: {name} gave no answer ({type(error).__name__}). "
+                "Is it up, and may this machine ask it?"
             ) from None
-        if not type(backend).__module__.startswith(AIRFLOWS_OWN_BACKENDS):
+        if not type(backend).__module__.startswith(BUILT_IN_BACKENDS):
             silent = silent or name
     return silent
 
@@ -113,7 +122,8 @@ def _ask_each_backend(conn_id: str, about: str) -> str | None:
 def _ask_api_server(conn_id: str, about: str) -> None:
     """Raise TransientError where the API server, or the database behind it, gives no answer.
 
-    The API server's "not found" alone proves nothing. That it counts runs proves that it reaches its database.
+    The API server's "not found" alone proves nothing. That it counts runs proves that it reaches
+    its database.
     """
     supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
     if supervisor is None:  # this is the API server itself, and its backends were asked
@@ -122,14 +132,14 @@ def _ask_api_server(conn_id: str, about: str) -> None:
         answer = supervisor.send(GetConnection(conn_id=conn_id))
         count = supervisor.send(GetDRCount(dag_id="cognito_to_joget"))
     except Exception as error:
-        raise _no_answer(about, type(error).__name__) from None
+        raise _make_no_answer_error(about, type(error).__name__) from None
     absent = isinstance(answer, ErrorResponse) and answer.error == ErrorType.CONNECTION_NOT_FOUND
     if not (absent or isinstance(answer, ConnectionResult)) or not isinstance(count, DRCount):
-        raise _no_answer(about, "an error")
+        raise _make_no_answer_error(about, "an error")
 
 
-def _no_answer(about: str, kind: str) -> TransientError:
+def _make_no_answer_error(about: str, kind: str) -> TransientError:
     return TransientError(
-        f"{about} can't be looked up now: Airflow's API server gave no answer ({kind}). Are it and Airflow's "
-        f"database up?"
+        f"{about} can't be looked up now: Airflow's API server gave no answer ({kind}). Are it and "
+        "Airflow's database up?"
     )

@@ -2,15 +2,17 @@
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, no_text, yes
-from include.directory_sync.vocabulary import Cause, Outcome, Reason, sentence_parts
+from directory_sync.frames import TEXT_TYPE, is_true, make_null_texts
+from directory_sync.vocabulary import Cause, Outcome, Reason, split_reason_sentence
 
 
 class Decisions:
     """Outcomes of a frame's rows, given rule by rule; a row that has one is never decided again."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self._outcome, self._code, self._reason, self._hold = (no_text(frame.index) for _ in range(4))
+        self._outcome, self._code, self._reason, self._hold = (
+            make_null_texts(frame.index) for _ in range(4)
+        )
 
     @property
     def open(self) -> "pd.Series[bool]":
@@ -19,14 +21,14 @@ class Decisions:
 
     @property
     def contends(self) -> "pd.Series[bool]":
-        """Rows that count where several want one thing: open ones, and those that this run doesn't ask
-        about, since another run decides them.
+        """Rows that count where several want one thing: open ones, and those that this run doesn't
+        ask about, since another run decides them.
         """
-        return self.open | yes(self._code == Reason.NOT_ASKED)
+        return self.open | is_true(self._code == Reason.NOT_ASKED)
 
     def outcome_is(self, outcome: Outcome) -> "pd.Series[bool]":
         """Rows that have this outcome."""
-        return yes(self._outcome == outcome)
+        return is_true(self._outcome == outcome)
 
     def decide(
         self,
@@ -42,17 +44,19 @@ class Decisions:
         `detail` is what the reason's sentence is about, such as an attribute's name; never a
         personal value. `hold` is the cause that makes the change wait for a person.
         """
-        chosen = yes(rows) & self.open
+        chosen = is_true(rows) & self.open
         self._outcome = self._outcome.mask(chosen, outcome)
         self._hold = self._hold.mask(chosen, hold)
         if reason is not None:
-            before, after = sentence_parts(reason)
+            before, after = split_reason_sentence(reason)
             self._code = self._code.mask(chosen, reason)
             self._reason = self._reason.mask(chosen, before + detail + after)
 
-    def decide_as_mapped(self, rows: "pd.Series[bool]", outcome: Outcome, mapped: pd.DataFrame) -> None:
+    def decide_as_mapped(
+        self, rows: "pd.Series[bool]", outcome: Outcome, mapped: pd.DataFrame
+    ) -> None:
         """Give an outcome with the code and reason that mapping found (columns code, reason)."""
-        chosen = yes(rows) & self.open
+        chosen = is_true(rows) & self.open
         self._outcome = self._outcome.mask(chosen, outcome)
         self._code = self._code.mask(chosen, mapped["code"])
         self._reason = self._reason.mask(chosen, mapped["reason"])
@@ -66,4 +70,4 @@ class Decisions:
                 "reason": self._reason,
                 "hold": self._hold,
             }
-        ).astype(TEXT)
+        ).astype(TEXT_TYPE)

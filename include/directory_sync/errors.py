@@ -61,10 +61,11 @@ class TakenKeyError(ConflictError):
 
 
 @contextmanager
-def without_values(doing: str) -> Iterator[None]:
+def hide_values(doing: str) -> Iterator[None]:
     """Replace an unforeseen exception by one that names only its type and its places in the code.
 
-    Messages of drivers and libraries quote the value that they stumbled over, and Airflow logs messages.
+    Messages of drivers and libraries quote the value that they stumbled over, and Airflow logs
+    messages.
     """
     try:
         yield
@@ -72,12 +73,15 @@ def without_values(doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise TransientError(
-            f"{doing} failed unexpectedly: {described(error)}. Its message is left out "
+            f"{doing} failed unexpectedly: {describe_error(error)}. Its message is left out "
             f"since it may quote personal values. If retries fail as well, report these places."
         ) from None
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error's type and where it was raised, without its message."""
-    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    places = [
+        f"{Path(frame.filename).name}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
     return f"{type(error).__qualname__} at {' > '.join(places)}"

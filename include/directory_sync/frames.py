@@ -9,41 +9,43 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if "jemalloc" in pa.supported_memory_backends():
-    pa.set_memory_pool(pa.jemalloc_memory_pool())  # gives back what large frames no longer need; the default keeps it
+    # Gives back what large frames no longer need; the default keeps it.
+    pa.set_memory_pool(pa.jemalloc_memory_pool())
 
-TEXT = pd.ArrowDtype(pa.string())
+TEXT_TYPE = pd.ArrowDtype(pa.string())
 
-NUMBER = pd.ArrowDtype(pa.int64())
-FLAG = pd.ArrowDtype(pa.bool_())
-TIME = pd.ArrowDtype(pa.timestamp("us"))
+NUMBER_TYPE = pd.ArrowDtype(pa.int64())
+FLAG_TYPE = pd.ArrowDtype(pa.bool_())
+TIME_TYPE = pd.ArrowDtype(pa.timestamp("us"))
 """Without a zone, in UTC, as MySQL's DATETIME(6)."""
 
-BEYOND_BMP = r"[^\x{0000}-\x{FFFF}]"
+BEYOND_BMP_PATTERN = r"[^\x{0000}-\x{FFFF}]"
 """Characters that utf8mb3 doesn't hold."""
 
 
-def from_table(table: pa.Table) -> pd.DataFrame:
+def make_frame(table: pa.Table) -> pd.DataFrame:
     """An Arrow table as a frame that keeps its types."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
 
 
-def empty(schema: pa.Schema) -> pd.DataFrame:
+def make_empty_frame(schema: pa.Schema) -> pd.DataFrame:
     """A frame without rows."""
-    return from_table(schema.empty_table())
+    return make_frame(schema.empty_table())
 
 
-def arrow(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
+def to_arrow_types(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     """A frame in a schema's columns and types; columns that it lacks are null."""
     known = pa.schema([field for field in schema if field.name in frame.columns])
     found = pa.Table.from_pandas(frame[known.names], schema=known, preserve_index=False)
     columns = [
-        found.column(field.name) if field.name in known.names else pa.nulls(len(frame), field.type) for field in schema
+        found.column(field.name) if field.name in known.names else pa.nulls(len(frame), field.type)
+        for field in schema
     ]
-    return from_table(pa.table(columns, schema=schema))
+    return make_frame(pa.table(columns, schema=schema))
 
 
-def conform(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
+def conform_to_schema(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     """The frame in a stage's columns and types, at the door of that stage.
 
     Raises KeyError where a column of the schema is missing: a stage never makes up a column.
@@ -57,59 +59,76 @@ def conform(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     return frame[known].astype(changes)
 
 
-def from_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
+def make_frame_of_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
     """A small frame from rows."""
-    return from_table(pa.Table.from_pylist(rows, schema=schema))
+    return make_frame(pa.Table.from_pylist(rows, schema=schema))
 
 
-def look_up(values: "pd.Series[Any]", table: pd.DataFrame, key: str, result: str) -> "pd.Series[Any]":
-    """For each text the table's result in its first row with that key, or null; Series.map forgets the type."""
-    return taken(table[result], places(values, table[key]), values.index)
+def look_up(
+    values: "pd.Series[Any]", table: pd.DataFrame, key: str, result: str
+) -> "pd.Series[Any]":
+    """For each text the table's result in its first row with that key, or null; Series.map forgets
+    the type.
+    """
+    return take_values(table[result], find_positions(values, table[key]), values.index)
 
 
-def taken(values: "pd.Series[Any]", at: "np.ndarray[Any, Any]", index: pd.Index | None = None) -> "pd.Series[Any]":
+def take_values(
+    values: "pd.Series[Any]", at: "np.ndarray[Any, Any]", index: pd.Index | None = None
+) -> "pd.Series[Any]":
     """The values at those places, null at -1."""
     found = pa.array(values).take(pa.array(at, mask=at < 0))
     return pd.Series(found, index=index, dtype=pd.ArrowDtype(found.type))
 
 
-def rows_at(frame: pd.DataFrame, at: "np.ndarray[Any, Any]", index: pd.Index) -> pd.DataFrame:
+def take_rows(frame: pd.DataFrame, at: "np.ndarray[Any, Any]", index: pd.Index) -> pd.DataFrame:
     """The rows at those places, nulls at -1."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    return from_table(table.take(pa.array(at, mask=at < 0))).set_axis(index)
+    return make_frame(table.take(pa.array(at, mask=at < 0))).set_axis(index)
 
 
-def places(values: "pd.Series[str]", known: "pd.Series[str]") -> "np.ndarray[Any, Any]":
+def find_positions(values: "pd.Series[str]", known: "pd.Series[str]") -> "np.ndarray[Any, Any]":
     """Where each value is first among the known ones, -1 where it isn't or is null."""
-    found = pc.index_in(pa.array(values, pa.string()), value_set=pa.array(known, pa.string()), skip_nulls=True)
+    found = pc.index_in(
+        pa.array(values, pa.string()), value_set=pa.array(known, pa.string()), skip_nulls=True
+    )
     if isinstance(found, pa.ChunkedArray):
         found = found.combine_chunks()
     at: np.ndarray[Any, Any] = found.fill_null(-1).to_numpy(zero_copy_only=False)
     return at
 
 
-def pair_numbers(
+def number_pairs(
     pairs: pd.DataFrame, columns: Sequence[str], firsts: "pd.Series[str]", seconds: "pd.Series[str]"
 ) -> "np.ndarray[Any, Any]":
-    """A number for each pair of texts, the place of the first times len(seconds) plus that of the second; -1 where one
-    isn't known. Numbers are compared and sorted faster than texts by far.
+    """A number for each pair of texts, the place of the first times len(seconds) plus that of the
+    second; -1 where one isn't known. Numbers are compared and sorted faster than texts by far.
     """
-    first, second = places(pairs[columns[0]], firsts), places(pairs[columns[1]], seconds)
+    first, second = (
+        find_positions(pairs[columns[0]], firsts),
+        find_positions(pairs[columns[1]], seconds),
+    )
     return np.where((first >= 0) & (second >= 0), first.astype("int64") * len(seconds) + second, -1)
 
 
-def is_among(numbers: "np.ndarray[Any, Any]", others: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+def is_among(
+    numbers: "np.ndarray[Any, Any]", others: "np.ndarray[Any, Any]"
+) -> "np.ndarray[Any, Any]":
     """Whether each number is one of the others: by hashing, where numpy sorts."""
-    found: np.ndarray[Any, Any] = pc.is_in(pa.array(numbers), value_set=pa.array(others)).to_numpy(zero_copy_only=False)
+    found: np.ndarray[Any, Any] = pc.is_in(pa.array(numbers), value_set=pa.array(others)).to_numpy(
+        zero_copy_only=False
+    )
     return found
 
 
 def sort_texts(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """A table in the order of text columns, nulls last; the same table where it is in order already."""
+    """A table in the order of text columns, nulls last; the same table where it is in order
+    already.
+    """
     numbers, size = np.zeros(len(table), dtype="int64"), 1
     for name in keys:
-        ranks, texts = _ranks(table.column(name))
-        if size * texts > MOST_NUMBERS:
+        ranks, texts = _rank_texts(table.column(name))
+        if size * texts > LARGEST_PAIR_NUMBER:
             numbers, size = np.unique(numbers, return_inverse=True)[1].astype("int64"), len(table)
         numbers, size = numbers * texts + ranks, size * texts
         if pc.count_distinct(numbers).as_py() == len(table):
@@ -119,36 +138,40 @@ def sort_texts(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     return table.take(pa.array(np.argsort(numbers, kind="stable")))
 
 
-MOST_NUMBERS = 2**62
+LARGEST_PAIR_NUMBER = 2**62
 
 
-def _ranks(column: pa.ChunkedArray) -> "tuple[np.ndarray[Any, Any], int]":
-    """For each text its place among the sorted distinct ones, and how many places there are, the last for null:
-    numbers are sorted faster than texts by far.
+def _rank_texts(column: pa.ChunkedArray) -> "tuple[np.ndarray[Any, Any], int]":
+    """For each text its place among the sorted distinct ones, and how many places there are, the
+    last for null: numbers are sorted faster than texts by far.
     """
     coded = pa.chunked_array(column.chunks, column.type).combine_chunks().dictionary_encode()
     texts = len(coded.dictionary)
     ranks = np.arange(texts + 1)
     if not _is_in_order(coded.dictionary):
         ranks[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(texts)
-    return cast("np.ndarray[Any, Any]", ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]), texts + 1
+    return cast(
+        "np.ndarray[Any, Any]", ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    ), texts + 1
 
 
 def _is_in_order(texts: pa.Array) -> bool:
     return bool(pc.all(pc.less_equal(texts[:-1], texts[1:])).as_py())
 
 
-def matches(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]":
+def contains_pattern(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]":
     """Whether a regular expression (RE2) is found in each text; null has none."""
     found = pc.match_substring_regex(pa.array(texts, pa.string()), pattern)
-    return pd.Series(pc.fill_null(found, False).to_numpy(zero_copy_only=False), index=texts.index, dtype=bool)
+    return pd.Series(
+        pc.fill_null(found, False).to_numpy(zero_copy_only=False), index=texts.index, dtype=bool
+    )
 
 
-def yes(flags: "pd.Series[bool]") -> "pd.Series[bool]":
+def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
     """Plain truth of flags that may be null: null is no."""
     return flags.fillna(False).astype(bool)
 
 
-def no_text(index: pd.Index) -> "pd.Series[str]":
+def make_null_texts(index: pd.Index) -> "pd.Series[str]":
     """A column of nulls."""
-    return pd.Series(None, index=index, dtype=TEXT)
+    return pd.Series(None, index=index, dtype=TEXT_TYPE)

@@ -1,7 +1,8 @@
 """From the snapshot to Joget's columns: pure, no network, no database.
 
-What only Joget's database can tell (which logins are the same key, which characters it can store) is left to planning.
-The rules come from how Joget's console, workflow engine and screens treat these columns.
+What only Joget's database can tell (which logins are the same key, which characters it can store)
+is left to planning. The rules come from how Joget's console, workflow engine and screens treat
+these columns.
 """
 
 import hashlib
@@ -14,31 +15,34 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.directory_sync.decisions import Decisions
-from include.directory_sync.frames import (
-    arrow,
-    from_rows,
-    from_table,
-    matches,
-    no_text,
-    pair_numbers,
+from directory_sync.decisions import Decisions
+from directory_sync.frames import (
+    contains_pattern,
+    make_frame,
+    make_frame_of_rows,
+    make_null_texts,
+    number_pairs,
     sort_texts,
-    taken,
+    take_values,
+    to_arrow_types,
 )
-from include.directory_sync.settings import Mapping, Scope
-from include.directory_sync.vocabulary import Entity, Outcome, Reason, Verdict
+from directory_sync.settings import Mapping, Scope
+from directory_sync.vocabulary import Entity, Outcome, Reason, Verdict
 
 LOGIN_LENGTH = 100
 """Characters of a username: Joget's workflow tables hold no more."""
 
 COLUMN_LENGTH = 255
-"""Characters of every other text column of dir_user, as Joget makes them; planning asks the database."""
+"""Characters of every other text column of dir_user, as Joget makes them; planning asks the
+database.
+"""
 
-SUB = r"^[!-~]{1,128}$"
+SUB_PATTERN = r"^[!-~]{1,128}$"
 """A sub we can keep as a key: printable ASCII, as Cognito's UUIDs are."""
 
-OFF_STATUSES = ("ARCHIVED", "COMPROMISED")
-"""Statuses that deactivate a linked user like Enabled = false, whatever the scope's statuses are."""
+DISABLED_STATUSES = ("ARCHIVED", "COMPROMISED")
+"""Statuses that deactivate a linked user like Enabled = false, whatever the scope's statuses are.
+"""
 
 CONSOLE_GROUP_ID = re.compile(r"[0-9a-zA-Z_-]+")
 """What Joget's console accepts as a group id."""
@@ -48,7 +52,7 @@ SLUG_LENGTH = 60
 LANGUAGE_REGION = r"^([A-Za-z]{2,3})(?:[-_][A-Za-z]{4})?[-_]([A-Za-z]{2}|[0-9]{3})$"
 LANGUAGE_SCRIPT = r"^([A-Za-z]{2,3})[-_][A-Za-z]{4}$"
 
-MAPPED = {
+MAPPED_COLUMNS = {
     "firstName": "first_name",
     "lastName": "last_name",
     "email": "email",
@@ -57,14 +61,15 @@ MAPPED = {
 }
 """dir_user's source-owned columns and the setting that names each one's attribute."""
 
-DEFAULTS = {"timeZone": "time_zone_default", "locale": "locale_default"}
-"""Columns that stay as Joget has them where the pool has no value, unless this setting gives one."""
+COLUMN_DEFAULTS = {"timeZone": "time_zone_default", "locale": "locale_default"}
+"""Columns that stay as Joget has them where the pool has no value, unless this setting gives one.
+"""
 
-USERS = pa.schema(
+DESIRED_USERS_SCHEMA = pa.schema(
     [
         ("sub", pa.string()),
         ("username", pa.string()),
-        *((column, pa.string()) for column in MAPPED),
+        *((column, pa.string()) for column in MAPPED_COLUMNS),
         ("active", pa.bool_()),
         ("creatable", pa.bool_()),
         ("verdict", pa.string()),
@@ -72,7 +77,7 @@ USERS = pa.schema(
         ("reason", pa.string()),
     ]
 )
-GROUPS = pa.schema(
+DESIRED_GROUPS_SCHEMA = pa.schema(
     [
         ("group_name", pa.string()),
         ("plain_id", pa.string()),
@@ -83,23 +88,26 @@ GROUPS = pa.schema(
         ("reason", pa.string()),
     ]
 )
-MEMBERSHIPS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
-FRAMES = ("users", "groups", "memberships")
+DESIRED_MEMBERSHIPS_SCHEMA = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
+DESIRED_FRAMES = ("users", "groups", "memberships")
 """Desired's frames, in order."""
 
-QUARANTINE = pa.schema([("entity", pa.string()), ("key", pa.string()), ("code", pa.string()), ("reason", pa.string())])
+QUARANTINE_SCHEMA = pa.schema(
+    [("entity", pa.string()), ("key", pa.string()), ("code", pa.string()), ("reason", pa.string())]
+)
 
 
 @dataclass(frozen=True)
 class Desired:
     """The directory as the pool wants it, a row for everything that the snapshot lists.
 
-    users: columns USERS; a column that is left to Joget is null. verdict is `mapped`, `frozen` or `quarantined`,
-    code (vocabulary.Reason) and reason say why a user isn't mapped; `creatable` is false where a
-    linked user may be changed but a new one isn't made.
-    groups: columns GROUPS; plain_id is null where Joget's console wouldn't accept the name;
-    listed_twice where the members were listed a second time, so that absence from both counts.
-    memberships: columns MEMBERSHIPS, between listed users and listed groups, each once.
+    users: columns DESIRED_USERS_SCHEMA; a column that is left to Joget is null. verdict is
+    `mapped`, `frozen` or `quarantined`, code (vocabulary.Reason) and reason say why a user isn't
+    mapped; `creatable` is false where a linked user may be changed but a new one isn't made.
+    groups: columns DESIRED_GROUPS_SCHEMA; plain_id is null where Joget's console wouldn't accept
+    the name; listed_twice where the members were listed a second time, so that absence from both
+    counts. memberships: columns DESIRED_MEMBERSHIPS_SCHEMA, between listed users and listed groups,
+    each once.
     """
 
     users: pd.DataFrame
@@ -108,21 +116,25 @@ class Desired:
 
     @property
     def quarantine(self) -> pd.DataFrame:
-        """Columns QUARANTINE: what can't be mapped, and why; key is a sub or a group name."""
-        return quarantine_of(self.users, self.groups)
+        """Columns QUARANTINE_SCHEMA: what can't be mapped, and why; key is a sub or a group
+        name.
+        """
+        return select_quarantined(self.users, self.groups)
 
 
-def quarantine_of(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """Columns QUARANTINE, from frames with a verdict and a reason."""
+def select_quarantined(users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """Columns QUARANTINE_SCHEMA, from frames with a verdict and a reason."""
     parts = []
     for entity, key, frame in ((Entity.USER, "sub", users), (Entity.GROUP, "group_name", groups)):
         rows = frame[frame["verdict"] == Verdict.QUARANTINED]
-        parts.append(rows.assign(entity=str(entity), key=rows[key].fillna(""))[QUARANTINE.names])
+        parts.append(
+            rows.assign(entity=str(entity), key=rows[key].fillna(""))[QUARANTINE_SCHEMA.names]
+        )
     found = pd.concat(parts, ignore_index=True).sort_values(["entity", "key"], ignore_index=True)
-    return arrow(found, QUARANTINE)
+    return to_arrow_types(found, QUARANTINE_SCHEMA)
 
 
-def transform(
+def map_snapshot(
     users: pd.DataFrame,
     groups: pd.DataFrame,
     memberships: pd.DataFrame,
@@ -131,59 +143,74 @@ def transform(
     scope: Scope,
     user_pool_id: str,
 ) -> Desired:
-    """Map a snapshot (frames of `snapshot`) to the desired directory; the order of rows doesn't matter."""
-    users = _users(users, mapping, scope)
-    groups = _groups(groups, scope, user_pool_id)
-    return Desired(users, groups, _memberships(memberships, users, groups))
+    """Map a snapshot (frames of `snapshot`) to the desired directory; the order of rows doesn't
+    matter.
+    """
+    users = _map_users(users, mapping, scope)
+    groups = _map_groups(groups, scope, user_pool_id)
+    return Desired(users, groups, _map_memberships(memberships, users, groups))
 
 
-def _memberships(listed: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+def _map_memberships(
+    listed: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame
+) -> pd.DataFrame:
     """Between listed users and groups, each once, in order."""
-    each = np.sort(pd.unique(pair_numbers(listed, ("sub", "group_name"), users["sub"], groups["group_name"])))
+    each = np.sort(
+        pd.unique(number_pairs(listed, ("sub", "group_name"), users["sub"], groups["group_name"]))
+    )
     of_user, of_group = np.divmod(each[each >= 0], max(len(groups), 1))
-    known = {"sub": taken(users["sub"], of_user), "group_name": taken(groups["group_name"], of_group)}
-    return arrow(pd.DataFrame(known), MEMBERSHIPS)
+    known = {
+        "sub": take_values(users["sub"], of_user),
+        "group_name": take_values(groups["group_name"], of_group),
+    }
+    return to_arrow_types(pd.DataFrame(known), DESIRED_MEMBERSHIPS_SCHEMA)
 
 
-def _users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFrame:
-    raw = _in_order_of_logins(_once_each(snapshot), mapping.username)
+def _map_users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.DataFrame:
+    raw = _sort_by_login(_keep_newest_rows(snapshot), mapping.username)
     login = raw["login"]
     users = pd.DataFrame({"sub": raw["sub"], "username": login})
-    for column, setting in MAPPED.items():
-        users[column] = _column(raw, column, getattr(mapping, setting), login)
-    for column, setting in DEFAULTS.items():
+    for column, setting in MAPPED_COLUMNS.items():
+        users[column] = _map_column(raw, column, getattr(mapping, setting), login)
+    for column, setting in COLUMN_DEFAULTS.items():
         users[column] = _fill_empty(users[column], getattr(mapping, setting))
-    users["locale"] = _java_locale(users["locale"])
-    off = raw["status"].isin(OFF_STATUSES)
+    users["locale"] = _convert_to_java_locale(users["locale"])
+    off = raw["status"].isin(DISABLED_STATUSES)
     users["active"] = raw["enabled"] & ~off
     users["creatable"] = raw["status"].isin(scope.statuses)
     out = ~users["creatable"] & ~off
     decisions = Decisions(users)
-    decisions.decide(out, Outcome.FROZEN, Reason.STATUS_OUT_OF_SCOPE, detail=raw["status"].fillna(""))
-    for failed, reason, detail in _faults(users, raw, mapping):
+    decisions.decide(
+        out, Outcome.FROZEN, Reason.STATUS_OUT_OF_SCOPE, detail=raw["status"].fillna("")
+    )
+    for failed, reason, detail in _find_faults(users, raw, mapping):
         decisions.decide(failed, Outcome.QUARANTINED, reason, detail=detail)
     decided = decisions.frame()
     users["verdict"] = decided["outcome"].fillna("mapped")
     users[["code", "reason"]] = decided[["code", "reason"]]
-    return arrow(users, USERS)
+    return to_arrow_types(users, DESIRED_USERS_SCHEMA)
 
 
-def _once_each(snapshot: pd.DataFrame) -> pd.DataFrame:
+def _keep_newest_rows(snapshot: pd.DataFrame) -> pd.DataFrame:
     """The newest row of each sub; users without a sub as often as they are listed."""
     if not snapshot["sub"].dropna().duplicated().any():
         return snapshot
-    known = snapshot[snapshot["sub"].notna()].sort_values("modified_at", kind="stable", na_position="first")
+    known = snapshot[snapshot["sub"].notna()].sort_values(
+        "modified_at", kind="stable", na_position="first"
+    )
     known = known.drop_duplicates("sub", keep="last")
     return pd.concat([known, snapshot[snapshot["sub"].isna()]], ignore_index=True)
 
 
-def _in_order_of_logins(users: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """With a column login, in the order in which Joget's rows are written: what follows needs no sorting."""
-    table = pa.Table.from_pandas(users.assign(login=_login(users, rule)), preserve_index=False)
-    return from_table(sort_texts(table, ["login", "sub", "cognito_username"]))
+def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """With a column login, in the order in which Joget's rows are written: what follows needs no
+    sorting.
+    """
+    table = pa.Table.from_pandas(users.assign(login=_map_login(users, rule)), preserve_index=False)
+    return make_frame(sort_texts(table, ["login", "sub", "cognito_username"]))
 
 
-def _login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
+def _map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
     if rule == "cognito_username":
         return raw["cognito_username"]
     if rule == "sub":
@@ -194,12 +221,16 @@ def _login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
     return raw[f"attribute.{rule}"]
 
 
-def _column(raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]") -> "pd.Series[str]":
-    """One mapped column. Joget's screens print "null" for a NULL first name, and a NULL email loses its mail."""
-    if attribute is None and column in DEFAULTS:
-        return no_text(login.index)
+def _map_column(
+    raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]"
+) -> "pd.Series[str]":
+    """One mapped column. Joget's screens print "null" for a NULL first name, and a NULL email loses
+    its mail.
+    """
+    if attribute is None and column in COLUMN_DEFAULTS:
+        return make_null_texts(login.index)
     if attribute is None:
-        values = no_text(login.index).fillna("")
+        values = make_null_texts(login.index).fillna("")
     else:
         values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
     if column == "firstName":
@@ -208,19 +239,21 @@ def _column(raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Se
 
 
 def _fill_empty(values: "pd.Series[str]", default: str | None) -> "pd.Series[str]":
-    """The default where the pool has no value; without a default null, which leaves Joget's value."""
+    """The default where the pool has no value; without a default null, which leaves Joget's
+    value.
+    """
     filled = values.mask(values.str.strip() == "")
     return filled if default is None else filled.fillna(default)
 
 
-def _java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
+def _convert_to_java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
     """en-US and zh-Hant-TW as Java's en_US and zh_TW; what is no such tag stays as it is."""
     java = pc.replace_substring_regex(pa.array(tags, pa.string()), LANGUAGE_REGION, r"\1_\2")
     java = pc.replace_substring_regex(java, LANGUAGE_SCRIPT, r"\1")
     return pd.Series(java.to_pandas(types_mapper=pd.ArrowDtype), index=tags.index)
 
 
-def _faults(
+def _find_faults(
     users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping
 ) -> list[tuple["pd.Series[bool]", Reason, "pd.Series[str] | str"]]:
     """Why users can't be mapped, the first fault that fits first: which rows, why, and a detail.
@@ -231,22 +264,22 @@ def _faults(
     blank = login.isna() | (login.str.strip() == "")
     faults: list[tuple[pd.Series[bool], Reason, pd.Series[str] | str]] = [
         (raw["sub"].isna(), Reason.NO_SUB, ""),
-        (~matches(raw["sub"], SUB), Reason.ODD_SUB, ""),
+        (~contains_pattern(raw["sub"], SUB_PATTERN), Reason.ODD_SUB, ""),
         (raw["unreadable"].notna(), Reason.NOT_UNICODE, raw["unreadable"].fillna("")),
         (blank, Reason.NO_LOGIN, mapping.username),
         (login.str.len() > LOGIN_LENGTH, Reason.LOGIN_TOO_LONG, str(LOGIN_LENGTH)),
-        (matches(login, r"^\s|\s$"), Reason.LOGIN_WITH_SPACE, ""),
-        (matches(login, r"[\x00-\x1f\x7f]"), Reason.LOGIN_WITH_CONTROL, ""),
-        (matches(login, r"[,;]"), Reason.LOGIN_WITH_SEPARATOR, ""),
+        (contains_pattern(login, r"^\s|\s$"), Reason.LOGIN_WITH_SPACE, ""),
+        (contains_pattern(login, r"[\x00-\x1f\x7f]"), Reason.LOGIN_WITH_CONTROL, ""),
+        (contains_pattern(login, r"[,;]"), Reason.LOGIN_WITH_SEPARATOR, ""),
     ]
-    for column, setting in MAPPED.items():
+    for column, setting in MAPPED_COLUMNS.items():
         too_long = users[column].str.len() > COLUMN_LENGTH
         detail = f"{getattr(mapping, setting)} is longer than {COLUMN_LENGTH}"
         faults.append((too_long, Reason.VALUE_TOO_LONG, detail))
     return faults
 
 
-def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
+def _map_groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
     """A loop over groups: Cognito allows 10,000 in a pool."""
     names = sorted(set(snapshot["group_name"].dropna()))
     listed_twice = set(snapshot.loc[snapshot["listed_twice"], "group_name"])
@@ -257,17 +290,17 @@ def _groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataF
             {
                 "group_name": name,
                 "plain_id": name if CONSOLE_GROUP_ID.fullmatch(name) else None,
-                "hashed_id": hashed_group_id(name),
+                "hashed_id": hash_group_id(name),
                 "listed_twice": name in listed_twice,
                 "verdict": str(Verdict.MAPPED if inside else Verdict.FROZEN),
                 "code": None if inside else Reason.GROUP_OUT_OF_SCOPE,
                 "reason": None if inside else "the group isn't in scope",
             }
         )
-    return from_rows(rows, GROUPS)
+    return make_frame_of_rows(rows, DESIRED_GROUPS_SCHEMA)
 
 
-def hashed_group_id(group_name: str) -> str:
+def hash_group_id(group_name: str) -> str:
     """A readable id that Joget's console accepts, with a hash of the name, the same for ever."""
     ascii_name = unicodedata.normalize("NFKD", group_name).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^0-9a-zA-Z_]+", "-", ascii_name).strip("-")[:SLUG_LENGTH]

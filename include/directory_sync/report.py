@@ -1,14 +1,16 @@
-"""The report of a run: counts, holds and quarantine, for people and for machines. No name, email or attribute."""
+"""The report of a run: counts, holds and quarantine, for people and for machines. No name, email or
+attribute.
+"""
 
 from datetime import datetime
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from include.directory_sync.plan import Plan
-from include.directory_sync.plan.changes import SettingsChange
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import LEFT_OVER_REASONS, Entity, Outcome, Reason
+from directory_sync.plan import Plan
+from directory_sync.plan.changes import SettingsChange
+from directory_sync.run import Run
+from directory_sync.vocabulary import LEFT_OVER_REASONS, Entity, Outcome, Reason
 
 USER_OUTCOMES = (
     Outcome.CREATED,
@@ -136,7 +138,11 @@ class Report(BaseModel):
 
     def sentence(self) -> str:
         """The run in a line, for the log."""
-        done = [f"{count} {name.replace('_', ' ')}" for name, count in self.flat_counts().items() if count]
+        done = [
+            f"{count} {name.replace('_', ' ')}"
+            for name, count in self.flat_counts().items()
+            if count
+        ]
         return f"{self.outcome}: {', '.join(done) or 'the pool has neither users nor groups'}"
 
 
@@ -163,11 +169,11 @@ def make_report(
         outcome=outcome,
         complete=not incomplete_reasons,
         incomplete_reasons=incomplete_reasons,
-        users=_counts(plan.directory, Entity.USER, USER_OUTCOMES),
-        groups=_counts(plan.directory, Entity.GROUP, GROUP_OUTCOMES),
+        users=_count_outcomes(plan.directory, Entity.USER, USER_OUTCOMES),
+        groups=_count_outcomes(plan.directory, Entity.GROUP, GROUP_OUTCOMES),
         memberships=plan.memberships,
-        holds=holds_of(plan, plan.held),
-        quarantine=_quarantine(plan.directory),
+        holds=list_holds(plan, plan.held),
+        quarantine=_list_quarantined(plan.directory),
         plan_sha256=plan.sha256,
         held_sha256=plan.held_sha256,
         timings=timings,
@@ -182,12 +188,14 @@ def make_report(
 
 def _count_left_over(plan: Plan) -> dict[str, int]:
     """Accounts that were deactivated by this plan aren't left over any more."""
-    found = plan.directory.loc[plan.directory["outcome"] != Outcome.DEACTIVATED, "code"].value_counts()
+    found = plan.directory.loc[
+        plan.directory["outcome"] != Outcome.DEACTIVATED, "code"
+    ].value_counts()
     counts = {name: int(found.get(reason, 0)) for name, reason in LEFT_OVER_NAMES.items()}
     return {**counts, "employed_twice": plan.employed_twice}
 
 
-def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
+def list_holds(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
     """Count held rows by cause, with the limit and the figure where the cause is a limit."""
     holds = []
     for cause, rows in held.groupby("hold").size().items():
@@ -197,7 +205,9 @@ def holds_of(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
     return tuple(holds)
 
 
-def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> dict[str, int]:
+def _count_outcomes(
+    directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]
+) -> dict[str, int]:
     """Count by outcome. `missing` counts all that aren't listed, whatever is done about them. A
     group that was deleted in Joget and is made again counts as created.
     """
@@ -211,10 +221,14 @@ def _counts(directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]) -> 
     return {"read": int(rows["listed"].sum()), **counts}
 
 
-def _quarantine(directory: pd.DataFrame) -> tuple[Quarantined, ...]:
+def _list_quarantined(directory: pd.DataFrame) -> tuple[Quarantined, ...]:
     rows = directory[directory["outcome"] == Outcome.QUARANTINED]
     keys = rows["sub"].fillna(rows["group_name"])
     return tuple(
-        Quarantined(entity=entity, key=key, reason=reason, code=code if isinstance(code, str) else None)
-        for entity, key, reason, code in zip(rows["entity"], keys, rows["reason"], rows["code"], strict=True)
+        Quarantined(
+            entity=entity, key=key, reason=reason, code=code if isinstance(code, str) else None
+        )
+        for entity, key, reason, code in zip(
+            rows["entity"], keys, rows["reason"], rows["code"], strict=True
+        )
     )

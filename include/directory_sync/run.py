@@ -1,4 +1,6 @@
-"""What one run was asked to do: a sync's settings and the trigger form's parameters, resolved once."""
+"""What one run was asked to do: a sync's settings and the trigger form's parameters, resolved
+once.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +10,8 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.settings import Rules, Section, Sync, Texts
+from directory_sync.errors import PermanentError
+from directory_sync.settings import Rules, Section, Sync, Texts
 
 
 class Parameters(Section):
@@ -44,7 +46,7 @@ class Run(Section):
     @property
     def folder(self) -> str:
         """Where the run's files lie, below the sync's staging_url."""
-        return f"{self.home}/{folder_name(self.run_id)}"
+        return f"{self.home}/{make_folder_name(self.run_id)}"
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -54,23 +56,33 @@ class Run(Section):
 
     @property
     def changed_settings(self) -> tuple[str, ...]:
-        """The settings among the rules that changed since the newest run, such as `mapping.first_name`."""
+        """The settings among the rules that changed since the newest run, such as
+        `mapping.first_name`.
+        """
         if not self.previous:
             return ()
         now, then = self.sync.rules.model_dump(), self.previous.model_dump()
         pairs = ((section, name) for section, names in now.items() for name in names)
-        return tuple(f"{section}.{name}" for section, name in pairs if now[section][name] != then[section][name])
+        return tuple(
+            f"{section}.{name}"
+            for section, name in pairs
+            if now[section][name] != then[section][name]
+        )
 
     @property
     def before_change(self) -> "Run":
         """The same run under the rules of the newest run before it."""
         rules = self.previous or self.sync.rules
-        return self.model_copy(update={"sync": self.sync.model_copy(update=dict(rules)), "previous": None})
+        return self.model_copy(
+            update={"sync": self.sync.model_copy(update=dict(rules)), "previous": None}
+        )
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of one task: `<task id>.<try>.<unique>`, unique also when a run is cleared and starts anew."""
+    """One try of one task: `<task id>.<try>.<unique>`, unique also when a run is cleared and starts
+    anew.
+    """
 
     name: str
     run_id: str
@@ -78,7 +90,7 @@ class Attempt:
     """When this run was made, if a backfill made it."""
 
 
-def folder_name(run_id: str) -> str:
+def make_folder_name(run_id: str) -> str:
     """A run id as a folder of staging."""
     return quote(run_id, safe="")
 
@@ -86,29 +98,38 @@ def folder_name(run_id: str) -> str:
 def refuse_unknown_keys(conf: Mapping[str, Any], form: type[Section]) -> None:
     """Raise PermanentError for a key that the form lacks: Airflow takes such keys silently.
 
-    A key that can't be a parameter's name isn't quoted: it may be a login that was typed in the wrong place.
+    A key that can't be a parameter's name isn't quoted: it may be a login that was typed in the
+    wrong place.
     """
     unknown = sorted(set(conf) - set(form.model_fields))
     if unknown:
         named = ", ".join(key if key.isidentifier() else "(no name)" for key in unknown)
         known = ", ".join(form.model_fields)
-        raise PermanentError(f"Unknown parameter(s) {named}. Known are {known}; trigger the run again.")
+        raise PermanentError(
+            f"Unknown parameter(s) {named}. Known are {known}; trigger the run again."
+        )
 
 
-def resolve(run_id: str, sync: Sync, parameters: Mapping[str, Any], conf: Mapping[str, Any]) -> Run:
+def resolve_run(
+    run_id: str, sync: Sync, parameters: Mapping[str, Any], conf: Mapping[str, Any]
+) -> Run:
     """A run from its sync's settings, its parameters and the raw conf that it was triggered with.
 
-    Raises PermanentError for an unknown key in the conf (Airflow takes those silently) and for ill-typed values.
-    A pool or organization that differs from the settings makes the run a dry run.
+    Raises PermanentError for an unknown key in the conf (Airflow takes those silently) and for
+    ill-typed values. A pool or organization that differs from the settings makes the run a dry run.
     """
     refuse_unknown_keys(conf, Parameters)
     try:
         asked = Parameters.model_validate({**parameters, **conf})
         changes = {"user_pool_id": asked.user_pool_id, "organization": asked.organization}
-        changes = {name: value for name, value in changes.items() if value and value != getattr(sync, name)}
+        changes = {
+            name: value for name, value in changes.items() if value and value != getattr(sync, name)
+        }
         target = Sync.model_validate({**sync.model_dump(), **changes})
     except ValidationError as error:
-        faults = "; ".join(f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_input=False))
+        faults = "; ".join(
+            f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_input=False)
+        )
         raise PermanentError(f"Wrong parameter(s): {faults}. Trigger the run again.") from None
     reason = f"{' and '.join(changes)} differ(s) from the settings" if changes else None
     if asked.replay_run_id:

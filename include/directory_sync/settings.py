@@ -20,13 +20,14 @@ from pydantic import (
     model_validator,
 )
 
-from include.directory_sync.errors import PermanentError, SettingsError
+from directory_sync.errors import PermanentError, SettingsError
 
 DEFAULT_PATH = Path(__file__).parent.parent / "syncs.yaml"
 LONGEST_EXTRACT_HOURS = 20
-"""Celery hands a task to a second worker after a day (visibility_timeout in docker-compose.yaml)."""
+"""Celery hands a task to a second worker after a day (visibility_timeout in docker-compose.yaml).
+"""
 
-RESERVED_NAMES = frozenset({"review", "undo"})
+RESERVED_SYNC_NAMES = frozenset({"review", "undo"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]
 Filled = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^\S(.*\S)?$")]
@@ -35,16 +36,18 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0)]
 
 
-def _as_tuple(value: Any) -> Any:
+def _make_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Texts = Annotated[tuple[Filled, ...], BeforeValidator(_as_tuple)]
+Texts = Annotated[tuple[Filled, ...], BeforeValidator(_make_tuple)]
 """A list of texts, kept as a tuple so that nothing changes it after parsing."""
 
 
 class Section(BaseModel):
-    """A part of the settings: unknown keys and ill-typed values are faults, and nothing changes after parsing."""
+    """A part of the settings: unknown keys and ill-typed values are faults, and nothing changes
+    after parsing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -67,7 +70,9 @@ class Mapping(Section):
     def _has_columns_of_defaults(self) -> "Mapping":
         for column in ("time_zone", "locale"):
             if getattr(self, column) is None and getattr(self, f"{column}_default") is not None:
-                raise ValueError(f"{column}_default has no effect without {column}; name an attribute there")
+                raise ValueError(
+                    f"{column}_default has no effect without {column}; name an attribute there"
+                )
         return self
 
     @property
@@ -78,8 +83,13 @@ class Mapping(Section):
             "cognito_username": set[str](),
             "sub": set[str](),
         }
-        others = {self.first_name, self.last_name, self.email, self.time_zone, self.locale} - {None, "sub"}
-        return tuple(sorted(logins.get(self.username, {self.username}) | {name for name in others if name}))
+        others = {self.first_name, self.last_name, self.email, self.time_zone, self.locale} - {
+            None,
+            "sub",
+        }
+        return tuple(
+            sorted(logins.get(self.username, {self.username}) | {name for name in others if name})
+        )
 
 
 class Scope(Section):
@@ -91,7 +101,9 @@ class Scope(Section):
     exclude_users: Texts = ()
 
     def has_group(self, group_name: str, user_pool_id: str) -> bool:
-        """Whether a group is synchronised; Cognito's own groups of federated users (`<pool>_<Provider>`) never are."""
+        """Whether a group is synchronised; Cognito's own groups of federated users
+        (`<pool>_<Provider>`) never are.
+        """
         return (
             not group_name.startswith(f"{user_pool_id}_")
             and any(fnmatchcase(group_name, pattern) for pattern in self.include_groups)
@@ -143,7 +155,9 @@ class Approval(Section):
 
 
 class Rules(Section):
-    """The settings that decide what becomes of whom: a run after a change of them says what the change alone does."""
+    """The settings that decide what becomes of whom: a run after a change of them says what the
+    change alone does.
+    """
 
     mapping: Mapping
     scope: Scope
@@ -177,7 +191,7 @@ class Sync(Section):
     @field_validator("name")
     @classmethod
     def _is_free(cls, name: str) -> str:
-        if name in RESERVED_NAMES:
+        if name in RESERVED_SYNC_NAMES:
             raise ValueError(f"'{name}' is the ending of another DAG's id; choose another name")
         return name
 
@@ -185,7 +199,10 @@ class Sync(Section):
     @classmethod
     def _is_cron(cls, schedule: str | None) -> str | None:
         if schedule is not None and not croniter.is_valid(schedule):
-            raise ValueError('is no cron expression; write five fields such as "0 * * * *", or null for by hand only')
+            raise ValueError(
+                'is no cron expression; write five fields such as "0 * * * *", or null for by hand '
+                "only"
+            )
         return schedule
 
     @field_validator("staging_url")
@@ -195,7 +212,9 @@ class Sync(Section):
         if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
             return url.rstrip("/")
         if parts.scheme in {"", "file"}:
-            raise ValueError("must be a URL: s3://<aws connection>@<bucket>/<prefix>, or file:///<absolute path>")
+            raise ValueError(
+                "must be a URL: s3://<aws connection>@<bucket>/<prefix>, or file:///<absolute path>"
+            )
         connection, at, bucket = parts.netloc.rpartition("@")
         if not (connection and at and bucket):
             raise ValueError("names no Connection; write s3://<aws connection>@<bucket>/<prefix>")
@@ -236,73 +255,97 @@ class Settings:
         """Raise SettingsError with every fault of the file, if it has any."""
         if self.faults:
             faults = "\n".join(f"  - {fault}" for fault in self.faults)
-            raise SettingsError(f"{len(self.faults)} fault(s) in the settings file {self.path}:\n{faults}")
+            raise SettingsError(
+                f"{len(self.faults)} fault(s) in the settings file {self.path}:\n{faults}"
+            )
 
 
-def configured_path() -> Path:
+def get_settings_path() -> Path:
     """The settings file: DIRECTORY_SYNC_CONFIG, or include/syncs.yaml."""
     return Path(os.environ.get("DIRECTORY_SYNC_CONFIG") or DEFAULT_PATH)
 
 
-def load(path: Path | None = None) -> Settings:
+def load_settings(path: Path | None = None) -> Settings:
     """Read a settings file. Never raises: what is wrong is a fault of the returned value."""
-    path = path or configured_path()
+    path = path or get_settings_path()
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
-        return Settings(path, (), ("the file does not exist; set DIRECTORY_SYNC_CONFIG to the path of your settings",))
+        return Settings(
+            path,
+            (),
+            ("the file does not exist; set DIRECTORY_SYNC_CONFIG to the path of your settings",),
+        )
     except (OSError, UnicodeDecodeError) as error:
         return Settings(path, (), (f"the file can't be read: {type(error).__name__}",))
     except yaml.YAMLError as error:
-        return Settings(path, (), (f"the file is no YAML: {_yaml_fault(error)}",))
-    return Settings(path, *parse(content))
+        return Settings(path, (), (f"the file is no YAML: {_describe_yaml_fault(error)}",))
+    return Settings(path, *parse_settings(content))
 
 
 def find_sync(name: str) -> Sync:
     """The valid sync of that name; raises PermanentError where the settings hold none."""
-    sync = next((sync for sync in load().syncs if sync.name == name), None)
+    sync = next((sync for sync in load_settings().syncs if sync.name == name), None)
     if sync is None:
         raise PermanentError(
-            f"The settings hold no valid sync named {name!r}. Correct the settings file or the name, then run again."
+            f"The settings hold no valid sync named {name!r}. Correct the settings file or the "
+            "name, then run again."
         )
     return sync
 
 
-def parse(content: Any) -> tuple[tuple[Sync, ...], tuple[str, ...]]:
+def parse_settings(content: Any) -> tuple[tuple[Sync, ...], tuple[str, ...]]:
     """The valid syncs of a parsed settings file and the faults of everything else."""
-    if not isinstance(content, dict) or not isinstance(content.get("syncs"), list) or not content["syncs"]:
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("syncs"), list)
+        or not content["syncs"]
+    ):
         return (), ("the file must hold a list `syncs` with at least one sync",)
     faults = [f"{key}: unknown key; only `syncs` is known" for key in content if key != "syncs"]
     syncs: list[Sync] = []
     for position, raw in enumerate(content["syncs"], start=1):
-        label = f"sync {raw['name']!r}" if isinstance(raw, dict) and isinstance(raw.get("name"), str) else ""
+        label = (
+            f"sync {raw['name']!r}"
+            if isinstance(raw, dict) and isinstance(raw.get("name"), str)
+            else ""
+        )
         label = label or f"sync number {position}"
         try:
             syncs.append(Sync.model_validate(raw))
         except ValidationError as error:
-            faults += [f"{label}: {_sentence(detail)}" for detail in error.errors(include_input=False)]
-    twins = _twins(syncs)
+            faults += [
+                f"{label}: {_describe_fault(detail)}"
+                for detail in error.errors(include_input=False)
+            ]
+    twins = _find_duplicates(syncs)
     faults += twins.values()
-    return tuple(sync for position, sync in enumerate(syncs) if position not in twins), tuple(faults)
+    return tuple(sync for position, sync in enumerate(syncs) if position not in twins), tuple(
+        faults
+    )
 
 
-def _twins(syncs: list[Sync]) -> dict[int, str]:
-    """Syncs, by position, that share a name or a Joget organization with another: none of those may run."""
+def _find_duplicates(syncs: list[Sync]) -> dict[int, str]:
+    """Syncs, by position, that share a name or a Joget organization with another: none of those may
+    run.
+    """
     faults = {}
     for position, sync in enumerate(syncs):
         others = [other for at, other in enumerate(syncs) if at != position]
         if any(other.name == sync.name for other in others):
             faults[position] = f"sync {sync.name!r}: another sync has the same name"
-        elif any(_target(other) == _target(sync) for other in others):
-            faults[position] = f"sync {sync.name!r}: another sync has the same joget_conn_id and organization"
+        elif any(_describe_target(other) == _describe_target(sync) for other in others):
+            faults[position] = (
+                f"sync {sync.name!r}: another sync has the same joget_conn_id and organization"
+            )
     return faults
 
 
-def _target(sync: Sync) -> tuple[str, str]:
+def _describe_target(sync: Sync) -> tuple[str, str]:
     return sync.joget_conn_id, sync.organization
 
 
-def _sentence(detail: Any) -> str:
+def _describe_fault(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"]) or "the sync"
     if detail["type"] == "extra_forbidden":
         return f"{place}: unknown setting"
@@ -311,7 +354,7 @@ def _sentence(detail: Any) -> str:
     return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
+def _describe_yaml_fault(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it can't be parsed"
     return f"{problem} (line {mark.line + 1})" if mark else problem
@@ -326,6 +369,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

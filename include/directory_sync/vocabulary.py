@@ -22,7 +22,9 @@ class Entity(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What a run did with a user or a group: report.json counts these, directory.parquet has them."""
+    """What a run did with a user or a group: report.json counts these, directory.parquet has
+    them.
+    """
 
     CREATED = "created"
     ADOPTED = "adopted"
@@ -76,7 +78,7 @@ class RunKind(StrEnum):
     """Of any kind, from before the sync was detached: it is history, and no run builds on it."""
 
 
-LEFT_ALONE = (Outcome.FROZEN, Outcome.QUARANTINED, Outcome.UNLISTED)
+UNTOUCHED_OUTCOMES = (Outcome.FROZEN, Outcome.QUARANTINED, Outcome.UNLISTED)
 """Nothing of these users and groups changes, and no miss counts."""
 
 
@@ -143,13 +145,13 @@ ACTION_RULES = {
     Action.CLAIM: ActionRule(Action.KEEP_LOCAL, ledger_only=True),
 }
 
-LEDGER_ONLY = tuple(action for action, rule in ACTION_RULES.items() if rule.ledger_only)
+LEDGER_ACTIONS = tuple(action for action, rule in ACTION_RULES.items() if rule.ledger_only)
 
-INVERSES = {action: rule.inverse for action, rule in ACTION_RULES.items()}
+INVERSE_ACTIONS = {action: rule.inverse for action, rule in ACTION_RULES.items()}
 
 APPLIED_OUTCOMES = {action: rule.outcome for action, rule in ACTION_RULES.items() if rule.outcome}
 
-REMOVALS = (Action.DEACTIVATE, Action.DELETE)
+REMOVAL_ACTIONS = (Action.DEACTIVATE, Action.DELETE)
 """Actions that take a user's access."""
 
 USER_ACTIONS = {
@@ -186,7 +188,10 @@ class Cause(StrEnum):
     DEFERRED = "deferred"
 
 
-LIMIT_TO_DO = "Look at the rows. If they are meant, approve them in the review; if not, correct the pool first."
+LIMIT_ADVICE = (
+    "Look at the rows. If they are meant, approve them in the review; if not, correct the pool "
+    "first."
+)
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,7 @@ class CauseRule:
 
     meaning: str
     """Continues a count: "12 users would be …"."""
-    to_do: str = LIMIT_TO_DO
+    to_do: str = LIMIT_ADVICE
     answered: bool = False
     """A person said no, and is asked again only if the change differs or a review is by hand."""
     answerable: bool = True
@@ -204,15 +209,20 @@ class CauseRule:
 
 CAUSE_RULES = {
     Cause.REMOVED_USERS: CauseRule("users would be deactivated or deleted, since they are missing"),
-    Cause.DISABLED_USERS: CauseRule("users would be deactivated, since they are disabled in the pool"),
+    Cause.DISABLED_USERS: CauseRule(
+        "users would be deactivated, since they are disabled in the pool"
+    ),
     Cause.REMOVED_MEMBERSHIPS: CauseRule("memberships would be removed"),
-    Cause.EMPTIED_GROUP: CauseRule("memberships would be removed from groups that lose most members"),
+    Cause.EMPTIED_GROUP: CauseRule(
+        "memberships would be removed from groups that lose most members"
+    ),
     Cause.CHANGED_USERS: CauseRule("users would be changed"),
     Cause.CREATED_USERS: CauseRule("users would be created or adopted"),
     Cause.MAX_USERS: CauseRule("users would be created beyond the seats"),
     Cause.RENAMED_USER: CauseRule(
         "users' logins changed in the pool",
-        "Approve to give the Joget user the new login with everything they have, or keep the old login by rejecting.",
+        "Approve to give the Joget user the new login with everything they have, or keep the old "
+        "login by rejecting.",
     ),
     Cause.RETIRED_LOGIN: CauseRule(
         "users have a login that another person had before",
@@ -238,11 +248,13 @@ CAUSE_RULES = {
     ),
     Cause.EXISTING_GROUP: CauseRule(
         "groups of Joget's own would become the pool's groups",
-        "Approve only if the pool's members may have the rights of Joget's group. If not, rename one of the two.",
+        "Approve only if the pool's members may have the rights of Joget's group. If not, rename "
+        "one of the two.",
     ),
     Cause.UNPROVEN_ABSENCE: CauseRule(
         "users are in no list, and were too many to ask for by name",
-        "Check whether the pool really lost them. If you approve, the pool is asked for each by name first.",
+        "Check whether the pool really lost them. If you approve, the pool is asked for each by "
+        "name first.",
     ),
     Cause.POOL_CHANGE: CauseRule(
         "the settings name another pool, which has fewer than half of the linked logins",
@@ -250,17 +262,20 @@ CAUSE_RULES = {
     ),
     Cause.LEFT_OVER: CauseRule(
         "accounts of the organization have no password and no link, and the pool doesn't have them",
-        "Approve to deactivate them and to remove them from the pool's groups. If an account is to stay, reject, "
-        "give it a password or remove its employment in Joget, and run the sync again.",
+        "Approve to deactivate them and to remove them from the pool's groups. If an account is "
+        "to stay, reject, give it a password or remove its employment in Joget, and run the sync "
+        "again.",
     ),
     Cause.REJECTED: CauseRule(
         "changes were rejected by a person",
-        "A person rejected it; it stays until it differs, or until the review DAG is started by hand.",
+        "A person rejected it; it stays until it differs, or until the review DAG is started by "
+        "hand.",
         answered=True,
     ),
     Cause.UNDONE: CauseRule(
         "changes were taken back by a person",
-        "A person took it back; it stays until it differs, or until the review DAG is started by hand.",
+        "A person took it back; it stays until it differs, or until the review DAG is started by "
+        "hand.",
         answered=True,
     ),
     Cause.CHANGED_SINCE: CauseRule(
@@ -269,13 +284,14 @@ CAUSE_RULES = {
     ),
     Cause.DEFERRED: CauseRule(
         "changes were refused by Joget's database, or somebody was changing the same rows",
-        "Nothing: the next run tries again. If it stays, the load's log names the database's error.",
+        "Nothing: the next run tries again. If it stays, the load's log names the database's "
+        "error.",
         answerable=False,
     ),
 }
 
-ANSWERED = tuple(cause for cause, rule in CAUSE_RULES.items() if rule.answered)
-UNANSWERABLE = tuple(cause for cause, rule in CAUSE_RULES.items() if not rule.answerable)
+ANSWERED_CAUSES = tuple(cause for cause, rule in CAUSE_RULES.items() if rule.answered)
+UNANSWERABLE_CAUSES = tuple(cause for cause, rule in CAUSE_RULES.items() if not rule.answerable)
 
 
 def describe_cause(cause: str) -> str:
@@ -286,7 +302,7 @@ def describe_cause(cause: str) -> str:
 
 def advise_on_cause(cause: str) -> str:
     """What a person can do about a hold."""
-    return CAUSE_RULES[Cause(cause)].to_do if cause in CAUSE_RULES else LIMIT_TO_DO
+    return CAUSE_RULES[Cause(cause)].to_do if cause in CAUSE_RULES else LIMIT_ADVICE
 
 
 class Reason(StrEnum):
@@ -383,7 +399,11 @@ class Reason(StrEnum):
     CHANGED_SINCE = "changed_since"
 
 
-LEFT_OVER_REASONS = (Reason.LEFT_OVER, Reason.LEFT_OVER_OUT_OF_SCOPE, Reason.LEFT_OVER_WITHOUT_LOGIN)
+LEFT_OVER_REASONS = (
+    Reason.LEFT_OVER,
+    Reason.LEFT_OVER_OUT_OF_SCOPE,
+    Reason.LEFT_OVER_WITHOUT_LOGIN,
+)
 """Reasons of accounts that no user of the pool has, or none who is in scope."""
 
 
@@ -395,8 +415,8 @@ class ReasonRule:
     to_do: str = ""
 
 
-CORRECT_LOGIN = "Correct the login in Cognito."
-NO_NAMESAKE = "Look in Joget who replaced it; delete or rename the replacement there."
+CORRECT_LOGIN_ADVICE = "Correct the login in Cognito."
+NO_NAMESAKE_ADVICE = "Look in Joget who replaced it; delete or rename the replacement there."
 
 REASON_RULES = {
     Reason.NO_SUB: ReasonRule(
@@ -407,11 +427,21 @@ REASON_RULES = {
         "the sub isn't printable ASCII text of at most 128 characters",
         "The ledger can't keep such a sub; look at the user in Cognito.",
     ),
-    Reason.NOT_UNICODE: ReasonRule("attribute {} is no Unicode text", "Correct the attribute in Cognito."),
-    Reason.NO_LOGIN: ReasonRule("no login: {} is missing or blank", "Give the user that attribute in Cognito."),
-    Reason.LOGIN_TOO_LONG: ReasonRule("the login is longer than {} characters", "Shorten it in Cognito."),
-    Reason.LOGIN_WITH_SPACE: ReasonRule("the login begins or ends with white space", CORRECT_LOGIN),
-    Reason.LOGIN_WITH_CONTROL: ReasonRule("the login has a control character", CORRECT_LOGIN),
+    Reason.NOT_UNICODE: ReasonRule(
+        "attribute {} is no Unicode text", "Correct the attribute in Cognito."
+    ),
+    Reason.NO_LOGIN: ReasonRule(
+        "no login: {} is missing or blank", "Give the user that attribute in Cognito."
+    ),
+    Reason.LOGIN_TOO_LONG: ReasonRule(
+        "the login is longer than {} characters", "Shorten it in Cognito."
+    ),
+    Reason.LOGIN_WITH_SPACE: ReasonRule(
+        "the login begins or ends with white space", CORRECT_LOGIN_ADVICE
+    ),
+    Reason.LOGIN_WITH_CONTROL: ReasonRule(
+        "the login has a control character", CORRECT_LOGIN_ADVICE
+    ),
     Reason.LOGIN_WITH_SEPARATOR: ReasonRule(
         "the login has a comma or semicolon, where Joget splits lists of users",
         "Give the user another login in Cognito.",
@@ -421,18 +451,23 @@ REASON_RULES = {
         "{} can't be stored in utf8 tables",
         "Convert Joget's tables to utf8mb4 (DX 8 does), or remove the character in Cognito.",
     ),
-    Reason.LOGIN_IGNORED: ReasonRule("the login has only characters that Joget's database ignores", CORRECT_LOGIN),
+    Reason.LOGIN_IGNORED: ReasonRule(
+        "the login has only characters that Joget's database ignores", CORRECT_LOGIN_ADVICE
+    ),
     Reason.STATUS_OUT_OF_SCOPE: ReasonRule(
         "status {} isn't in scope",
         "Change scope.statuses in the settings, or the user's status in Cognito.",
     ),
-    Reason.GROUP_OUT_OF_SCOPE: ReasonRule("the group isn't in scope", "Change scope.include_groups or exclude_groups."),
+    Reason.GROUP_OUT_OF_SCOPE: ReasonRule(
+        "the group isn't in scope", "Change scope.include_groups or exclude_groups."
+    ),
     Reason.EXCLUDED: ReasonRule(
         "excluded by the settings",
         "The user is in scope.exclude_users of the settings: remove them there.",
     ),
     Reason.NOT_ASKED: ReasonRule(
-        "not among the users that this run is for", "Nothing: the next run for everybody looks at them."
+        "not among the users that this run is for",
+        "Nothing: the next run for everybody looks at them.",
     ),
     Reason.NEWER_READING: ReasonRule(
         "a newer reading of this user was applied",
@@ -442,13 +477,15 @@ REASON_RULES = {
         "archived or compromised, and not in Joget", "Change the user's status in Cognito."
     ),
     Reason.REPLACED_IN_JOGET: ReasonRule(
-        "its Joget user was replaced by another account of the same name", NO_NAMESAKE
+        "its Joget user was replaced by another account of the same name", NO_NAMESAKE_ADVICE
     ),
     Reason.USERNAME_CHANGED_IN_JOGET: ReasonRule(
         "the username of its Joget user isn't its id any more: it was changed in Joget",
         "Change the username back to the id in Joget.",
     ),
-    Reason.ADMIN_ACCOUNT: ReasonRule("admin is Joget's own account", "Give the user another login in Cognito."),
+    Reason.ADMIN_ACCOUNT: ReasonRule(
+        "admin is Joget's own account", "Give the user another login in Cognito."
+    ),
     Reason.TWIN: ReasonRule(
         "another user of the pool has the same login",
         "Give one of the two another login in Cognito.",
@@ -484,10 +521,14 @@ REASON_RULES = {
         "Set existing_user to adopt_sso or adopt, or remove the Joget user.",
     ),
     Reason.NEW: ReasonRule("new in the pool"),
-    Reason.NEW_WITH_RETIRED_LOGIN: ReasonRule("new in the pool, with a login that another user had before"),
+    Reason.NEW_WITH_RETIRED_LOGIN: ReasonRule(
+        "new in the pool, with a login that another user had before"
+    ),
     Reason.FOUND_FROM_SSO: ReasonRule("already in Joget, from single sign-on"),
     Reason.FOUND: ReasonRule("already in Joget"),
-    Reason.FOUND_WITH_RETIRED_LOGIN: ReasonRule("already in Joget, with a login that another user had before"),
+    Reason.FOUND_WITH_RETIRED_LOGIN: ReasonRule(
+        "already in Joget, with a login that another user had before"
+    ),
     Reason.HEIR: ReasonRule("its login belongs to the linked user {}, who is gone from the pool"),
     Reason.DELETED_IN_JOGET: ReasonRule("its Joget user was deleted in Joget"),
     Reason.DISABLED: ReasonRule("disabled in the pool"),
@@ -498,9 +539,12 @@ REASON_RULES = {
     ),
     Reason.LOGIN_CHANGED: ReasonRule("the login changed in the pool"),
     Reason.LOGIN_OCCUPIED: ReasonRule("the login changed to one that is taken"),
-    Reason.LOGIN_OCCUPIED_BY_SSO: ReasonRule("the login changed to that of an account that single sign-on made"),
+    Reason.LOGIN_OCCUPIED_BY_SSO: ReasonRule(
+        "the login changed to that of an account that single sign-on made"
+    ),
     Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED: ReasonRule(
-        "the login changed to one that another user had before, and that an account from single sign-on has"
+        "the login changed to one that another user had before, and that an account from single "
+        "sign-on has"
     ),
     Reason.LOGIN_RETIRED: ReasonRule("the login changed to one that another user had before"),
     Reason.SECOND_ACCOUNT: ReasonRule("a second account that single sign-on made"),
@@ -520,7 +564,8 @@ REASON_RULES = {
     ),
     Reason.LEFT_OVER_OUT_OF_SCOPE: ReasonRule(
         "the account's user is in the pool, and out of scope",
-        "Change scope.statuses in the settings or the user's status in Cognito, or deactivate the account in Joget.",
+        "Change scope.statuses in the settings or the user's status in Cognito, or deactivate the "
+        "account in Joget.",
     ),
     Reason.LEFT_OVER_WITHOUT_LOGIN: ReasonRule(
         "the account has no login", "Delete it in Joget's database: nobody can log in to it."
@@ -531,7 +576,7 @@ REASON_RULES = {
     ),
     Reason.GROUP_DELETED_IN_JOGET: ReasonRule("its Joget group was deleted in Joget"),
     Reason.GROUP_REPLACED_IN_JOGET: ReasonRule(
-        "its Joget group was replaced by another one of the same name", NO_NAMESAKE
+        "its Joget group was replaced by another one of the same name", NO_NAMESAKE_ADVICE
     ),
     Reason.NAME_DIFFERS: ReasonRule("the name differs in Joget"),
     Reason.GROUP_LINKED_ELSEWHERE: ReasonRule(
@@ -543,7 +588,9 @@ REASON_RULES = {
     ),
     Reason.GROUP_FOUND: ReasonRule("already in Joget"),
     Reason.GROUP_IN_OTHER_ORGANIZATION: ReasonRule("Joget has this group in another organization"),
-    Reason.GROUP_WITH_LOCAL_MEMBERS: ReasonRule("Joget has this group, with members that this sync doesn't know"),
+    Reason.GROUP_WITH_LOCAL_MEMBERS: ReasonRule(
+        "Joget has this group, with members that this sync doesn't know"
+    ),
     Reason.GROUP_WITHOUT_MEMBERS: ReasonRule("Joget has this group, without members"),
     Reason.GROUP_NAMED_ALIKE: ReasonRule("Joget has a group of this name under another id"),
     Reason.ROLE_USER: ReasonRule("every synchronised user has ROLE_USER"),
@@ -563,7 +610,7 @@ REASON_RULES = {
 }
 
 
-def sentence_parts(reason: str) -> tuple[str, str]:
+def split_reason_sentence(reason: str) -> tuple[str, str]:
     """A reason's sentence before and after its detail."""
     before, _, after = REASON_RULES[Reason(reason)].sentence.partition("{}")
     return before, after

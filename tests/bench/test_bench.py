@@ -12,8 +12,15 @@ def test_every_work_is_measured_and_held_against_its_bars() -> None:
         loading.measure(here, results, 300, python=None, patience=1)
     found = {(one.work, one.who) for one in results.times}
     assert ("extraction, 10 ms latency", "one boto3 paginator chain") in found
-    works = {(work, f"ours: {task}") for work in (loading.FIRST, loading.NOTHING) for task in ("transform", "load")}
-    assert works | {(loading.FIRST, "floor: raw LOAD DATA"), (loading.NOTHING, "floor: raw SELECT")} <= found
+    works = {
+        (work, f"ours: {task}")
+        for work in (loading.FIRST, loading.NOTHING)
+        for task in ("transform", "load")
+    }
+    assert (
+        works | {(loading.FIRST, "floor: raw LOAD DATA"), (loading.NOTHING, "floor: raw SELECT")}
+        <= found
+    )
     assert all(one.seconds > 0 for one in results.times)
     page = results.page("Remarks.")
     assert "| 300 users: first load | at most 1.3 times |" in page

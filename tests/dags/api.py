@@ -59,7 +59,11 @@ class Api:
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Start a run by hand; gives its id."""
-        return str(self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+        return str(
+            self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})[
+                "dag_run_id"
+            ]
+        )
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """States of a DAG's runs by id."""
@@ -68,7 +72,9 @@ class Api:
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, str]:
         """States of a run's tasks by id."""
-        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances")["task_instances"]
+        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances")[
+            "task_instances"
+        ]
         return {task["task_id"]: task["state"] for task in found}
 
     def finished(self, dag_id: str, run_id: str) -> str:
@@ -87,9 +93,12 @@ class Api:
 
     def asked(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Wait until a task waits for a person; gives what the page shows."""
-        wait(lambda: self.tasks(dag_id, run_id).get(task_id) == "awaiting_input", f"{task_id} to ask")
-        # Airflow 3.3 loses an answer that comes before its scheduler has noticed that the task's process ended, which
-        # takes it up to five seconds; the task is retried then, and asks again. A person reads before answering.
+        wait(
+            lambda: self.tasks(dag_id, run_id).get(task_id) == "awaiting_input", f"{task_id} to ask"
+        )
+        # Airflow 3.3 loses an answer that comes before its scheduler has noticed that the task's
+        # process ended, which takes it up to five seconds; the task is retried then, and asks
+        # again. A person reads before answering.
         time.sleep(10)
         page: dict[str, Any] = self.call("GET", f"{self._hitl(dag_id, run_id, task_id)}")
         return page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from include.directory_sync.errors import ConflictError, PermanentError, SettingsError, TransientError
+from directory_sync.errors import ConflictError, PermanentError, SettingsError, TransientError
 from tests.directory_sync.test_settings import sync
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ def dag_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return load
 
 
-def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_undo(dag_bag: Any) -> None:
-    bag = dag_bag(sync(schedule="0 * * * *"), sync(name="emea", organization="ORG-2", airflow_pool="cognito"))
+def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_undo(
+    dag_bag: Any,
+) -> None:
+    bag = dag_bag(
+        sync(schedule="0 * * * *"), sync(name="emea", organization="ORG-2", airflow_pool="cognito")
+    )
     assert bag.import_errors == {}
     assert sorted(bag.dags) == [
         "cognito_to_joget",
@@ -65,14 +69,24 @@ def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_u
     assert bag.dags["cognito_to_joget_emea"].schedule is None, "by hand only"
 
 
-REACHES_JOGET = {"extract_users", "extract_groups", "load", "request_review", "review_held", "load_held", "undo"}
+REACHES_JOGET = {
+    "extract_users",
+    "extract_groups",
+    "load",
+    "request_review",
+    "review_held",
+    "load_held",
+    "undo",
+}
 
 
 def find_queues(bag: Any) -> dict[str, str]:
     return {task.task_id: task.queue for dag in bag.dags.values() for task in dag.tasks}
 
 
-def test_every_task_that_reaches_joget_runs_in_the_load_queue_and_no_other_task_does(dag_bag: Any) -> None:
+def test_every_task_that_reaches_joget_runs_in_the_load_queue_and_no_other_task_does(
+    dag_bag: Any,
+) -> None:
     queues = find_queues(dag_bag(sync(load_queue="joget")))
     assert {task for task, queue in queues.items() if queue == "joget"} == REACHES_JOGET
     assert {task for task, queue in queues.items() if queue == "default"} == {"transform"}
@@ -86,27 +100,33 @@ def test_a_task_outside_the_load_queue_never_opens_jogets_database_and_each_othe
     company: "Company", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow has no Connection to Joget here, so the tasks that open its database fail by name."""
-    from include.directory_sync import extraction, review, steps, undo
+    from directory_sync.tasks import extract, load, review, transform, undo
     from tests.company import attempt, people
 
     company.configure(limits={"created_users": 0, "floor": 0})
     company.pool.users = people(1)
     run_id = "manual__queues"
-    users = extraction.extract_users(attempt("extract_users", run_id), "default", {}, {})
-    groups = extraction.extract_groups(attempt("extract_groups", run_id), users.url)
-    transformed = steps.transform(attempt("transform", run_id), users.url, groups.url)
-    loaded = steps.load(attempt("load", run_id), transformed.url)
+    users = extract.extract_users(attempt("extract_users", run_id), "default", {}, {})
+    groups = extract.extract_groups(attempt("extract_groups", run_id), users.url)
+    transformed = transform.transform_snapshot(attempt("transform", run_id), users.url, groups.url)
+    loaded = load.load_snapshot(attempt("load", run_id), transformed.url)
 
     monkeypatch.delenv("AIRFLOW_CONN_JOGET_MYSQL")
-    steps.transform(attempt("transform", run_id), users.url, groups.url)
+    transform.transform_snapshot(attempt("transform", run_id), users.url, groups.url)
     tasks: dict[str, Callable[[], object]] = {
-        "extract_users": lambda: extraction.extract_users(attempt("extract_users", run_id), "default", {}, {}),
-        "extract_groups": lambda: extraction.extract_groups(attempt("extract_groups", run_id), users.url),
-        "load": lambda: steps.load(attempt("load", run_id), transformed.url),
+        "extract_users": lambda: extract.extract_users(
+            attempt("extract_users", run_id), "default", {}, {}
+        ),
+        "extract_groups": lambda: extract.extract_groups(
+            attempt("extract_groups", run_id), users.url
+        ),
+        "load": lambda: load.load_snapshot(attempt("load", run_id), transformed.url),
         "request_review": lambda: review.request_review(loaded.url),
-        "review_held": lambda: review.question("default", "some-review", by_hand=False),
-        "load_held": lambda: review.load_held(attempt("load_held", run_id), "default", "some-review"),
-        "undo": lambda: undo.undo(attempt("undo", run_id), "default", {}, {"run_id": run_id}),
+        "review_held": lambda: review.read_question("default", "some-review", by_hand=False),
+        "load_held": lambda: review.load_held(
+            attempt("load_held", run_id), "default", "some-review"
+        ),
+        "undo": lambda: undo.undo_run(attempt("undo", run_id), "default", {}, {"run_id": run_id}),
     }
     assert tasks.keys() == REACHES_JOGET
     for run_task in tasks.values():
@@ -121,9 +141,17 @@ def test_a_dag_is_paused_when_it_is_first_seen_as_airflow_is_set_by_default(dag_
     assert conf.getboolean("core", "dags_are_paused_at_creation")
 
 
-def test_a_faulty_sync_is_an_import_error_with_every_fault_and_the_valid_dags_stay(dag_bag: Any) -> None:
-    bag = dag_bag(sync(), sync(name="emea", organization="ORG-2", colour="blue", limits={"floor": "x"}))
-    assert sorted(bag.dags) == ["cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"]
+def test_a_faulty_sync_is_an_import_error_with_every_fault_and_the_valid_dags_stay(
+    dag_bag: Any,
+) -> None:
+    bag = dag_bag(
+        sync(), sync(name="emea", organization="ORG-2", colour="blue", limits={"floor": "x"})
+    )
+    assert sorted(bag.dags) == [
+        "cognito_to_joget",
+        "cognito_to_joget_review",
+        "cognito_to_joget_undo",
+    ]
     ((path, error),) = bag.import_errors.items()
     assert path.endswith("cognito_to_joget_faults.py")
     assert SettingsError.__name__ in error
@@ -152,9 +180,9 @@ def test_an_undo_needs_a_run_id_and_is_a_dry_run_by_default(dag_bag: Any) -> Non
 def test_a_task_instances_id_says_when_a_backfill_made_it() -> None:
     from airflow.models.taskinstance import uuid7
 
-    from dags.cognito_to_joget import made_at
+    from directory_sync.orchestration.dags import read_creation_time
 
-    assert abs((made_at(str(uuid7())) - datetime.now(UTC)).total_seconds()) < 60
+    assert abs((read_creation_time(str(uuid7())) - datetime.now(UTC)).total_seconds()) < 60
 
 
 def test_a_missing_settings_file_is_an_import_error(
@@ -169,7 +197,7 @@ def test_a_missing_settings_file_is_an_import_error(
 
 
 def test_the_form_is_described_and_every_default_is_valid(dag_bag: Any) -> None:
-    from include.directory_sync.run import Parameters
+    from directory_sync.run import Parameters
 
     dag = dag_bag(sync())
     params = dag.dags["cognito_to_joget"].params
@@ -182,7 +210,9 @@ def test_the_form_is_described_and_every_default_is_valid(dag_bag: Any) -> None:
     assert "Joget" in dag.dags["cognito_to_joget"].doc_md
 
 
-def test_permanent_errors_fail_at_once_and_transient_ones_are_retried_with_growing_delays(dag_bag: Any) -> None:
+def test_permanent_errors_fail_at_once_and_transient_ones_are_retried_with_growing_delays(
+    dag_bag: Any,
+) -> None:
     from airflow.sdk import RetryAction
 
     for task in dag_bag(sync()).dags["cognito_to_joget"].tasks:
@@ -192,7 +222,9 @@ def test_permanent_errors_fail_at_once_and_transient_ones_are_retried_with_growi
         for error in (TransientError("x"), ConflictError("x")):
             decision = decide(error, 1, 5)
             assert decision.action is RetryAction.RETRY
-            assert decision.retry_delay is None, "a delay in a rule is fixed, and would override the growing one"
+            assert decision.retry_delay is None, (
+                "a delay in a rule is fixed, and would override the growing one"
+            )
         assert task.retry_exponential_backoff == 2.0
         assert (task.retries, task.retry_delay) == (5, timedelta(seconds=30))
         assert task.max_retry_delay == timedelta(minutes=15)
@@ -208,5 +240,7 @@ def test_parsing_imports_neither_pandas_nor_a_database_driver(tmp_path: Path) ->
         "import dags.cognito_to_joget; new = set(sys.modules) - before; "
         "print(sorted({'pandas', 'pyarrow', 'MySQLdb', 'botocore'} & new))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert answer.stdout.splitlines()[-1] == "[]"

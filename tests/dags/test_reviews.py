@@ -13,7 +13,7 @@ import pytest
 
 from demo import airflow
 from demo.processes import free_port
-from include.directory_sync.report import Report
+from directory_sync.report import Report
 from tests.company import Company, people
 from tests.conftest import JogetDatabase, new_company
 from tests.dags.api import Api, quoted, wait
@@ -29,7 +29,9 @@ class Office:
         self.company, self.api, self.variables = company, api, variables
 
     def start(self, leavers: int) -> str:
-        """30 users, synchronised, of whom so many leave, which a run holds; gives the review's run id."""
+        """30 users, synchronised, of whom so many leave, which a run holds; gives the review's run
+        id.
+        """
         joget = self.company.joget
         for table in joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'"):
             joget.execute(f"DELETE FROM {table}")
@@ -55,14 +57,18 @@ class Office:
 
     def report(self, dag_id: str, run_id: str, task_id: str) -> Report:
         """The report that a task of a run left."""
-        path = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
-        value: Any = self.api.call("GET", path)["value"]
+        task = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}"
+        value: Any = self.api.call("GET", f"{task}/xcomEntries/return_value")["value"]
         value = json.loads(value) if isinstance(value, str) else value
-        return Report.model_validate_json(Path(f"{value['manifest']}/report.json".removeprefix("file://")).read_text())
+        return Report.model_validate_json(
+            Path(f"{value['manifest']}/report.json".removeprefix("file://")).read_text()
+        )
 
 
 @pytest.fixture(scope="module")
-def office(new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def office(
+    new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Office]:
     folder, port = tmp_path_factory.mktemp("office"), free_port()
     joget = new_joget("utf8mb4")
     joget.server.create_account(joget.name)
@@ -96,7 +102,9 @@ def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) 
     assert len(office.company.active()) == 31
     assert len(office.api.runs(REVIEW)) == 1, "one review is open"
     office.api.clear(REVIEW, review, "review_held")
-    assert office.api.asked(REVIEW, review, "review_held")["body"] == page["body"], "cleared before the answer"
+    assert office.api.asked(REVIEW, review, "review_held")["body"] == page["body"], (
+        "cleared before the answer"
+    )
     office.api.answer(REVIEW, review, "review_held", "Approve")
     assert office.api.finished(REVIEW, review) == "success"
     assert len(office.company.active()) == 19
@@ -106,7 +114,9 @@ def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) 
     assert answer.answered_by
     office.api.clear(REVIEW, review, "review_held")
     assert office.api.finished(REVIEW, review) == "success"
-    assert len(office.company.active()) == 19, "cleared after the answer: nothing is asked or applied again"
+    assert len(office.company.active()) == 19, (
+        "cleared after the answer: nothing is asked or applied again"
+    )
 
 
 def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
@@ -121,7 +131,9 @@ def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
     assert office.api.runs(REVIEW) == reviews
 
 
-def test_a_review_whose_run_was_deleted_in_airflow_is_asked_again_by_the_next_run(office: Office) -> None:
+def test_a_review_whose_run_was_deleted_in_airflow_is_asked_again_by_the_next_run(
+    office: Office,
+) -> None:
     review = office.start(leavers=12)
     office.api.asked(REVIEW, review, "review_held")
     run = f"dags/{REVIEW}/dagRuns/{quoted(review)}"
@@ -150,7 +162,9 @@ def test_a_review_that_times_out_answers_nothing(office: Office) -> None:
 def test_rows_that_changed_in_between_stay_held(office: Office) -> None:
     review = office.start(leavers=12)
     office.api.asked(REVIEW, review, "review_held")
-    office.company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = 'person003@example.org'")
+    office.company.joget.execute(
+        "UPDATE dir_user SET lastName = 'local' WHERE id = 'person003@example.org'"
+    )
     office.api.answer(REVIEW, review, "review_held", "Approve")
     assert office.api.finished(REVIEW, review) == "success"
     answer = office.report(REVIEW, review, "load_held").review
@@ -170,20 +184,26 @@ def test_an_undo_shows_first_and_then_takes_back(office: Office) -> None:
 
 
 def backfill(office: Office, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Airflow's own command; paused meanwhile, since SQLite can't be written beside a scheduler that starts runs."""
+    """Airflow's own command; paused meanwhile, since SQLite can't be written beside a scheduler
+    that starts runs.
+    """
     office.api.call("PATCH", f"dags/{SYNC}", {"is_paused": True})
     command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", SYNC, *arguments]
-    done = subprocess.run(command, env=office.variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=office.variables, capture_output=True, text=True, check=False
+    )
     office.api.call("PATCH", f"dags/{SYNC}", {"is_paused": False})
     return done
 
 
 def backfilled(office: Office, first_year: int) -> list[str]:
-    """The runs that a backfill of four years made: fewer where SQLite was locked beside the scheduler (apache/airflow
-    #68699), which no other database of Airflow's is.
+    """The runs that a backfill of four years made: fewer where SQLite was locked beside the
+    scheduler (apache/airflow #68699), which no other database of Airflow's is.
     """
     before = set(office.api.runs(SYNC))
-    done = backfill(office, "--from-date", f"{first_year}-01-01", "--to-date", f"{first_year + 3}-01-02")
+    done = backfill(
+        office, "--from-date", f"{first_year}-01-01", "--to-date", f"{first_year + 3}-01-02"
+    )
     assert done.returncode == 0 or "database is locked" in done.stderr, done.stdout + done.stderr
     runs = sorted(run for run in set(office.api.runs(SYNC)) - before if run.startswith("backfill"))
     assert len(runs) == 4 or done.returncode
@@ -204,15 +224,24 @@ def test_a_backfill_over_any_range_reads_the_pool_once(office: Office) -> None:
         assert office.company.cognito.calls["ListGroups"] <= 1 + len(own)
         if len(runs) > 1:
             break
-        wait(lambda: all(one["completed_at"] for one in office.backfills()), "the backfill to be over")
-        time.sleep(65)  # longer than the slack by which a backfill's runs may be older than a listing
+        wait(
+            lambda: all(one["completed_at"] for one in office.backfills()),
+            "the backfill to be over",
+        )
+        # Longer than the slack by which a backfill's runs may be older than a listing.
+        time.sleep(65)
     assert len(runs) > 1
     assert len(office.company.usernames()) >= 70
 
 
-def test_a_sync_without_a_schedule_that_is_asked_to_backfill_is_one_clear_error(office: Office) -> None:
+def test_a_sync_without_a_schedule_that_is_asked_to_backfill_is_one_clear_error(
+    office: Office,
+) -> None:
     office.company.configure(schedule=None)
-    wait(lambda: office.api.call("GET", f"dags/{SYNC}")["timetable_summary"] is None, "the new schedule")
+    wait(
+        lambda: office.api.call("GET", f"dags/{SYNC}")["timetable_summary"] is None,
+        "the new schedule",
+    )
     done = backfill(office, "--from-date", "2020-01-01", "--to-date", "2023-01-02")
     assert done.returncode != 0
     assert "schedule" in (done.stdout + done.stderr)
@@ -220,9 +249,16 @@ def test_a_sync_without_a_schedule_that_is_asked_to_backfill_is_one_clear_error(
 
 def test_no_log_and_no_xcom_of_all_these_runs_names_anybody(office: Office) -> None:
     home = Path(office.variables["AIRFLOW_HOME"])
-    logs = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in (home / "logs").rglob("*.log"))
+    logs = "\n".join(
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in (home / "logs").rglob("*.log")
+    )
     with sqlite3.connect(home / "airflow.db") as database:
-        kept = [str(row) for table in ("xcom", "hitl_detail") for row in database.execute(f"SELECT * FROM {table}")]
+        kept = [
+            str(row)
+            for table in ("xcom", "hitl_detail")
+            for row in database.execute(f"SELECT * FROM {table}")
+        ]
     assert "load_held" in logs
     assert kept
     assert "@example.org" not in logs + "\n".join(kept)

@@ -32,7 +32,9 @@ class PrivateAirflow:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "airflow", *arguments]
-        return subprocess.run(command, env=self.variables, capture_output=True, text=True, cwd=ROOT, check=False)
+        return subprocess.run(
+            command, env=self.variables, capture_output=True, text=True, cwd=ROOT, check=False
+        )
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         with sqlite3.connect(self.home / "airflow.db") as database:
@@ -53,27 +55,41 @@ def airflow(tmp_path: Path, company: Company, monkeypatch: pytest.MonkeyPatch) -
     return PrivateAirflow(tmp_path / "airflow")
 
 
-def test_a_run_through_airflow_says_no_name_email_or_attribute(company: Company, airflow: PrivateAirflow) -> None:
+def test_a_run_through_airflow_says_no_name_email_or_attribute(
+    company: Company, airflow: PrivateAirflow
+) -> None:
     company.joget.add_user("local-secret@example.org", password="local-secret")
     someone = user("secret.person@example.org", given_name="Geheim", family_name="Unsagbar")
     long_name = user("secret.person.too@example.org", given_name="Geheim" * 100)
     local = user("local-secret@example.org", given_name="Geheim")
-    company.pool.users, company.pool.members = [someone, long_name, local], {"Sales": [someone, local]}
+    company.pool.users, company.pool.members = (
+        [someone, long_name, local],
+        {"Sales": [someone, local]},
+    )
     output = airflow.run("dags", "test", "cognito_to_joget")
     assert airflow.rows("SELECT state FROM dag_run") == [("success",)], output.stdout[-3000:]
     assert company.user("secret.person@example.org")["firstName"] == "Geheim"
     said = airflow.everything_said(output)
-    assert "3 users read, 1 users created, 2 users quarantined" in said.replace("1 users unchanged, ", "")
+    assert "3 users read, 1 users created, 2 users quarantined" in said.replace(
+        "1 users unchanged, ", ""
+    )
     assert not [word for word in PRIVATE if word in said]
-    handed_on = [json.loads(row[0]) for row in airflow.rows("SELECT value FROM xcom WHERE key = 'return_value'")]
+    handed_on = [
+        json.loads(row[0])
+        for row in airflow.rows("SELECT value FROM xcom WHERE key = 'return_value'")
+    ]
     assert len(handed_on) == 4
     for value in handed_on:
         counts = {name: count for name, count in value.items() if name != "manifest"}
         assert all(isinstance(count, int) for count in counts.values())
 
 
-def test_a_failing_run_says_no_name_email_or_attribute_either(company: Company, airflow: PrivateAirflow) -> None:
-    company.pool.users = [user("secret.person@example.org", given_name="Geheim", family_name="Unsagbar")]
+def test_a_failing_run_says_no_name_email_or_attribute_either(
+    company: Company, airflow: PrivateAirflow
+) -> None:
+    company.pool.users = [
+        user("secret.person@example.org", given_name="Geheim", family_name="Unsagbar")
+    ]
     company.pool.users += people(60)
     company.joget.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW "
@@ -88,7 +104,9 @@ def test_a_failing_run_says_no_name_email_or_attribute_either(company: Company, 
     assert tries["load"] == 1, "a permanent error fails at once"
 
 
-def test_unknown_keys_in_the_configuration_fail_the_first_task(company: Company, airflow: PrivateAirflow) -> None:
+def test_unknown_keys_in_the_configuration_fail_the_first_task(
+    company: Company, airflow: PrivateAirflow
+) -> None:
     output = airflow.run("dags", "test", "cognito_to_joget", "--conf", '{"dryrun": true}')
     states = dict(airflow.rows("SELECT task_id, state FROM task_instance"))
     assert (states["extract_users"], states["load"]) == ("failed", "upstream_failed")

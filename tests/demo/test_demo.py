@@ -17,7 +17,7 @@ from demo.__main__ import differences
 from demo.aws import Aws
 from demo.processes import free_port, listens, runs
 from demo.world import SETTINGS
-from include.directory_sync import settings
+from directory_sync import settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,10 @@ def test_the_documented_demo_arrives_and_then_only_one_cell_changes() -> None:
     assert done.returncode == 0, done.stderr
     first, _, second = done.stdout.partition("Second run")
     assert "users:       2 read, 2 created" in first
-    for row in ("│ demo.user1@example.com │ Demo      │ User 1   │", "│ JogetGroup1 │ demo.user1@example.com │"):
+    for row in (
+        "│ demo.user1@example.com │ Demo      │ User 1   │",
+        "│ JogetGroup1 │ demo.user1@example.com │",
+    ):
         assert row in first
     assert "users:       2 read, 1 updated, 1 unchanged" in second
     changed = [line for line in second.splitlines() if line.startswith("│")]
@@ -56,7 +59,9 @@ def test_a_taken_port_is_one_line_before_anything_starts() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run(demo("up", "--port", str(port)), cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            demo("up", "--port", str(port)), cwd=ROOT, capture_output=True, text=True, check=False
+        )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"Port {port} is in use; try make up PORT=")
     assert done.stderr.count("\n") == 1
@@ -64,7 +69,9 @@ def test_a_taken_port_is_one_line_before_anything_starts() -> None:
 
 def test_up_serves_a_dag_ready_to_trigger_and_stops_everything_at_ctrl_c() -> None:
     port = free_port()
-    process = subprocess.Popen(demo("up", "--port", str(port)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        demo("up", "--port", str(port)), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     printed = []
     for line in process.stdout:
@@ -92,8 +99,10 @@ def test_up_serves_a_dag_ready_to_trigger_and_stops_everything_at_ctrl_c() -> No
 
 
 def test_the_demos_pool_has_the_id_that_its_settings_name(moto: Aws) -> None:
-    assert moto.seed() == settings.load(SETTINGS).syncs[0].user_pool_id
-    assert moto.seed() == settings.load(SETTINGS).syncs[0].user_pool_id, "a second time it is there already"
+    assert moto.seed() == settings.load_settings(SETTINGS).syncs[0].user_pool_id
+    assert moto.seed() == settings.load_settings(SETTINGS).syncs[0].user_pool_id, (
+        "a second time it is there already"
+    )
 
 
 def test_differences_are_cells_and_whole_rows() -> None:

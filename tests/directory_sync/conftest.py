@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.joget import database
+from directory_sync.joget import database
 from tests.conftest import ROOT
 from tests.statements import find_faults
 
@@ -59,7 +59,9 @@ def every_statement_is_understood_and_writes_only_what_it_may() -> Iterator[None
 
     def note(statement: str) -> None:
         if faults := find_faults(statement):
-            faulty.setdefault(statement, f"{', '.join(faults)} (in {os.environ.get('PYTEST_CURRENT_TEST')})")
+            faulty.setdefault(
+                statement, f"{', '.join(faults)} (in {os.environ.get('PYTEST_CURRENT_TEST')})"
+            )
 
     original = database.Database.__init__
 

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.joget import reviews, runs
-from include.directory_sync.joget.database import session
-from include.directory_sync.plan.answers import AnswerUpdate
+from directory_sync.errors import PermanentError
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import reviews, runs
+from directory_sync.plan.answers import AnswerUpdate
 from tests.company import Company, causes, counts, people
 from tests.directory_sync.test_history import forget_everything
 from tests.directory_sync.test_identity import renamed
@@ -69,7 +69,9 @@ def test_an_undone_group_stays_away_until_somebody_else_joins_it(company: Compan
     assert company.memberships() == {(BOB, "Sales")}
 
 
-def test_a_rejected_adoption_of_a_group_freezes_no_membership_once_the_group_is_free(company: Company) -> None:
+def test_a_rejected_adoption_of_a_group_freezes_no_membership_once_the_group_is_free(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.joget.execute("INSERT INTO dir_group (id, name) VALUES ('Sales', 'Sales')")
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
@@ -87,7 +89,9 @@ def test_a_change_of_an_administrators_memberships_waits(company: Company) -> No
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
     company.run()
-    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,)
+    )
     company.pool.members = {"Sales": [], "Board": [ana]}
     assert causes(company.run()) == {"role_admin": 2}
     assert company.memberships() == {(ANA, "Sales")}
@@ -117,8 +121,10 @@ def test_twenty_thousand_answers_are_forgotten_in_one_statement(
     company.pool.users = [user(ANA)]
     company.run()
     hashes = [f"{at:064x}" for at in range(20_000)]
-    given = pd.DataFrame({"answer_sha256": hashes, "verdict": "rejected", "about": None, "decided_by": "review"})
-    with session("joget_mysql") as database:
+    given = pd.DataFrame(
+        {"answer_sha256": hashes, "verdict": "rejected", "about": None, "decided_by": "review"}
+    )
+    with open_session("joget_mysql") as database:
         reviews.update_answers(database, "default", AnswerUpdate(given=given))
         statements: list[str] = []
         execute = type(database).execute
@@ -164,9 +170,11 @@ def test_a_loss_of_members_in_920_groups_at_once_is_remembered(company: Company)
     company.pool.members = {name: [ana] for name in company.pool.members}
     report = company.run()
     assert report["memberships"]["removed"] == 920
-    with session("joget_mysql") as database:
-        from include.directory_sync.run import Run
-        from include.directory_sync.settings import find_sync
+    with open_session("joget_mysql") as database:
+        from directory_sync.run import Run
+        from directory_sync.settings import find_sync
 
-        found = runs.removals(database, Run(run_id="x", sync=find_sync("default"), dry_run=False))
+        found = runs.count_recent_removals(
+            database, Run(run_id="x", sync=find_sync("default"), dry_run=False)
+        )
     assert (found.memberships, len(found.by_group)) == (920, 920)

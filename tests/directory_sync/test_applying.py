@@ -9,11 +9,13 @@ from typing import Any
 import MySQLdb
 import pytest
 
-from include.directory_sync import loading, staging, steps
-from include.directory_sync.errors import TransientError
-from include.directory_sync.joget import database, ledger, writing
-from include.directory_sync.joget.database import session
-from include.directory_sync.plan import make_plan
+from directory_sync.errors import TransientError
+from directory_sync.joget import database, writing
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import locks
+from directory_sync.plan import make_plan
+from directory_sync.staging import store
+from directory_sync.tasks import load, proposal
 from tests.company import Company, counts, people
 from tests.conftest import BOTH_CHARSETS
 from tests.stand_in import sub_of, user
@@ -36,7 +38,7 @@ def test_a_load_that_died_after_its_commit_applies_nothing_and_finishes_the_repo
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "make_report", killed)
+        patch.setattr(load, "make_report", killed)
         with pytest.raises(KilledError):
             company.load(transformed)
     before = company.joget.contents(prefix="")
@@ -46,11 +48,22 @@ def test_a_load_that_died_after_its_commit_applies_nothing_and_finishes_the_repo
     assert counts(report) == {"read": 1, "created": 1}
     assert counts(report, "memberships") == {"read": 1, "added": 1}
     assert len(company.staged("plan.parquet")) == 5
-    assert {**company.joget.contents(prefix=""), "directory_sync_lock": []} == {**before, "directory_sync_lock": []}
+    assert {**company.joget.contents(prefix=""), "directory_sync_lock": []} == {
+        **before,
+        "directory_sync_lock": [],
+    }
 
 
 @pytest.mark.parametrize(
-    "moment", ["_take_turn", "_write_groups", "_write_users", "_write_memberships", "_write_ledger", "_verify"]
+    "moment",
+    [
+        "_take_turn",
+        "_write_groups",
+        "_write_users",
+        "_write_memberships",
+        "_write_ledger",
+        "_verify",
+    ],
 )
 def test_a_load_that_dies_before_its_commit_leaves_nothing_and_a_retry_does_all(
     company: Company, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -64,7 +77,7 @@ def test_a_load_that_dies_before_its_commit_leaves_nothing_and_a_retry_does_all(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing.Apply, moment, killed)
+        patch.setattr(writing.PlanApplication, moment, killed)
         with pytest.raises(KilledError):
             company.load(transformed)
     assert company.joget.contents() == before
@@ -72,7 +85,9 @@ def test_a_load_that_dies_before_its_commit_leaves_nothing_and_a_retry_does_all(
     assert counts(company.load(transformed)) == {"read": 1, "created": 1}
 
 
-def test_the_plan_is_published_before_the_commit(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_is_published_before_the_commit(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     company.pool.users = [user(ANA)]
     transformed = company.prepare()
 
@@ -80,7 +95,7 @@ def test_the_plan_is_published_before_the_commit(company: Company, monkeypatch: 
         raise TransientError("the store is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(staging.Folder, "frame", full)
+        patch.setattr(store.Folder, "frame", full)
         with pytest.raises(TransientError, match="full"):
             company.load(transformed)
     assert company.usernames() == []
@@ -88,13 +103,13 @@ def test_the_plan_is_published_before_the_commit(company: Company, monkeypatch: 
 
 def interfere(monkeypatch: pytest.MonkeyPatch, changes: Iterator[Callable[[], object]]) -> None:
     """Make the next of these changes in Joget between each planning and its writing."""
-    send = writing.Apply._send
+    send = writing.PlanApplication._send
 
-    def send_and_interfere(self: writing.Apply) -> None:
+    def send_and_interfere(self: writing.PlanApplication) -> None:
         send(self)
         next(changes, lambda: None)()
 
-    monkeypatch.setattr(writing.Apply, "_send", send_and_interfere)
+    monkeypatch.setattr(writing.PlanApplication, "_send", send_and_interfere)
 
 
 def test_what_joget_changed_between_reading_and_writing_is_planned_again(
@@ -103,7 +118,11 @@ def test_what_joget_changed_between_reading_and_writing_is_planned_again(
     company.pool.users = [user(ANA, given_name="One")]
     company.run()
     company.pool.users = [user(ANA, given_name="Two"), user(BOB)]
-    edits = [lambda: company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = %s", (ANA,))]
+    edits = [
+        lambda: company.joget.execute(
+            "UPDATE dir_user SET lastName = 'local' WHERE id = %s", (ANA,)
+        )
+    ]
     with monkeypatch.context() as patch:
         interfere(patch, iter(edits))
         assert counts(company.run()) == {"read": 2, "updated": 1, "created": 1}
@@ -126,7 +145,9 @@ def test_with_an_edit_in_joget_at_every_planning_only_the_edited_users_wait(
 
     def edit() -> None:
         login = f"person{next(numbers) % 10:03}@example.org"
-        company.joget.execute("UPDATE dir_user SET lastName = CONCAT(lastName, '!') WHERE id = %s", (login,))
+        company.joget.execute(
+            "UPDATE dir_user SET lastName = CONCAT(lastName, '!') WHERE id = %s", (login,)
+        )
 
     with monkeypatch.context() as patch:
         interfere(patch, itertools.repeat(edit))
@@ -148,7 +169,9 @@ def test_a_user_whom_joget_has_locked_for_long_waits_and_the_others_do_not(
     company.pool.users = [user(f"person{at:03}@example.org", given_name="New") for at in range(5)]
     console = company.joget.server.connect(company.joget.name)
     console.autocommit(False)
-    console.cursor().execute("UPDATE dir_user SET email = 'console' WHERE id = 'person000@example.org'")
+    console.cursor().execute(
+        "UPDATE dir_user SET email = 'console' WHERE id = 'person000@example.org'"
+    )
     assert counts(company.run()) == {"read": 5, "updated": 4, "deferred": 1}
     console.rollback()
     assert counts(company.run()) == {"read": 5, "updated": 1, "unchanged": 4}
@@ -168,7 +191,7 @@ def test_a_load_that_died_after_leaving_rows_out_reports_them_as_left_out(
 
     with monkeypatch.context() as patch:
         interfere(patch, itertools.repeat(lambda: company.joget.execute(edit)))
-        patch.setattr(loading.Loading, "_leave_signpost", killed)
+        patch.setattr(proposal.Loading, "_leave_signpost", killed)
         with pytest.raises(KilledError):
             company.load(transformed)
     assert counts(company.load(transformed)) == {"read": 3, "updated": 2, "deferred": 1}
@@ -195,14 +218,14 @@ def test_a_second_writer_waits_for_the_lock_and_says_for_whom(
 ) -> None:
     company.pool.users = [user(ANA)]
     company.run()
-    monkeypatch.setattr(ledger, "LOCK_POLL", 0)
-    monkeypatch.setattr(ledger, "LOCK_WAIT", -1)
+    monkeypatch.setattr(locks, "LOCK_POLL_SECONDS", 0)
+    monkeypatch.setattr(locks, "LOCK_WAIT_SECONDS", -1)
     transformed = company.prepare()
-    run = staging.read_run(transformed)
+    run = store.read_run(transformed)
     mine = run.model_copy(update={"run_id": "the other"})
     with (
-        session("joget_mysql") as other,
-        ledger.lock(other, mine),
+        open_session("joget_mysql") as other,
+        locks.hold_ledger_lock(other, mine),
         pytest.raises(TransientError, match="default/the other"),
     ):
         company.load(transformed)
@@ -224,7 +247,9 @@ def test_a_run_with_nothing_to_do_writes_no_directory_row(company: Company) -> N
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
     tables = ("dir_user", "dir_group", "dir_user_group", "dir_user_role", "dir_employment")
-    company.joget.execute("CREATE TABLE writes (id INT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(40))")
+    company.joget.execute(
+        "CREATE TABLE writes (id INT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(40))"
+    )
     for table in tables:
         for event in ("INSERT", "UPDATE", "DELETE"):
             company.joget.execute(
@@ -235,7 +260,10 @@ def test_a_run_with_nothing_to_do_writes_no_directory_row(company: Company) -> N
     assert company.joget.column("SELECT what FROM writes") == []
     ana["Enabled"] = False
     company.run()
-    assert sorted(company.joget.column("SELECT what FROM writes")) == ["DELETE dir_user_group", "UPDATE dir_user"]
+    assert sorted(company.joget.column("SELECT what FROM writes")) == [
+        "DELETE dir_user_group",
+        "UPDATE dir_user",
+    ]
 
 
 @BOTH_CHARSETS
@@ -244,17 +272,25 @@ def test_the_ledger_means_the_same_after_joget_converted_its_schema(company: Com
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "部": [ana]}
     company.joget.add_user(ANA)
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (userId, groupId) VALUES (%s, 'local')", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (userId, groupId) VALUES (%s, 'local')", (ANA,)
+    )
     company.pool.members["local"] = []
     company.run()
     assert company.joget.column("SELECT COUNT(*) FROM directory_sync_local_membership") == [1]
     for table in company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'"):
-        company.joget.execute(f"ALTER TABLE {table} CONVERT TO CHARACTER SET {charset} COLLATE {charset}_general_ci")
+        company.joget.execute(
+            f"ALTER TABLE {table} CONVERT TO CHARACTER SET {charset} COLLATE {charset}_general_ci"
+        )
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_the_sync_never_makes_joget_wait_while_it_plans(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sync_never_makes_joget_wait_while_it_plans(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     console = company.joget.server.connect(company.joget.name)
@@ -263,28 +299,32 @@ def test_the_sync_never_makes_joget_wait_while_it_plans(company: Company, monkey
 
     def planning(*arguments: Any, **options: Any) -> Any:
         console.cursor().execute("UPDATE dir_user SET email = email WHERE id = %s", (ANA,))
-        console.cursor().execute("INSERT INTO dir_user (id, username, active) VALUES ('new', 'new', 1)")
+        console.cursor().execute(
+            "INSERT INTO dir_user (id, username, active) VALUES ('new', 'new', 1)"
+        )
         return plan(*arguments, **options)
 
-    monkeypatch.setattr(steps, "make_plan", planning)
+    monkeypatch.setattr(load, "make_plan", planning)
     company.run()
     with pytest.raises(MySQLdb.IntegrityError):
         console.cursor().execute("INSERT INTO dir_user (id) VALUES ('new')")
 
 
-def test_edits_in_joget_do_not_wait_for_the_object_store(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_in_joget_do_not_wait_for_the_object_store(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
     console = company.joget.server.connect(company.joget.name)
     console.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
-    frames = staging.Folder.frames
+    frames = store.Folder.frames
 
     def stalled(*arguments: Any, **options: Any) -> None:
         frames(*arguments, **options)
         console.cursor().execute("UPDATE dir_user SET timeZone = timeZone WHERE id = %s", (ANA,))
 
-    monkeypatch.setattr(staging.Folder, "frames", stalled)
+    monkeypatch.setattr(store.Folder, "frames", stalled)
     assert counts(company.run())["updated"] == 1
 
 
@@ -296,11 +336,11 @@ def test_a_worker_that_vanishes_in_its_transaction_keeps_its_locks_for_a_short_t
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
 
-    def silent(_: writing.Apply) -> None:
+    def silent(_: writing.PlanApplication) -> None:
         time.sleep(3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing.Apply, "_verify", silent)
+        patch.setattr(writing.PlanApplication, "_verify", silent)
         with pytest.raises(TransientError):
             company.run()
     assert company.user(ANA)["firstName"] == "Given", "the server ended the session and rolled back"
@@ -312,30 +352,45 @@ def test_the_lock_of_a_worker_that_vanished_is_free_after_a_short_time(
 ) -> None:
     company.pool.users = [user(ANA)]
     company.run()
-    run = staging.read_run(company.prepare())
-    monkeypatch.setattr(ledger, "SHORT_IDLE_SECONDS", 1)
-    monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", 0.2)
-    monkeypatch.setattr(ledger, "LOCK_POLL", 0)
-    monkeypatch.setattr(ledger, "LOCK_WAIT", -1)
-    with session("joget_mysql") as one, session("joget_mysql") as other, ledger.lock(one, run):
+    run = store.read_run(company.prepare())
+    monkeypatch.setattr(locks, "SHORT_IDLE_SECONDS", 1)
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "LOCK_POLL_SECONDS", 0)
+    monkeypatch.setattr(locks, "LOCK_WAIT_SECONDS", -1)
+    with (
+        open_session("joget_mysql") as one,
+        open_session("joget_mysql") as other,
+        locks.hold_ledger_lock(one, run),
+    ):
         time.sleep(3)
-        with pytest.raises(TransientError, match="Waited too long"), ledger.lock(other, run):
+        with (
+            pytest.raises(TransientError, match="Waited too long"),
+            locks.hold_ledger_lock(other, run),
+        ):
             pass  # its worker lives and says so
-    monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", 3600)
-    with session("joget_mysql") as one, session("joget_mysql") as other, ledger.lock(one, run):
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 3600)
+    with (
+        open_session("joget_mysql") as one,
+        open_session("joget_mysql") as other,
+        locks.hold_ledger_lock(one, run),
+    ):
         time.sleep(3)
-        with ledger.lock(other, run):
+        with locks.hold_ledger_lock(other, run):
             pass
 
 
 @pytest.mark.parametrize("code", [1412, 1317, 1969, 3024, 3101, 1047, 1205, 1213, 2013])
 def test_a_statement_that_was_stopped_is_tried_again(code: int) -> None:
-    error = database.translated(MySQLdb.OperationalError(code, "a value"), "dir_user", "joget_mysql")
+    error = database.translate_error(
+        MySQLdb.OperationalError(code, "a value"), "dir_user", "joget_mysql"
+    )
     assert isinstance(error, TransientError)
     assert "a value" not in str(error)
 
 
-def test_a_column_that_is_shorter_in_this_installation_quarantines_one_user(company: Company) -> None:
+def test_a_column_that_is_shorter_in_this_installation_quarantines_one_user(
+    company: Company,
+) -> None:
     company.joget.execute("ALTER TABLE dir_user MODIFY firstName VARCHAR(100)")
     company.pool.users = [user(ANA), user(BOB, given_name="x" * 101)]
     report = company.run()
@@ -350,7 +405,10 @@ def test_a_rename_that_the_database_refuses_stops_nobody_else(company: Company) 
     company.run()
     new = "ana.lima@example.org"
     for login in (ANA, new):
-        statement = "INSERT INTO dir_user_meta (username, meta_key, meta_value) VALUES (%s, 'theme', 'dark')"
+        statement = (
+            "INSERT INTO dir_user_meta (username, meta_key, meta_value) VALUES (%s, 'theme', "
+            "'dark')"
+        )
         company.joget.execute(statement, (login,))
     company.pool.users = [user(new, sub=sub_of(ana)), user(BOB)]
     assert counts(company.run()) == {"read": 2, "created": 1, "deferred": 1}

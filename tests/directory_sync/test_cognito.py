@@ -8,20 +8,24 @@ from typing import Any
 import pytest
 
 from demo.aws import REGION, Aws
-from include.directory_sync import cognito
-from include.directory_sync.cognito import UserPool
-from include.directory_sync.errors import TransientError
-from include.directory_sync.pace import Limiter, Progress
-from include.directory_sync.settings import Sync
+from directory_sync.cognito import client as cognito
+from directory_sync.cognito.client import UserPool
+from directory_sync.cognito.rate_limit import ProgressLine, RateLimiter
+from directory_sync.errors import TransientError
+from directory_sync.settings import Sync
 from tests.directory_sync.test_settings import sync
 from tests.stand_in import POOL_ID, Faults, Pool, stand_in, sub_of, user
 
 PEOPLE = [user(f"user{number}@example.org") for number in range(150)]
 
 
-def connect(aws_connection: Callable[[str], None], endpoint: str, pool_id: str = POOL_ID) -> UserPool:
+def connect(
+    aws_connection: Callable[[str], None], endpoint: str, pool_id: str = POOL_ID
+) -> UserPool:
     aws_connection(endpoint)
-    return cognito.connect(Sync.model_validate(sync(user_pool_id=pool_id, requests_per_second=1000)), "listing")
+    return cognito.open_user_pool(
+        Sync.model_validate(sync(user_pool_id=pool_id, requests_per_second=1000)), "listing"
+    )
 
 
 def flat(pages: Any) -> list[Any]:
@@ -29,18 +33,24 @@ def flat(pages: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("lengths", [(60,), (1, 0, 0, 59), (0, 60, 7), (20,)])
-def test_only_a_missing_token_ends_a_listing(aws_connection: Callable[[str], None], lengths: tuple[int, ...]) -> None:
+def test_only_a_missing_token_ends_a_listing(
+    aws_connection: Callable[[str], None], lengths: tuple[int, ...]
+) -> None:
     pool = Pool(PEOPLE, {f"g{number}": PEOPLE[:number] for number in range(70)})
     with stand_in(pool, Faults(pages=lengths)) as served:
         listed = connect(aws_connection, served.endpoint)
-        assert [sub_of(found) for found in flat(listed.users())] == [sub_of(person) for person in PEOPLE]
+        assert [sub_of(found) for found in flat(listed.users())] == [
+            sub_of(person) for person in PEOPLE
+        ]
         assert {group["GroupName"] for group in flat(listed.groups())} == set(pool.members)
         assert len(flat(listed.members("g69"))) == 69
         assert flat(listed.members("g0")) == []
         assert listed.estimated_users() == 150
 
 
-def test_every_attempt_waits_for_the_limiter_retries_too(aws_connection: Callable[[str], None]) -> None:
+def test_every_attempt_waits_for_the_limiter_retries_too(
+    aws_connection: Callable[[str], None],
+) -> None:
     with stand_in(Pool(PEOPLE), Faults(throttled_calls=2)) as served:
         listed = connect(aws_connection, served.endpoint)
         flat(listed.users())
@@ -59,7 +69,7 @@ def test_a_call_is_tried_six_times_and_no_more(aws_connection: Callable[[str], N
 def test_a_page_that_is_throttled_for_long_is_asked_for_again_and_nothing_before_it(
     aws_connection: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cognito, "ATTEMPTS", 1)
+    monkeypatch.setattr(cognito, "ATTEMPTS_OF_A_CALL", 1)
     faults = Faults()
     with stand_in(Pool(PEOPLE), faults) as served:
         pages = connect(aws_connection, served.endpoint).users()
@@ -77,7 +87,7 @@ def test_the_limiter_spaces_calls_of_all_threads_evenly() -> None:
         with lock:
             waits.append(round(seconds, 6))
 
-    limiter = Limiter(10, clock=lambda: now[0], sleep=sleep)
+    limiter = RateLimiter(10, clock=lambda: now[0], sleep=sleep)
     threads = [threading.Thread(target=limiter.take) for _ in range(5)]
     for thread in threads:
         thread.start()
@@ -90,7 +100,7 @@ def test_the_limiter_spaces_calls_of_all_threads_evenly() -> None:
 
 
 def test_progress_is_a_line_of_counts_every_few_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    progress = Progress("listing users", every=0)
+    progress = ProgressLine("listing users", every=0)
     with caplog.at_level(logging.INFO):
         progress.call()
         progress.add("users", 60)
@@ -101,18 +111,29 @@ def test_progress_is_a_line_of_counts_every_few_seconds(caplog: pytest.LogCaptur
     ]
 
 
-def test_the_stand_in_answers_as_moto_does(aws_connection: Callable[[str], None], moto: Aws) -> None:
-    """A contract of both, so that the stand-in can't drift away from what others know of Cognito."""
+def test_the_stand_in_answers_as_moto_does(
+    aws_connection: Callable[[str], None], moto: Aws
+) -> None:
+    """A contract of both, so that the stand-in can't drift away from what others know of
+    Cognito.
+    """
     client = moto.client("cognito-idp")
     pool_id = client.create_user_pool(PoolName="contract")["UserPool"]["Id"]
     for number in range(65):
-        attributes = [{"Name": "email", "Value": f"u{number}@example.org"}, {"Name": "given_name", "Value": "Given"}]
-        client.admin_create_user(UserPoolId=pool_id, Username=f"u{number}", UserAttributes=attributes)
+        attributes = [
+            {"Name": "email", "Value": f"u{number}@example.org"},
+            {"Name": "given_name", "Value": "Given"},
+        ]
+        client.admin_create_user(
+            UserPoolId=pool_id, Username=f"u{number}", UserAttributes=attributes
+        )
         if number < 61:
             client.create_group(UserPoolId=pool_id, GroupName=f"g{number}")
         client.admin_add_user_to_group(UserPoolId=pool_id, GroupName="g0", Username=f"u{number}")
     people = [user(f"u{number}@example.org") for number in range(65)]
-    with stand_in(Pool(people, {f"g{number}": people if number == 0 else [] for number in range(61)})) as served:
+    with stand_in(
+        Pool(people, {f"g{number}": people if number == 0 else [] for number in range(61)})
+    ) as served:
         seen = []
         for endpoint, pool in ((moto.endpoint, pool_id), (served.endpoint, POOL_ID)):
             listed = connect(aws_connection, endpoint, pool)
@@ -122,7 +143,8 @@ def test_the_stand_in_answers_as_moto_does(aws_connection: Callable[[str], None]
                     "keys": {key for found in users for key in found} - {"MFAOptions"},
                     "emails": sorted(_attribute(found, "email") for found in users),
                     "members": sorted(_attribute(found, "email") for found in members),
-                    "subs": {_attribute(found, "sub") for found in users} == {_attribute(m, "sub") for m in members},
+                    "subs": {_attribute(found, "sub") for found in users}
+                    == {_attribute(m, "sub") for m in members},
                     "groups": sorted(group["GroupName"] for group in flat(listed.groups())),
                     "dates": {type(found["UserCreateDate"]) for found in users},
                 }
@@ -134,8 +156,10 @@ def _attribute(found: dict[str, Any], name: str) -> str:
     return next(str(pair["Value"]) for pair in found["Attributes"] if pair["Name"] == name)
 
 
-def test_the_region_of_the_settings_wins_over_the_connections(aws_connection: Callable[[str], None]) -> None:
+def test_the_region_of_the_settings_wins_over_the_connections(
+    aws_connection: Callable[[str], None],
+) -> None:
     aws_connection("http://127.0.0.1:9")
-    pool = cognito.connect(Sync.model_validate(sync(region="eu-west-1")), "listing")
+    pool = cognito.open_user_pool(Sync.model_validate(sync(region="eu-west-1")), "listing")
     assert pool._client.meta.region_name == "eu-west-1" != REGION
     assert pool._client.meta.config.retries["mode"] == "standard"

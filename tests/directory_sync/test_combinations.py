@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync import review
-from include.directory_sync.joget import database
+from directory_sync.joget import database
+from directory_sync.tasks import review
 from tests.company import Company, causes, counts, people
 from tests.directory_sync.test_applying import interfere
 from tests.directory_sync.test_identity import renamed
@@ -16,7 +16,8 @@ ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "a
 
 REFUSE_SALES = (
     "CREATE TRIGGER no_sales BEFORE INSERT ON dir_user_group FOR EACH ROW "
-    "BEGIN IF NEW.groupId = 'Sales' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; END"
+    "BEGIN IF NEW.groupId = 'Sales' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; "
+    "END"
 )
 
 
@@ -24,13 +25,16 @@ REFUSE_SALES = (
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_group_that_the_database_keeps_from_deletion_stops_nobody(company: Company, members: int) -> None:
+def test_a_group_that_the_database_keeps_from_deletion_stops_nobody(
+    company: Company, members: int
+) -> None:
     company.configure(policies={"missing_runs": 1, "missing_group": "delete"}, limits={"floor": 50})
     staff = people(4)
     company.pool.users, company.pool.members = staff, {"Sales": staff, "Old": staff[:members]}
     company.run()
     company.joget.execute(
-        "CREATE TABLE app_fd (id INT PRIMARY KEY, g VARCHAR(255), FOREIGN KEY (g) REFERENCES dir_group (id))"
+        "CREATE TABLE app_fd (id INT PRIMARY KEY, g VARCHAR(255), FOREIGN KEY (g) REFERENCES "
+        "dir_group (id))"
     )
     company.joget.execute("INSERT INTO app_fd VALUES (1, 'Old')")
     company.pool.users.append(user(NEW))
@@ -52,7 +56,9 @@ def test_of_two_users_who_are_refused_only_together_one_is_left_out(company: Com
     assert "aaa3" in company.usernames()
 
 
-def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(company: Company) -> None:
+def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(
+    company: Company,
+) -> None:
     company.configure(limits={"floor": 500})
     staff = people(60)
     company.pool.users, company.pool.members = staff, {"Sales": [], "Other": []}
@@ -60,7 +66,10 @@ def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(co
     company.joget.execute(REFUSE_SALES)
     company.pool.members = {"Sales": staff, "Other": staff[:2]}
     report = company.run()
-    assert company.memberships() == {("person000@example.org", "Other"), ("person001@example.org", "Other")}
+    assert company.memberships() == {
+        ("person000@example.org", "Other"),
+        ("person001@example.org", "Other"),
+    }
     assert report["memberships"]["deferred"] == 60
 
 
@@ -92,7 +101,10 @@ def test_what_joget_has_locked_around_a_membership_keeps_no_disabled_user_in(
     assert "person002@example.org" not in company.active()
     assert ("person001@example.org", "Other") in company.memberships()
     company.run()
-    assert company.memberships() == {("person000@example.org", "Sales"), ("person001@example.org", "Other")}
+    assert company.memberships() == {
+        ("person000@example.org", "Sales"),
+        ("person001@example.org", "Other"),
+    }
 
 
 def test_a_membership_that_an_administrator_removes_during_the_load_is_no_fault(
@@ -101,7 +113,9 @@ def test_a_membership_that_an_administrator_removes_during_the_load_is_no_fault(
     company.joget.add_user(ANA)
     company.pool.users, company.pool.members = [user(BOB)], {"Sales": [user(BOB)]}
     company.run()
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,)
+    )
     company.pool.users = [user(ANA), user(BOB), user(EVE)]
     remove = "DELETE FROM dir_user_group WHERE userId = %s"
     interfere(monkeypatch, iter([lambda: company.joget.execute(remove, (ANA,))]))
@@ -155,7 +169,9 @@ def test_a_login_changed_to_an_excluded_one_protects_nobody(company: Company) ->
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
-    company.configure(scope={"exclude_users": ["ceo@example.org"]}, policies={"renamed_user": "rename"})
+    company.configure(
+        scope={"exclude_users": ["ceo@example.org"]}, policies={"renamed_user": "rename"}
+    )
     new = renamed(ana, "ceo@example.org")
     company.pool.users, company.pool.members = [new], {"Sales": [new]}
     assert causes(company.run()) == {"occupied_login": 1}
@@ -172,7 +188,9 @@ def test_an_answer_about_a_membership_that_is_no_longer_named_keeps_no_disabled_
     company: Company, answer: str
 ) -> None:
     ana, bob = user(ANA), user(BOB)
-    company.configure(limits={"floor": 0, "removed_memberships_percent": 0 if answer == "rejected" else 100})
+    company.configure(
+        limits={"floor": 0, "removed_memberships_percent": 0 if answer == "rejected" else 100}
+    )
     company.pool.users = [ana, bob]
     company.pool.members = {"Sales": [ana, bob], "Board": [ana, bob]}
     company.run()
@@ -203,8 +221,8 @@ def test_no_answer_releases_a_rename_to_a_login_that_two_users_want(company: Com
     company.answer(first, "reject")
     company.pool.users = [renamed(ana, NEW), renamed(bob, NEW), renamed(eve, "eve.x@example.org")]
     company.run()
-    mine = review.review_id_of("manual__1", {})
-    assert review.question("default", mine, by_hand=True)
+    mine = review.get_review_id("manual__1", {})
+    assert review.read_question("default", mine, by_hand=True)
     company.answer(mine, "approve")
     assert company.usernames() == [ANA, BOB, "eve.x@example.org"]
 
@@ -212,12 +230,16 @@ def test_no_answer_releases_a_rename_to_a_login_that_two_users_want(company: Com
 # Undo
 
 
-def test_an_undo_keeps_what_somebody_edits_meanwhile(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undo_keeps_what_somebody_edits_meanwhile(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     company.configure(limits={"changed_users_percent": 100})
     company.pool.users = people(4)
     company.run()
     company.configure(user_pool_id=OTHER_POOL_ID)
-    company.pool.users = [user(f"person{at:03}@example.org", sub=f"new-{at:03}", family_name="New") for at in range(4)]
+    company.pool.users = [
+        user(f"person{at:03}@example.org", sub=f"new-{at:03}", family_name="New") for at in range(4)
+    ]
     run_id = company.run()["run_id"]
     numbers = itertools.count()
 
@@ -256,13 +278,17 @@ def test_an_undo_changes_nothing_of_a_user_who_got_role_admin(company: Company) 
     company.run()
     ana["Enabled"] = True
     run_id = company.run()["run_id"]
-    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,)
+    )
     assert set(causes(company.undo(run_id))) == {"changed_since"}
     assert (company.active(), company.memberships()) == ([ANA], {(ANA, "Sales")})
 
 
 @pytest.mark.parametrize("lost", ["group", "user"])
-def test_an_undo_brings_no_membership_back_whose_group_or_user_is_out(company: Company, lost: str) -> None:
+def test_an_undo_brings_no_membership_back_whose_group_or_user_is_out(
+    company: Company, lost: str
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users = [ana, bob]
     company.pool.members = {"Sales": [ana, bob], "Old": [ana, bob]}
@@ -291,8 +317,12 @@ def test_a_membership_that_the_pool_names_is_ours_though_the_user_is_left_alone_
     company.pool.users = [ana, bob]
     company.run()
     company.pool.members = {"Sales": [ana, bob]}
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (BOB,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (BOB,)
+    )
     company.run(users=[ANA])
     company.pool.members = {"Sales": [ana]}
     company.run()
@@ -301,7 +331,9 @@ def test_a_membership_that_the_pool_names_is_ours_though_the_user_is_left_alone_
 
 
 @pytest.mark.parametrize("others", ["rename", "twin", "stranger"])
-def test_a_run_for_some_users_gives_no_login_that_another_user_wants(company: Company, others: str) -> None:
+def test_a_run_for_some_users_gives_no_login_that_another_user_wants(
+    company: Company, others: str
+) -> None:
     company.configure(policies={"renamed_user": "rename"})
     ana, bob = user(ANA), user(BOB)
     company.pool.users = [ana, bob]

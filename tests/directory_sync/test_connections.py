@@ -15,36 +15,50 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ConnectionResult, DRCount, ErrorResponse, GetConnection
 
 from demo.aws import Aws
-from include.directory_sync import connections, staging
-from include.directory_sync.errors import PermanentError, TransientError
-from include.directory_sync.joget import database
+from directory_sync import connections
+from directory_sync.errors import PermanentError, TransientError
+from directory_sync.joget import database
+from directory_sync.staging import store
 
 ABSENT = ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND)
 
 
-def found(conn_id: str, conn_type: str, login: str, password: str | None = None, extra: str | None = None) -> Any:
+def found(
+    conn_id: str, conn_type: str, login: str, password: str | None = None, extra: str | None = None
+) -> Any:
     """The API server's answer that has a Connection."""
     empty: dict[str, Any] = {"host": None, "schema": None, "port": None}
-    return ConnectionResult(conn_id=conn_id, conn_type=conn_type, login=login, password=password, extra=extra, **empty)
+    return ConnectionResult(
+        conn_id=conn_id, conn_type=conn_type, login=login, password=password, extra=extra, **empty
+    )
 
 
 FOUND = found("nowhere", "mysql", "from Airflow")
 COUNTED = DRCount(count=0)
-SERVER_ERROR = AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 500}))
+SERVER_ERROR = AirflowRuntimeError(
+    ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 500})
+)
 TIME_OUT = AirflowRuntimeError(
-    ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": None, "exception_type": "ReadTimeout"})
+    ErrorResponse(
+        error=ErrorType.API_SERVER_ERROR,
+        detail={"status_code": None, "exception_type": "ReadTimeout"},
+    )
 )
 
 
 class Supervisor:
-    """A task's way to the API server, which answers as it is told: the last answer is given again."""
+    """A task's way to the API server, which answers as it is told: the last answer is given
+    again.
+    """
 
     def __init__(self) -> None:
         self.connection: list[Any] = [ABSENT]
         self.count: Any = COUNTED
 
     def send(self, message: Any) -> Any:
-        """The answer to one message; an exception is raised, as the real one raises a server's error."""
+        """The answer to one message; an exception is raised, as the real one raises a server's
+        error.
+        """
         answer = self.count
         if isinstance(message, GetConnection):
             answer = self.connection.pop(0) if len(self.connection) > 1 else self.connection[0]
@@ -88,29 +102,41 @@ def vault(monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> Iterator[t
 
 
 def require() -> Connection:
-    return connections.require("nowhere", "mysql", "joget_conn_id")
+    return connections.require_connection("nowhere", "mysql", "joget_conn_id")
 
 
 def test_a_connection_that_nobody_made_is_permanent(supervisor: Supervisor) -> None:
-    with pytest.raises(PermanentError, match=r"'nowhere' \(setting joget_conn_id\) doesn't exist\. Create it"):
+    with pytest.raises(
+        PermanentError, match=r"'nowhere' \(setting joget_conn_id\) doesn't exist\. Create it"
+    ):
         require()
 
 
-@pytest.mark.parametrize("answer", [SERVER_ERROR, TIME_OUT, OSError("the supervisor is gone"), None])
-def test_an_api_server_that_does_not_answer_for_a_connection_is_transient(supervisor: Supervisor, answer: Any) -> None:
+@pytest.mark.parametrize(
+    "answer", [SERVER_ERROR, TIME_OUT, OSError("the supervisor is gone"), None]
+)
+def test_an_api_server_that_does_not_answer_for_a_connection_is_transient(
+    supervisor: Supervisor, answer: Any
+) -> None:
     supervisor.connection = [answer]
-    with pytest.raises(TransientError, match=r"'nowhere' \(setting joget_conn_id\) can't be looked up now"):
+    with pytest.raises(
+        TransientError, match=r"'nowhere' \(setting joget_conn_id\) can't be looked up now"
+    ):
         require()
 
 
 @pytest.mark.parametrize("answer", [SERVER_ERROR, TIME_OUT, None])
-def test_not_found_by_an_api_server_without_its_database_is_transient(supervisor: Supervisor, answer: Any) -> None:
+def test_not_found_by_an_api_server_without_its_database_is_transient(
+    supervisor: Supervisor, answer: Any
+) -> None:
     supervisor.count = answer
     with pytest.raises(TransientError, match="Airflow's database"):
         require()
 
 
-def test_a_connection_that_is_there_again_at_the_second_look_is_used(supervisor: Supervisor) -> None:
+def test_a_connection_that_is_there_again_at_the_second_look_is_used(
+    supervisor: Supervisor,
+) -> None:
     supervisor.connection = [SERVER_ERROR, ABSENT, FOUND]
     assert require().login == "from Airflow"
 
@@ -124,8 +150,12 @@ def test_a_secrets_backend_that_fails_is_transient(vault: type[Vault]) -> None:
     assert "4711" not in str(said.value)
 
 
-def test_not_found_with_a_secrets_backend_says_both_possibilities_and_is_tried_again(vault: type[Vault]) -> None:
-    with pytest.raises(TransientError, match=r"Vault has no answer.*may be down.*Create it with type 'mysql'"):
+def test_not_found_with_a_secrets_backend_says_both_possibilities_and_is_tried_again(
+    vault: type[Vault],
+) -> None:
+    with pytest.raises(
+        TransientError, match=r"Vault has no answer.*may be down.*Create it with type 'mysql'"
+    ):
         require()
 
 
@@ -141,24 +171,32 @@ def test_a_library_looks_up_the_same_connection_even_when_airflow_stopped_answer
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor.connection = [found("nowhere", "aws", "key", "secret")]
-    with connections.held("nowhere", "aws", "aws_conn_id"):
+    with connections.hold_connection("nowhere", "aws", "aws_conn_id"):
         supervisor.connection = [SERVER_ERROR]
-        credentials = AwsBaseHook(aws_conn_id="nowhere", client_type="sts").get_session().get_credentials()
+        credentials = (
+            AwsBaseHook(aws_conn_id="nowhere", client_type="sts").get_session().get_credentials()
+        )
     assert (credentials.access_key, credentials.secret_key) == ("key", "secret")
     assert "AIRFLOW_CONN_NOWHERE" not in os.environ
 
 
 def test_the_object_store_never_falls_back_to_other_credentials(
-    supervisor: Supervisor, moto: Aws, aws_connection: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    supervisor: Supervisor,
+    moto: Aws,
+    aws_connection: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     aws_connection(moto.endpoint)
     ours = Connection.get("cognito_aws")
     monkeypatch.delenv("AIRFLOW_CONN_COGNITO_AWS")
     moto.client("s3").create_bucket(Bucket="hiccups")
-    supervisor.connection = [found("hiccup", "aws", ours.login, ours.password, ours.extra), SERVER_ERROR]
+    supervisor.connection = [
+        found("hiccup", "aws", ours.login, ours.password, ours.extra),
+        SERVER_ERROR,
+    ]
     url = "s3://hiccup@hiccups/staging"
-    staging.require_access(url)
-    assert staging.names(url) == []
+    store.require_access(url)
+    assert store.list_names(url) == []
     assert not ObjectStoragePath(url).fs.anon
 
 
@@ -170,7 +208,7 @@ def test_jogets_database_is_opened_with_the_connection_that_was_found(
         update={"host": ours.host, "port": ours.port, "schema_": ours.schema}
     )
     supervisor.connection = [answer, SERVER_ERROR]
-    with database.session("nowhere") as opened:
+    with database.open_session("nowhere") as opened:
         assert opened.rows("SELECT 1", about="nothing") == [(1,)]
 
 
@@ -180,10 +218,11 @@ from airflow.sdk.api.client import Client
 from airflow.sdk.execution_time import supervisor, task_runner
 from airflow.sdk.execution_time.comms import DRCount, GetConnection
 from airflow.sdk.execution_time.request_handlers import handle_get_connection
-from include.directory_sync import connections
-from include.directory_sync.errors import DirectorySyncError
+from directory_sync import connections
+from directory_sync.errors import DirectorySyncError
 
-client = Client(base_url=None, token="", dry_run=True, transport=supervisor.in_process_api_server().transport)
+transport = supervisor.in_process_api_server().transport
+client = Client(base_url=None, token="", dry_run=True, transport=transport)
 client.base_url = "http://in-process.invalid./"
 
 class Comms:
@@ -195,7 +234,7 @@ class Comms:
 
 def ask():
     try:
-        connections.require("nowhere", "mysql", "joget_conn_id")
+        connections.require_connection("nowhere", "mysql", "joget_conn_id")
     except DirectorySyncError as error:
         return type(error).__name__
 
@@ -217,7 +256,9 @@ print("ANSWER", *away, ask_as_task(), ask_as_server())
 """
 
 
-def test_a_real_api_server_without_its_database_is_told_from_a_missing_connection(tmp_path: Path) -> None:
+def test_a_real_api_server_without_its_database_is_told_from_a_missing_connection(
+    tmp_path: Path,
+) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", DATABASE_AWAY],
         env=os.environ
@@ -231,4 +272,6 @@ def test_a_real_api_server_without_its_database_is_told_from_a_missing_connectio
         check=False,
     )
     told = answer.stdout.rpartition("ANSWER ")[2].split()
-    assert told == ["TransientError", "TransientError", "PermanentError", "PermanentError"], answer.stderr[-3000:]
+    assert told == ["TransientError", "TransientError", "PermanentError", "PermanentError"], (
+        answer.stderr[-3000:]
+    )

@@ -7,9 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from include.directory_sync.errors import ConflictError, PermanentError, RefusedRowError
-from include.directory_sync.frames import from_rows
-from include.directory_sync.joget.database import Database, _is_private, session
+from directory_sync.errors import ConflictError, PermanentError, RefusedRowError
+from directory_sync.frames import make_frame_of_rows
+from directory_sync.joget.database import Database, _is_private, open_session
 from tests.conftest import JogetDatabase
 
 SCHEMA = pa.schema([("id", pa.string()), ("name", pa.string()), ("active", pa.int64())])
@@ -36,17 +36,20 @@ ODD = [
 def database(
     joget: JogetDatabase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
-    """A server that takes files from clients, or refuses them as MySQL 8 does by default; or we aren't to send any."""
+    """A server that takes files from clients, or refuses them as MySQL 8 does by default; or we
+    aren't to send any.
+    """
     [before] = joget.column("SELECT @@GLOBAL.local_infile")
     joget.execute(f"SET GLOBAL local_infile = {int(request.param != 'refused')}")
     if request.param == "not wanted":
         uri = f"{joget.server.uri(joget.name)}?local_infile=false"
         monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", uri)
-    with session("joget_mysql") as opened:
+    with open_session("joget_mysql") as opened:
         assert opened._takes_files == (request.param == "files")
         text = "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci"
         opened.execute(
-            f"CREATE TEMPORARY TABLE sent (id {text}, name {text}, active INT, PRIMARY KEY (id))", about="sent"
+            f"CREATE TEMPORARY TABLE sent (id {text}, name {text}, active INT, PRIMARY KEY (id))",
+            about="sent",
         )
         yield opened
     joget.execute(f"SET GLOBAL local_infile = {before}")
@@ -72,12 +75,17 @@ def test_rows_go_as_files_only_where_nobody_stands_between(
 
 
 def frame(names: list[str | None]) -> pd.DataFrame:
-    rows = [{"id": f"{at:06}", "name": name, "active": None if at % 3 else at} for at, name in enumerate(names)]
-    return from_rows(rows, SCHEMA)
+    rows = [
+        {"id": f"{at:06}", "name": name, "active": None if at % 3 else at}
+        for at, name in enumerate(names)
+    ]
+    return make_frame_of_rows(rows, SCHEMA)
 
 
 def read(database: Database) -> pd.DataFrame:
-    return database.frame("SELECT id, name, active FROM sent ORDER BY id", schema=SCHEMA, about="sent")
+    return database.frame(
+        "SELECT id, name, active FROM sent ORDER BY id", schema=SCHEMA, about="sent"
+    )
 
 
 def test_every_value_arrives_and_comes_back_as_it_was(database: Database) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from include.directory_sync import detaching
-from include.directory_sync.__main__ import app
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.joget import ledger
-from include.directory_sync.joget.database import session
-from include.directory_sync.run import Run
-from include.directory_sync.settings import find_sync
+from directory_sync.__main__ import app
+from directory_sync.errors import PermanentError
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import locks
+from directory_sync.run import Run
+from directory_sync.settings import find_sync
+from directory_sync.tasks import detach
 from tests.company import Company, causes, counts, people
 from tests.conftest import JogetDatabase
 from tests.directory_sync.test_history import forget_everything
@@ -39,7 +39,9 @@ def fill(company: Company) -> None:
     company.pool.users = people(5)
     company.pool.members = {"Sales": company.pool.users[:]}
     company.run()
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', 'local@example.org')")
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', 'local@example.org')"
+    )
     company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = 'person001@example.org'")
     company.pool.users[0]["Enabled"] = False
     company.pool.users[2]["Attributes"][1]["Value"] = "renamed@example.org"
@@ -48,7 +50,11 @@ def fill(company: Company) -> None:
 
 
 def links_of(joget: JogetDatabase, sync: str = "default") -> list[Any]:
-    return [row for table in LEFT_OF_A_SYNC for row in joget.execute(f"SELECT * FROM {table} WHERE sync = %s", (sync,))]
+    return [
+        row
+        for table in LEFT_OF_A_SYNC
+        for row in joget.execute(f"SELECT * FROM {table} WHERE sync = %s", (sync,))
+    ]
 
 
 def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: Company) -> None:
@@ -56,11 +62,15 @@ def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: 
     joget, ledger_before = company.joget.contents(), company.joget.contents("directory_sync_")
     shown = run_command()
     assert (shown.exit_code, company.joget.contents()) == (0, joget)
-    assert company.joget.contents("directory_sync_") == ledger_before, "without --apply it only counts"
+    assert company.joget.contents("directory_sync_") == ledger_before, (
+        "without --apply it only counts"
+    )
     done = run_command("--apply")
     assert (done.exit_code, company.joget.contents()) == (0, joget)
     assert links_of(company.joget) == []
-    assert company.joget.column("SELECT COUNT(*) FROM directory_sync_review WHERE closed_at IS NULL") == [0]
+    assert company.joget.column(
+        "SELECT COUNT(*) FROM directory_sync_review WHERE closed_at IS NULL"
+    ) == [0]
     figures = [
         [line.split("│")[2].strip() for line in result.output.splitlines() if line.startswith("│")]
         for result in (shown, done)
@@ -73,29 +83,37 @@ def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: 
     assert company.joget.contents() == joget, "twice is harmless"
 
 
-def test_a_detached_sync_is_no_lost_ledger_even_where_its_tables_were_dropped(company: Company) -> None:
+def test_a_detached_sync_is_no_lost_ledger_even_where_its_tables_were_dropped(
+    company: Company,
+) -> None:
     company.pool.users = people(5)
     company.run()
-    detaching.detach("default", is_applied=True)
-    company.joget.execute("UPDATE dir_user SET password = REPEAT('a', 32) WHERE id = 'person003@example.org'")
+    detach.detach_sync("default", is_applied=True)
+    company.joget.execute(
+        "UPDATE dir_user SET password = REPEAT('a', 32) WHERE id = 'person003@example.org'"
+    )
     for drops_tables in (False, True):
         if drops_tables:
             forget_everything(company.joget)
         report = company.run()
         assert report["complete"], report["incomplete_reasons"]
         (reason,) = company.reasons(report).values()
-        assert reason.endswith("it has a password"), "an account that became local isn't linked again"
-        detaching.detach("default", is_applied=True)
+        assert reason.endswith("it has a password"), (
+            "an account that became local isn't linked again"
+        )
+        detach.detach_sync("default", is_applied=True)
     forget_everything(company.joget)
     company.run()
     forget_everything(company.joget)
     assert not company.run()["complete"], "a ledger that is lost after that is noticed"
 
 
-def test_a_detached_sync_may_begin_anew_elsewhere_and_each_login_stays_reserved_for_its_sub(company: Company) -> None:
+def test_a_detached_sync_may_begin_anew_elsewhere_and_each_login_stays_reserved_for_its_sub(
+    company: Company,
+) -> None:
     company.pool.users = people(2)
     run_id = company.run()["run_id"]
-    detaching.detach("default", is_applied=True)
+    detach.detach_sync("default", is_applied=True)
     with pytest.raises(PermanentError, match="knows no applied run"):
         company.undo(run_id)
     company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Two')")
@@ -106,16 +124,20 @@ def test_a_detached_sync_may_begin_anew_elsewhere_and_each_login_stays_reserved_
     assert set(causes(report)) == {"retired_login"}
 
 
-def test_detaching_touches_only_its_own_sync_and_leaves_signposts_in_each_of_its_pools(company: Company) -> None:
+def test_detaching_touches_only_its_own_sync_and_leaves_signposts_in_each_of_its_pools(
+    company: Company,
+) -> None:
     company.pool.users = people(2)
     company.run()
     company.joget.execute(
-        "INSERT INTO directory_sync_user_link SELECT 'emea', user_pool_id, CONCAT('other-', sub), 'cat', "
-        "SHA2('cat', 256), origin, state, misses, linked_at, changed_at, changed_by "
-        "FROM directory_sync_user_link LIMIT 1"
+        "INSERT INTO directory_sync_user_link SELECT 'emea', user_pool_id, CONCAT('other-', sub), "
+        "'cat', SHA2('cat', 256), origin, state, misses, linked_at, changed_at, changed_by FROM "
+        "directory_sync_user_link LIMIT 1"
     )
-    company.joget.execute("UPDATE directory_sync_run SET user_pool_id = %s WHERE sync = 'default'", (OTHER_POOL_ID,))
-    found = detaching.detach("default", is_applied=True)
+    company.joget.execute(
+        "UPDATE directory_sync_run SET user_pool_id = %s WHERE sync = 'default'", (OTHER_POOL_ID,)
+    )
+    found = detach.detach_sync("default", is_applied=True)
     assert found.managed.other_syncs == 1
     assert len(links_of(company.joget, "emea")) == 1
     home = company.settings_path.parent / "staging" / "default"
@@ -123,14 +145,16 @@ def test_detaching_touches_only_its_own_sync_and_leaves_signposts_in_each_of_its
     assert signposts == {company.settings["user_pool_id"], OTHER_POOL_ID}
 
 
-def test_detaching_waits_for_a_run_that_holds_the_lock(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "LOCK_POLL", 0)
+def test_detaching_waits_for_a_run_that_holds_the_lock(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LOCK_POLL_SECONDS", 0)
     company.pool.users = people(1)
     company.run()
     sync = find_sync("default")
-    detached = threading.Thread(target=lambda: detaching.detach("default", is_applied=True))
-    with session(sync.joget_conn_id) as database:
-        with ledger.lock(database, Run(run_id="running", sync=sync, dry_run=False)):
+    detached = threading.Thread(target=lambda: detach.detach_sync("default", is_applied=True))
+    with open_session(sync.joget_conn_id) as database:
+        with locks.hold_ledger_lock(database, Run(run_id="running", sync=sync, dry_run=False)):
             detached.start()
             detached.join(timeout=0.5)
             assert len(links_of(company.joget)) == 1
@@ -139,9 +163,11 @@ def test_detaching_waits_for_a_run_that_holds_the_lock(company: Company, monkeyp
 
 
 def test_detaching_before_the_first_run_and_of_an_unknown_sync_says_so(company: Company) -> None:
-    assert detaching.detach("default", is_applied=False).managed.users == 0
-    assert detaching.detach("default", is_applied=True).managed.users == 0
-    assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == [], "it makes no tables"
+    assert detach.detach_sync("default", is_applied=False).managed.users == 0
+    assert detach.detach_sync("default", is_applied=True).managed.users == 0
+    assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == [], (
+        "it makes no tables"
+    )
     unknown = run_command("--sync", "nobody")
     assert unknown.exit_code == 1
     assert "PermanentError: The settings hold no valid sync named 'nobody'" in unknown.output

@@ -12,7 +12,10 @@ ANA, BOB = "ana@example.org", "bob@example.org"
 
 
 def without_email(person: Any) -> Any:
-    return {**person, "Attributes": [pair for pair in person["Attributes"] if pair["Name"] != "email"]}
+    return {
+        **person,
+        "Attributes": [pair for pair in person["Attributes"] if pair["Name"] != "email"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -91,15 +94,24 @@ def test_a_rejected_absence_does_not_silence_a_later_disabling(company: Company)
     assert "person000@example.org" not in company.active()
 
 
-def test_a_user_whom_an_administrator_of_joget_deactivated_loses_our_memberships(company: Company) -> None:
+def test_a_user_whom_an_administrator_of_joget_deactivated_loses_our_memberships(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
     company.run()
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,)
+    )
     company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
     company.run()
     assert company.memberships() == {(BOB, "Sales")}
-    assert company.joget.column("SELECT userId FROM dir_user_group WHERE groupId = 'managers'").count(ANA) == 1
+    assert (
+        company.joget.column("SELECT userId FROM dir_user_group WHERE groupId = 'managers'").count(
+            ANA
+        )
+        == 1
+    )
     company.joget.execute("UPDATE dir_user SET active = 1 WHERE id = %s", (ANA,))
     company.run()
     assert company.memberships() == {(ANA, "Sales"), (BOB, "Sales")}

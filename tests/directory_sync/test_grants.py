@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from demo.database import ACCOUNT, read_grants
-from include.directory_sync import detaching, review
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.joget import ledger
+from directory_sync.errors import PermanentError
+from directory_sync.joget.ledger import definition
+from directory_sync.tasks import detach, review
 from tests.company import Company, causes, counts
 from tests.directory_sync.test_history import forget_everything
 from tests.directory_sync.test_identity import renamed
@@ -26,7 +26,10 @@ Right = tuple[str, str]
 
 def rights(*parts: int) -> set[Right]:
     """The single rights of the file's parts."""
-    found = [re.fullmatch(r"GRANT (.+) ON jwdb\.(\S+) TO 'directory_sync'@'%'", text) for text in read_grants(*parts)]
+    found = [
+        re.fullmatch(r"GRANT (.+) ON jwdb\.(\S+) TO 'directory_sync'@'%'", text)
+        for text in read_grants(*parts)
+    ]
     return {(right, grant[2]) for grant in found if grant for right in grant[1].split(", ")}
 
 
@@ -52,7 +55,9 @@ def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def grant(*parts: int) -> None:
         company.joget.execute(f"DROP USER IF EXISTS {ACCOUNT}@'%'")
         company.joget.server.create_account(company.joget.name, *parts)
-        monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", company.joget.server.account_uri(company.joget.name))
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_JOGET_MYSQL", company.joget.server.account_uri(company.joget.name)
+        )
 
     return grant
 
@@ -79,8 +84,12 @@ def start(company: Company) -> Any:
     membership in an adopted group.
     """
     company.joget.add_user(EVE)
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (EVE,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (EVE,)
+    )
     company.pool.users = [user(ANA), user(BOB), user(EVE)]
     company.pool.members = {"Sales": [user(ANA)], "Board": [user(BOB)]}
     return company.prepare()
@@ -90,11 +99,18 @@ def rename_ana(company: Company) -> None:
     company.pool.users = [renamed(user(ANA), NEW), *company.pool.users[1:]]
 
 
-def test_parts_one_and_two_are_enough_for_runs_and_reviews(company: Company, account: Callable[..., None]) -> None:
+def test_parts_one_and_two_are_enough_for_runs_and_reviews(
+    company: Company, account: Callable[..., None]
+) -> None:
     account(1, 2)
     report = company.load(start(company))
     assert (counts(report)["created"], counts(report)["adopted"]) == (2, 1)
-    company.pool.users = [user(ANA, given_name="Other"), user(BOB, enabled=False), user(EVE), user(MAX)]
+    company.pool.users = [
+        user(ANA, given_name="Other"),
+        user(BOB, enabled=False),
+        user(EVE),
+        user(MAX),
+    ]
     company.pool.members = {"Sales": [user(EVE)], "Board": [user(BOB)]}
     report = company.run()
     assert counts(report).items() >= {"created": 1, "updated": 1, "deactivated": 1}.items()
@@ -109,7 +125,9 @@ def test_parts_one_and_two_are_enough_for_runs_and_reviews(company: Company, acc
     company.answer(review_id, "reject")
 
 
-def test_part_three_is_enough_for_deleting_renaming_and_undoing(company: Company, account: Callable[..., None]) -> None:
+def test_part_three_is_enough_for_deleting_renaming_and_undoing(
+    company: Company, account: Callable[..., None]
+) -> None:
     account()
     company.load(start(company))
     before = company.joget.contents()
@@ -121,7 +139,12 @@ def test_part_three_is_enough_for_deleting_renaming_and_undoing(company: Company
 
 def prepare_deletions_and_renames(company: Company) -> Any:
     company.configure(
-        policies={"missing_user": "delete", "missing_group": "delete", "missing_runs": 1, "renamed_user": "rename"}
+        policies={
+            "missing_user": "delete",
+            "missing_group": "delete",
+            "missing_runs": 1,
+            "renamed_user": "rename",
+        }
     )
     rename_ana(company)
     del company.pool.users[1]
@@ -143,7 +166,9 @@ def test_each_right_of_parts_one_and_two_is_needed_and_named_where_it_is_missing
     expect_denials(company, FILL, lambda: company.load(prepared))
     expect_denials(company, RUN, lambda: company.load(prepared))
     company.load(prepared)
-    company.joget.execute("ALTER TABLE directory_sync_lock DROP COLUMN version, DROP COLUMN written_by")
+    company.joget.execute(
+        "ALTER TABLE directory_sync_lock DROP COLUMN version, DROP COLUMN written_by"
+    )
 
     def load_over_old_ledger() -> None:
         company.joget.execute("ALTER TABLE directory_sync_run MODIFY counted TEXT NOT NULL")
@@ -163,7 +188,9 @@ def test_each_right_that_a_review_needs_is_named_where_it_is_missing(
     expect_denials(company, ASK, company.ask)
     review_id = company.ask()
     assert review_id
-    expect_denials(company, ANSWER, lambda: review.note_answer("default", review_id, "reject", "Olga"))
+    expect_denials(
+        company, ANSWER, lambda: review.note_answer("default", review_id, "reject", "Olga")
+    )
     review.note_answer("default", review_id, "reject", "Olga")
     expect_denials(company, ACT_ON_ANSWER, lambda: company.load_held(review_id))
 
@@ -173,8 +200,8 @@ def test_each_right_that_detaching_needs_is_named_where_it_is_missing(
 ) -> None:
     account(1, 2)
     company.load(start(company))
-    expect_denials(company, DETACH, lambda: detaching.detach("default", is_applied=True))
-    detaching.detach("default", is_applied=True)
+    expect_denials(company, DETACH, lambda: detach.detach_sync("default", is_applied=True))
+    detach.detach_sync("default", is_applied=True)
 
 
 def test_each_right_of_part_three_is_needed_and_named_where_it_is_missing(
@@ -202,7 +229,7 @@ def test_an_account_in_the_way_of_a_login_is_asked_about_with_three_rights_to_re
 
 
 def test_the_file_names_each_table_of_the_ledger() -> None:
-    assert {table for _, table in CREATE} == set(ledger.TABLES)
+    assert {table for _, table in CREATE} == set(definition.LEDGER_TABLES)
 
 
 def test_the_readme_points_to_the_files_and_repeats_none_of_their_rights() -> None:

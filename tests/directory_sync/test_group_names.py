@@ -2,21 +2,28 @@
 
 import pytest
 
-from include.directory_sync.mapping import hashed_group_id
+from directory_sync.mapping import hash_group_id
 from tests.company import Company, causes, counts
 from tests.stand_in import user
 
 ANA, BOB, CLARK = "ana@example.org", "bob@example.org", "clark@example.org"
 
 
-def add_group(company: Company, group_id: str, name: str, *members: str, organization: str = "ORG-001") -> None:
+def add_group(
+    company: Company, group_id: str, name: str, *members: str, organization: str = "ORG-001"
+) -> None:
     """A group of Joget's own."""
-    company.joget.execute("INSERT IGNORE INTO dir_organization (id, name) VALUES (%s, %s)", (organization,) * 2)
     company.joget.execute(
-        "INSERT INTO dir_group (id, name, organizationId) VALUES (%s, %s, %s)", (group_id, name, organization)
+        "INSERT IGNORE INTO dir_organization (id, name) VALUES (%s, %s)", (organization,) * 2
+    )
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES (%s, %s, %s)",
+        (group_id, name, organization),
     )
     for member in members:
-        company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES (%s, %s)", (group_id, member))
+        company.joget.execute(
+            "INSERT INTO dir_user_group (groupId, userId) VALUES (%s, %s)", (group_id, member)
+        )
 
 
 def first_group_named(company: Company, name: str) -> str:
@@ -46,27 +53,33 @@ def test_no_group_of_the_pool_gets_a_name_that_a_local_group_has(
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_two_groups_of_the_pool_whose_names_have_one_key_both_get_their_hash_as_name(company: Company) -> None:
+def test_two_groups_of_the_pool_whose_names_have_one_key_both_get_their_hash_as_name(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Case": [ana], "case": [bob]}
     company.run()
     names = company.joget.column("SELECT name FROM dir_group WHERE id <> 'managers'")
-    assert sorted(names) == sorted({hashed_group_id("Case"), hashed_group_id("case")})
+    assert sorted(names) == sorted({hash_group_id("Case"), hash_group_id("case")})
     assert len(company.memberships()) == 2
 
 
-def test_a_second_group_with_the_key_of_a_linked_one_is_named_with_its_hash(company: Company) -> None:
+def test_a_second_group_with_the_key_of_a_linked_one_is_named_with_its_hash(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Case": [ana]}
     company.run()
     company.pool.members = {"Case": [ana], "case": [bob]}
     company.run()
     assert first_group_named(company, "Case") == "Case"
-    assert company.memberships() == {(ANA, "Case"), (BOB, hashed_group_id("case"))}
+    assert company.memberships() == {(ANA, "Case"), (BOB, hash_group_id("case"))}
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_the_raw_name_is_tried_as_an_existing_id_whatever_the_console_thinks_of_it(company: Company) -> None:
+def test_the_raw_name_is_tried_as_an_existing_id_whatever_the_console_thinks_of_it(
+    company: Company,
+) -> None:
     company.joget.add_user(ANA)
     add_group(company, "Sales Team", "Sales Team", ANA)
     ana, bob = user(ANA), user(BOB)
@@ -119,7 +132,9 @@ def test_existing_memberships_says_whose_the_memberships_found_at_an_adoption_ar
     assert company.memberships() == {(ANA, "Sales")} | left_over
 
 
-def test_a_linked_group_that_was_renamed_or_deleted_in_joget_gets_its_name_back(company: Company) -> None:
+def test_a_linked_group_that_was_renamed_or_deleted_in_joget_gets_its_name_back(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
@@ -133,7 +148,9 @@ def test_a_linked_group_that_was_renamed_or_deleted_in_joget_gets_its_name_back(
 
 
 @pytest.mark.parametrize("login", ["x,admin@example.org", "x;admin@example.org"])
-def test_a_login_at_which_joget_splits_lists_of_users_is_quarantined(company: Company, login: str) -> None:
+def test_a_login_at_which_joget_splits_lists_of_users_is_quarantined(
+    company: Company, login: str
+) -> None:
     company.pool.users = [user(login), user(ANA)]
     report = company.run()
     assert counts(report) == {"read": 2, "created": 1, "quarantined": 1}

@@ -1,4 +1,6 @@
-"""Any history: the pool and Joget change, runs come, die and are repeated, people answer and take back."""
+"""Any history: the pool and Joget change, runs come, die and are repeated, people answer and take
+back.
+"""
 
 import random
 import signal
@@ -14,11 +16,17 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from include.directory_sync import undo
-from include.directory_sync.joget import writing
-from include.directory_sync.plan.changes import row_hashes
+from directory_sync.joget import writing
+from directory_sync.plan.changes import hash_rows
+from directory_sync.tasks import undo
 from tests.company import Company, attempt, causes, counts, people
 from tests.conftest import JogetDatabase, new_company
 from tests.stand_in import sub_of, user
@@ -27,7 +35,14 @@ ROOT = Path(__file__).parents[2]
 
 NAMES = [f"user{number}" for number in range(8)]
 GROUPS = ["Sales", "Board"]
-MOMENTS = ["_take_turn", "_write_groups", "_write_users", "_write_memberships", "_write_ledger", "_verify"]
+MOMENTS = [
+    "_take_turn",
+    "_write_groups",
+    "_write_users",
+    "_write_memberships",
+    "_write_ledger",
+    "_verify",
+]
 
 
 class KilledError(BaseException):
@@ -71,22 +86,38 @@ class History(RuleBasedStateMachine):
             self.exits.close()
 
     def local_rows(self) -> list[str]:
-        rows = self.company.joget.execute("SELECT * FROM dir_user WHERE id IN ('admin', 'cat', 'local@example.org')")
-        rows += self.company.joget.execute("SELECT * FROM dir_user_group WHERE userId IN ('cat', 'local@example.org')")
-        rows += self.company.joget.execute("SELECT * FROM dir_user_role WHERE userId IN ('admin', 'cat')")
+        rows = self.company.joget.execute(
+            "SELECT * FROM dir_user WHERE id IN ('admin', 'cat', 'local@example.org')"
+        )
+        rows += self.company.joget.execute(
+            "SELECT * FROM dir_user_group WHERE userId IN ('cat', 'local@example.org')"
+        )
+        rows += self.company.joget.execute(
+            "SELECT * FROM dir_user_role WHERE userId IN ('admin', 'cat')"
+        )
         return sorted(map(repr, rows))
 
     @rule(name=st.sampled_from(NAMES))
     def somebody_comes_or_leaves(self, name: str) -> None:
         pool, sub = self.company.pool, sub_of(user(f"{name}@example.org"))
         stays = [person for person in pool.users if sub_of(person) != sub]
-        pool.users = stays if len(stays) < len(pool.users) else [*stays, user(f"{name}@example.org")]
+        pool.users = (
+            stays if len(stays) < len(pool.users) else [*stays, user(f"{name}@example.org")]
+        )
         pool.members = {
-            group: [person for person in members if sub_of(person) in {sub_of(other) for other in pool.users}]
+            group: [
+                person
+                for person in members
+                if sub_of(person) in {sub_of(other) for other in pool.users}
+            ]
             for group, members in pool.members.items()
         }
 
-    @rule(at=st.integers(0, 7), what=st.sampled_from(["Enabled", "given_name", "login"]), value=st.integers(0, 2))
+    @rule(
+        at=st.integers(0, 7),
+        what=st.sampled_from(["Enabled", "given_name", "login"]),
+        value=st.integers(0, 2),
+    )
     def somebody_changes(self, at: int, what: str, value: int) -> None:
         users = self.company.pool.users
         if users:
@@ -99,7 +130,9 @@ class History(RuleBasedStateMachine):
             elif what == "given_name":
                 attributes["given_name"]["Value"] = f"Given {value}"
 
-    @rule(group=st.sampled_from(GROUPS), members=st.lists(st.integers(0, 7), max_size=4, unique=True))
+    @rule(
+        group=st.sampled_from(GROUPS), members=st.lists(st.integers(0, 7), max_size=4, unique=True)
+    )
     def a_group_changes(self, group: str, members: list[int]) -> None:
         users = self.company.pool.users
         self.company.pool.members[group] = [users[at] for at in members if at < len(users)]
@@ -109,7 +142,9 @@ class History(RuleBasedStateMachine):
         self.company.pool.members.pop(group, None)
 
     @precondition(lambda self: self.run_ids)
-    @rule(at=st.integers(0, 7), what=st.sampled_from(["active", "lastName", "membership", "delete"]))
+    @rule(
+        at=st.integers(0, 7), what=st.sampled_from(["active", "lastName", "membership", "delete"])
+    )
     def joget_changes(self, at: int, what: str) -> None:
         joget, ids = self.company.joget, self.company.usernames()
         ids = [login for login in ids if login != "local@example.org"]
@@ -121,7 +156,10 @@ class History(RuleBasedStateMachine):
         elif what == "lastName":
             joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = %s", (login,))
         elif what == "membership":
-            joget.execute("INSERT IGNORE INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (login,))
+            joget.execute(
+                "INSERT IGNORE INTO dir_user_group (groupId, userId) VALUES ('managers', %s)",
+                (login,),
+            )
         else:
             for table in ("dir_user_group", "dir_user_role", "dir_employment"):
                 joget.execute(f"DELETE FROM {table} WHERE userId = %s", (login,))
@@ -136,7 +174,9 @@ class History(RuleBasedStateMachine):
         person["Enabled"] = False
         attributes = {pair["Name"]: pair for pair in person["Attributes"]}
         if what == "no email":
-            person["Attributes"] = [pair for pair in person["Attributes"] if pair["Name"] != "email"]
+            person["Attributes"] = [
+                pair for pair in person["Attributes"] if pair["Name"] != "email"
+            ]
         elif what == "long name":
             attributes["given_name"]["Value"] = "x" * 300
         elif what == "UNKNOWN":
@@ -168,10 +208,16 @@ class History(RuleBasedStateMachine):
         return {str(sub): str(user_id) for sub, user_id in self.company.joget.execute(links)}
 
     def access(self) -> tuple[set[str], set[tuple[str, str]]]:
-        """The subs of linked users who are active in Joget, and their memberships by sub and group id."""
+        """The subs of linked users who are active in Joget, and their memberships by sub and group
+        id.
+        """
         subs = {user_id: sub for sub, user_id in self.linked().items()}
         active = {subs[user_id] for user_id in self.company.active() if user_id in subs}
-        pairs = {(subs[user_id], group) for user_id, group in self.company.memberships() if user_id in subs}
+        pairs = {
+            (subs[user_id], group)
+            for user_id, group in self.company.memberships()
+            if user_id in subs
+        }
         return active, pairs
 
     def check_promise(self, before: tuple[set[str], set[tuple[str, str]]]) -> None:
@@ -189,7 +235,9 @@ class History(RuleBasedStateMachine):
         kept = (active & disabled) - waits
         assert not kept, "somebody whom the pool has disabled is still in"
         assert not {pair for pair in pairs if pair[0] in disabled - waits}, "and has memberships"
-        given = {(sub_of(person), group) for group, members in pool.members.items() for person in members}
+        given = {
+            (sub_of(person), group) for group, members in pool.members.items() for person in members
+        }
         gone = {pair for pair in before[1] & given if pair[0] in enabled & active} - pairs
         assert not gone, "a membership that the pool gives was removed"
 
@@ -202,7 +250,7 @@ class History(RuleBasedStateMachine):
             raise KilledError
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writing.Apply, moment, killed)
+            patch.setattr(writing.PlanApplication, moment, killed)
             with pytest.raises(KilledError):
                 self.company.load(transformed)
         assert self.company.joget.contents() == before
@@ -211,7 +259,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.run_ids)
     @rule(answer=st.sampled_from(["approve", "reject", "timed_out"]))
     def a_person_answers(self, answer: str) -> None:
-        from include.directory_sync import review
+        from directory_sync.tasks import review
 
         self.check(self.company.run())
         review_id = self.company.ask()
@@ -225,18 +273,20 @@ class History(RuleBasedStateMachine):
     @rule(answer=st.sampled_from([None, "approve", "reject"]))
     def a_question_is_answered_later(self, answer: str | None) -> None:
         """Asked at one moment, answered at another: meanwhile anything may have happened."""
-        from include.directory_sync import review
+        from directory_sync.tasks import review
 
         if self.asked is None or answer is None:
             self.check(self.company.run())
             self.asked = self.company.ask()
-        elif review.question("default", self.asked, by_hand=False) is not None:
+        elif review.read_question("default", self.asked, by_hand=False) is not None:
             review_id, self.asked = self.asked, None
             access = self.access()
             self.run_ids.append(self.company.answer(review_id, answer)["run_id"])
             assert self.local_rows() == self.local
             if answer == "reject":
-                assert access[0] - self.access()[0] <= self.gone_or_disabled(), "a rejection removes nobody"
+                assert access[0] - self.access()[0] <= self.gone_or_disabled(), (
+                    "a rejection removes nobody"
+                )
 
     def gone_or_disabled(self) -> set[str]:
         """Subs that are out of the pool or disabled in it."""
@@ -248,30 +298,33 @@ class History(RuleBasedStateMachine):
     def a_run_is_taken_back(self, at: int) -> None:
         conf = {"run_id": self.run_ids[-1 - at % len(self.run_ids)], "dry_run": False}
         run_id = f"undo__{len(self.run_ids)}"
-        undo.undo(attempt("undo", run_id), "default", {}, conf)
+        undo.undo_run(attempt("undo", run_id), "default", {}, conf)
         self.run_ids.append(run_id)
         assert self.local_rows() == self.local
 
     def check(self, report: dict[str, Any]) -> None:
         self.run_ids.append(report["run_id"])
         assert self.local_rows() == self.local
-        assert set(self.company.staged("plan.parquet")["user_id"].dropna()).isdisjoint({"admin", "cat"})
+        assert set(self.company.staged("plan.parquet")["user_id"].dropna()).isdisjoint(
+            {"admin", "cat"}
+        )
         done = self.company.staged("plan.parquet")
         self.company.run(replay_run_id=report["run_id"])
         plan = self.company.staged("plan.parquet")
         left = plan[plan["hold"].isna() & ~plan["action"].isin(["miss", "seen"])]
-        # A limit is a share of who was linked before: what it held of five users it needn't hold of fifty.
-        left = left[~row_hashes(left).isin(row_hashes(done[done["hold"].notna()]))]
+        # A limit is a share of who was linked before: what it held of five users it needn't hold of
+        # fifty.
+        left = left[~hash_rows(left).isin(hash_rows(done[done["hold"].notna()]))]
         assert left.empty, f"planning what was just applied isn't empty: {left.to_dict('records')}"
         self.company.last = None if self.company.last is None else self.loaded(report)
 
     def loaded(self, report: dict[str, Any]) -> Any:
-        from include.directory_sync import staging
-        from include.directory_sync.run import Run, resolve
-        from include.directory_sync.settings import find_sync
+        from directory_sync.run import Run, resolve_run
+        from directory_sync.settings import find_sync
+        from directory_sync.staging import store
 
-        run: Run = resolve(report["run_id"], find_sync("default"), {}, {})
-        return staging.sealed(run, report["run_id"], "load")[-1]
+        run: Run = resolve_run(report["run_id"], find_sync("default"), {}, {})
+        return store.list_sealed_folders(run, report["run_id"], "load")[-1]
 
 
 def test_after_any_history_no_local_row_has_changed_and_nothing_is_left_to_do(
@@ -291,10 +344,10 @@ def test_after_any_history_no_local_row_has_changed_and_nothing_is_left_to_do(
 
 LOAD = """
 import sys
-from include.directory_sync import loading, steps
+from directory_sync.tasks import load, proposal
 from tests.company import attempt
 print("ready", flush=True)
-steps.load(attempt("load", sys.argv[1]), sys.argv[2])
+load.load(attempt("load", sys.argv[1]), sys.argv[2])
 """
 
 
@@ -304,14 +357,18 @@ def test_kill_9_at_random_moments_leaves_everything_or_nothing(company: Company)
     company.run()
     moments = random.Random(9)
     for round_ in range(6):
-        company.pool.users = [user(f"person{at:03}@example.org", given_name=f"R{round_}") for at in range(200)]
+        company.pool.users = [
+            user(f"person{at:03}@example.org", given_name=f"R{round_}") for at in range(200)
+        ]
         company.pool.users += people(10 * (round_ + 1), "new")
         company.pool.members = {"All": company.pool.users[round_:]}
         company.configure(limits={"changed_users_percent": 100, "floor": 500})
         transformed = company.prepare()
         before = company.joget.contents()
         command = [sys.executable, "-c", LOAD, transformed.run_id, transformed.url]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+        )
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         time.sleep(moments.uniform(0, 1.2))
@@ -322,5 +379,9 @@ def test_kill_9_at_random_moments_leaves_everything_or_nothing(company: Company)
         assert len(names) == 1, "nothing is half done"
         assert names == {f"R{round_}"} or company.joget.contents() == before
         report = company.load(transformed)
-        assert (report["outcome"], counts(report)["updated"], causes(report)) == ("applied", 200, {})
+        assert (report["outcome"], counts(report)["updated"], causes(report)) == (
+            "applied",
+            200,
+            {},
+        )
         assert company.run()["outcome"] == "nothing_to_do"

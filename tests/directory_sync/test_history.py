@@ -1,4 +1,6 @@
-"""One run after the other: order, subsets, backfill, replay, changed settings, and a ledger that was lost."""
+"""One run after the other: order, subsets, backfill, replay, changed settings, and a ledger that
+was lost.
+"""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.errors import PermanentError
+from directory_sync.errors import PermanentError
 from tests.company import Company, causes, counts, people
 from tests.conftest import JogetDatabase
 from tests.stand_in import user
@@ -39,7 +41,9 @@ def test_an_older_subset_run_is_superseded_too(company: Company) -> None:
     assert company.usernames() == [BOB]
 
 
-def test_an_older_reading_never_takes_the_memberships_that_a_subset_run_gave(company: Company) -> None:
+def test_an_older_reading_never_takes_the_memberships_that_a_subset_run_gave(
+    company: Company,
+) -> None:
     company.pool.users, company.pool.members = [user(ANA)], {"Sales": []}
     company.run()
     older = company.prepare()
@@ -85,11 +89,18 @@ def test_a_newest_snapshot_in_the_future_is_said_and_not_waited_for(company: Com
 # Backfill
 
 
-def backfill(company: Company, dates: list[int], began: datetime, run_type: str = "backfill") -> list[dict[str, Any]]:
-    return [company.load(company.prepare_backfill(f"{run_type}__2026-11-{day:02}", began)) for day in dates]
+def backfill(
+    company: Company, dates: list[int], began: datetime, run_type: str = "backfill"
+) -> list[dict[str, Any]]:
+    return [
+        company.load(company.prepare_backfill(f"{run_type}__2026-11-{day:02}", began))
+        for day in dates
+    ]
 
 
-def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(company: Company) -> None:
+def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(
+    company: Company,
+) -> None:
     company.pool.users = people(130)
     company.pool.members = {"All": company.pool.users}
     reports = backfill(company, [1, 2, 3, 4], datetime.now(UTC))
@@ -99,21 +110,27 @@ def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(com
     before = company.joget.contents()
     reports = backfill(company, [1, 2, 3, 4], datetime.now(UTC))
     assert dict(company.cognito.calls) == calls, "each date has its own snapshot by now"
-    assert [report["outcome"] for report in reports] == ["applied", *["nothing_to_do"] * 3], "each tells its own again"
+    assert [report["outcome"] for report in reports] == ["applied", *["nothing_to_do"] * 3], (
+        "each tells its own again"
+    )
     assert company.joget.contents() == before
 
 
-def test_a_new_backfill_over_other_dates_reads_the_pool_anew(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    from include.directory_sync import extraction
+def test_a_new_backfill_over_other_dates_reads_the_pool_anew(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from directory_sync.tasks import extract
 
-    monkeypatch.setattr(extraction, "SLACK", extraction.SLACK * 0)
+    monkeypatch.setattr(extract, "CLOCK_SLACK", extract.CLOCK_SLACK * 0)
     company.pool.users = [user(ANA)]
     backfill(company, [1, 2], datetime.now(UTC))
     company.pool.users = [user(ANA), user(BOB)]
     reports = backfill(company, [3, 4], datetime.now(UTC))
     assert counts(reports[0]) == {"read": 2, "created": 1, "unchanged": 1}
     assert company.cognito.calls["ListUsers"] == 2
-    assert [report["outcome"] for report in backfill(company, [2], datetime.now(UTC))] == ["nothing_to_do"]
+    assert [report["outcome"] for report in backfill(company, [2], datetime.now(UTC))] == [
+        "nothing_to_do"
+    ]
     assert company.usernames() == [ANA, BOB], "an older date's own snapshot goes over nothing newer"
 
 
@@ -129,7 +146,11 @@ def test_a_backfill_uses_nobody_elses_listing_from_just_before_it_began(company:
     company.pool.users = [user(ANA)]
     company.run()
     company.pool.users = [user(ANA), user(BOB)]
-    assert counts(backfill(company, [1], datetime.now(UTC))[0]) == {"read": 2, "created": 1, "unchanged": 1}
+    assert counts(backfill(company, [1], datetime.now(UTC))[0]) == {
+        "read": 2,
+        "created": 1,
+        "unchanged": 1,
+    }
 
 
 def test_a_backfill_trusts_no_incomplete_listing(company: Company) -> None:
@@ -177,14 +198,20 @@ def test_the_dates_of_a_backfill_that_run_at_once_wait_for_one_listing(company: 
 # Replay
 
 
-def test_a_replay_compares_an_old_snapshot_with_joget_now_and_writes_nothing(company: Company) -> None:
+def test_a_replay_compares_an_old_snapshot_with_joget_now_and_writes_nothing(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA, given_name="Old"), user(BOB)]
     first = company.run()
     company.pool.users = [user(ANA, given_name="New"), user(BOB), user(EVE)]
     company.run()
     before, calls = company.joget.contents(prefix=""), company.cognito.calls.total()
     report = company.run(replay_run_id=first["run_id"])
-    assert (report["outcome"], report["dry_run"], report["snapshot_at"]) == ("dry_run", True, first["snapshot_at"])
+    assert (report["outcome"], report["dry_run"], report["snapshot_at"]) == (
+        "dry_run",
+        True,
+        first["snapshot_at"],
+    )
     assert counts(report) == {"read": 2, "updated": 1, "unchanged": 1, "missing": 1}
     change = company.staged("plan.parquet").iloc[0]
     assert (change["before_firstName"], change["after_firstName"]) == ("New", "Old")
@@ -192,7 +219,9 @@ def test_a_replay_compares_an_old_snapshot_with_joget_now_and_writes_nothing(com
     assert company.cognito.calls.total() == calls, "the pool isn't asked"
 
 
-def test_a_replay_of_an_unknown_run_or_with_another_mapping_is_one_clear_error(company: Company) -> None:
+def test_a_replay_of_an_unknown_run_or_with_another_mapping_is_one_clear_error(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA)]
     run_id = company.run()["run_id"]
     with pytest.raises(PermanentError, match="no snapshot of the run in parameter replay_run_id"):
@@ -205,7 +234,9 @@ def test_a_replay_of_an_unknown_run_or_with_another_mapping_is_one_clear_error(c
 # Changed settings
 
 
-def test_the_first_run_after_a_change_of_settings_says_what_the_change_alone_does(company: Company) -> None:
+def test_the_first_run_after_a_change_of_settings_says_what_the_change_alone_does(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA, nickname="Nana"), user(BOB, nickname="Bobby")]
     assert company.run()["settings_change"] is None
     company.configure(mapping={"first_name": "nickname"}, scope={"exclude_users": [BOB]})
@@ -269,8 +300,12 @@ def backup_of(joget: JogetDatabase) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("policy", ["adopt_sso", "quarantine"])
-def test_a_lost_ledger_is_noticed_and_links_are_rebuilt_and_nobody_is_removed(company: Company, policy: str) -> None:
-    company.configure(policies={"existing_user": policy, "new_password": "random", "missing_runs": 1})
+def test_a_lost_ledger_is_noticed_and_links_are_rebuilt_and_nobody_is_removed(
+    company: Company, policy: str
+) -> None:
+    company.configure(
+        policies={"existing_user": policy, "new_password": "random", "missing_runs": 1}
+    )
     company.pool.users = people(10)
     company.pool.members = {"All": company.pool.users, "A/B": company.pool.users[:5]}
     company.run()
@@ -288,7 +323,9 @@ def test_a_lost_ledger_is_noticed_and_links_are_rebuilt_and_nobody_is_removed(co
     assert company.joget.contents() == before
     assert company.run()["complete"]
     company.pool.users[8]["Enabled"] = True
-    assert counts(company.run())["reactivated"] == 1, "who was deactivated, and by whom, is known again"
+    assert counts(company.run())["reactivated"] == 1, (
+        "who was deactivated, and by whom, is known again"
+    )
 
 
 def test_a_ledger_from_an_older_backup_is_noticed(company: Company) -> None:
@@ -308,7 +345,9 @@ def test_a_ledger_from_an_older_backup_is_noticed(company: Company) -> None:
 
 @pytest.mark.parametrize("kind", ["subset", "review", "undo"])
 def test_every_kind_of_run_notices_that_the_ledger_was_lost(company: Company, kind: str) -> None:
-    company.configure(policies={"existing_user": "quarantine", "missing_runs": 1}, limits={"floor": 0})
+    company.configure(
+        policies={"existing_user": "quarantine", "missing_runs": 1}, limits={"floor": 0}
+    )
     company.pool.users = people(5)
     first = company.run()["run_id"]
     backup = backup_of(company.joget)
@@ -343,9 +382,15 @@ def test_a_lost_ledger_is_remembered_from_the_newest_run_for_everybody(company: 
     company.pool.users[0] = user("person000@example.org", given_name="New")
     company.run(users=["person000@example.org"])
     forget_everything(company.joget)
-    assert counts(company.run(users=["person000@example.org"])) == {"read": 5, "adopted": 1, "frozen": 4}
+    assert counts(company.run(users=["person000@example.org"])) == {
+        "read": 5,
+        "adopted": 1,
+        "frozen": 4,
+    }
     report = company.run()
-    assert "was lost" in report["incomplete_reasons"][0], "a run for some users didn't make up for the loss"
+    assert "was lost" in report["incomplete_reasons"][0], (
+        "a run for some users didn't make up for the loss"
+    )
     assert counts(report) == {"read": 5, "adopted": 4, "unchanged": 1}
     assert company.run()["complete"]
 
@@ -355,7 +400,8 @@ def test_a_local_account_made_under_a_deleted_users_name_is_never_ours(company: 
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
     for table, column in (
-        ("dir_user_role", "userId"), ("dir_user_group", "userId"), ("dir_employment", "userId"), ("dir_user", "id"),
+        ("dir_user_role", "userId"), ("dir_user_group", "userId"), ("dir_employment", "userId"),
+        ("dir_user", "id"),
     ):  # fmt: skip
         company.joget.execute(f"DELETE FROM {table} WHERE {column} = %s", (ANA,))
     company.joget.add_user(ANA, password="another Ana's")
@@ -372,16 +418,24 @@ def test_a_rebuilt_link_takes_no_row_that_somebody_else_has_now(company: Company
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
     forget_everything(company.joget)
-    for table, column in (("dir_user_role", "userId"), ("dir_employment", "userId"), ("dir_user", "id")):
+    for table, column in (
+        ("dir_user_role", "userId"),
+        ("dir_employment", "userId"),
+        ("dir_user", "id"),
+    ):
         company.joget.execute(f"DELETE FROM {table} WHERE {column} = %s", (ANA,))
     assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
 
 
-def test_an_account_that_became_an_administrators_meanwhile_is_not_rebuilt(company: Company) -> None:
+def test_an_account_that_became_an_administrators_meanwhile_is_not_rebuilt(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
     forget_everything(company.joget)
-    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,)
+    )
     assert counts(company.run()) == {"read": 2, "adopted": 1, "quarantined": 1}
 
 

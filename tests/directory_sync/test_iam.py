@@ -17,8 +17,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from demo.aws import REGION, Aws, aws
-from include.directory_sync import staging
-from include.directory_sync.errors import PermanentError
+from directory_sync.errors import PermanentError
+from directory_sync.staging import store
 from tests.company import Company
 from tests.stand_in import SESSION_NAME, user
 
@@ -40,7 +40,9 @@ def without(policy: dict[str, Any], action: str) -> dict[str, Any]:
     """The policy with one action less."""
     left = copy.deepcopy(policy)
     for statement in left["Statement"]:
-        listed = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        listed = (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
         statement["Action"] = [one for one in listed if one != action] or ["s3:ListAllMyBuckets"]
     return left
 
@@ -57,7 +59,9 @@ class Account:
 
     def allow(self, policy: dict[str, Any]) -> None:
         """Give the sync's user this policy alone."""
-        self.iam.put_user_policy(UserName="sync", PolicyName="sync", PolicyDocument=json.dumps(policy))
+        self.iam.put_user_policy(
+            UserName="sync", PolicyName="sync", PolicyDocument=json.dumps(policy)
+        )
 
     @property
     def connection(self) -> str:
@@ -95,7 +99,8 @@ def iam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 @pytest.fixture
 def staged(company: Company, iam: Account, monkeypatch: pytest.MonkeyPatch) -> Company:
     """A company whose staging is in the account's bucket, by a Connection of its own."""
-    # Airflow keeps the store of a Connection for the life of a process, so no other test has this Connection.
+    # Airflow keeps the store of a Connection for the life of a process, so no other test has this
+    # Connection.
     monkeypatch.setenv("AIRFLOW_CONN_GUARDED_STORE", iam.connection)
     company.configure(staging_url=f"s3://guarded_store@{BUCKET}/staging")
     company.pool.users = [user("ana@example.org")]
@@ -105,16 +110,18 @@ def staged(company: Company, iam: Account, monkeypatch: pytest.MonkeyPatch) -> C
     return company
 
 
-def test_the_policy_is_enough_for_runs_and_each_action_on_s3_is_needed_and_named(staged: Company, iam: Account) -> None:
+def test_the_policy_is_enough_for_runs_and_each_action_on_s3_is_needed_and_named(
+    staged: Company, iam: Account
+) -> None:
     assert staged.run()["outcome"] == "applied"
     assert staged.last is not None
     manifest, url = staged.last, staged.last.url
     before = staged.joget.contents()
     denials: dict[str, Callable[[], Any]] = {
         "s3:PutObject": staged.run,
-        "s3:GetObject": lambda: staging.read_manifest(url),
-        "s3:ListBucket": lambda: staging.names(url),
-        "s3:DeleteObject": lambda: staging.delete_files([f"{url}/report.json"]),
+        "s3:GetObject": lambda: store.read_manifest(url),
+        "s3:ListBucket": lambda: store.list_names(url),
+        "s3:DeleteObject": lambda: store.delete_files([f"{url}/report.json"]),
     }
     assert {action for action in actions(read_policy()) if action.startswith("s3:")} == set(denials)
     for action, operation in denials.items():
@@ -125,21 +132,23 @@ def test_the_policy_is_enough_for_runs_and_each_action_on_s3_is_needed_and_named
         assert "Give the Connection in staging_url" in str(caught.value)
     assert staged.joget.contents() == before
     iam.allow(read_policy())
-    staging.delete_files([f"{url}/report.json"])
-    assert "report.json" not in staging.names(manifest.url)
+    store.delete_files([f"{url}/report.json"])
+    assert "report.json" not in store.list_names(manifest.url)
 
 
 def test_the_api_servers_policy_lets_it_read_and_not_write(staged: Company, iam: Account) -> None:
     staged.run()
     assert staged.last is not None
     iam.allow(read_policy("iam-policy-api-server.json"))
-    manifest = staging.read_manifest(staged.last.url)
-    assert staging.read_json(manifest, "report.json")["outcome"] == "applied"
+    manifest = store.read_manifest(staged.last.url)
+    assert store.read_json(manifest, "report.json")["outcome"] == "applied"
     with pytest.raises(PermanentError, match="s3:DeleteObject"):
-        staging.delete_files([f"{manifest.url}/report.json"])
+        store.delete_files([f"{manifest.url}/report.json"])
 
 
-@pytest.mark.parametrize("action", [action for action in actions(read_policy()) if action.startswith("cognito-idp:")])
+@pytest.mark.parametrize(
+    "action", [action for action in actions(read_policy()) if action.startswith("cognito-idp:")]
+)
 def test_each_action_on_the_pool_is_needed_and_named(company: Company, action: str) -> None:
     company.pool.users = [user("ana@example.org")]
     company.pool.members = {"Sales": company.pool.users}
@@ -158,15 +167,16 @@ def test_each_action_on_the_pool_is_needed_and_named(company: Company, action: s
 def test_a_missing_right_on_the_buckets_key_is_named_and_the_session_is_not(action: str) -> None:
     """In AWS's words: moto checks no rights on keys."""
     said = (
-        f"User: arn:aws:sts::111122223333:assumed-role/sync/{SESSION_NAME} is not authorized to perform: {action} on "
-        f"resource: arn:aws:kms:us-east-1:111122223333:key/1 because no policy allows the {action} action"
+        f"User: arn:aws:sts::111122223333:assumed-role/sync/{SESSION_NAME} is not authorized to "
+        f"perform: {action} on resource: arn:aws:kms:us-east-1:111122223333:key/1 because no "
+        f"policy allows the {action} action"
     )
     cause = ClientError({"Error": {"Code": "AccessDenied", "Message": said}}, "PutObject")
-    with pytest.raises(PermanentError) as caught, staging._store_errors("s3://store@bucket/staging"):
+    with pytest.raises(PermanentError) as caught, store._store_errors("s3://store@bucket/staging"):
         raise PermissionError(said) from cause
     assert str(caught.value) == (
-        f"Staging at s3://store@bucket/staging refuses us {action}. Give the Connection in staging_url this right, "
-        f"as docs/iam-policy-kms.json does."
+        f"Staging at s3://store@bucket/staging refuses us {action}. Give the Connection in "
+        "staging_url this right, as docs/iam-policy-kms.json does."
     )
 
 
@@ -176,14 +186,23 @@ def test_staging_in_a_bucket_that_encrypts_with_a_key_works(
     s3, bucket = moto.client("s3"), "encrypted-by-default"
     s3.create_bucket(Bucket=bucket)
     key = moto.client("kms").create_key()["KeyMetadata"]["Arn"]
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}}
+    rule = {
+        "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    }
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
     extra = {"endpoint_url": moto.endpoint, "region_name": REGION}
-    connection = {"conn_type": "aws", "login": "access-key", "password": "secret-key", "extra": extra}
+    connection = {
+        "conn_type": "aws",
+        "login": "access-key",
+        "password": "secret-key",
+        "extra": extra,
+    }
     monkeypatch.setenv("AIRFLOW_CONN_ENCRYPTED", json.dumps(connection))
     company.configure(staging_url=f"s3://encrypted@{bucket}/staging")
     company.pool.users = [user("ana@example.org")]
     assert company.run()["outcome"] == "applied"
     stored = s3.list_objects_v2(Bucket=bucket)["Contents"]
-    kinds = {s3.head_object(Bucket=bucket, Key=one["Key"])["ServerSideEncryption"] for one in stored}
+    kinds = {
+        s3.head_object(Bucket=bucket, Key=one["Key"])["ServerSideEncryption"] for one in stored
+    }
     assert kinds == {"aws:kms"}

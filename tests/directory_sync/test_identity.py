@@ -1,10 +1,12 @@
-"""Who is who: renames, new subs, retired logins, administrators, and a change of the pool (rules 6, 7, 11 and 12)."""
+"""Who is who: renames, new subs, retired logins, administrators, and a change of the pool (rules 6,
+7, 11 and 12).
+"""
 
 from typing import Any
 
 import pytest
 
-from include.directory_sync.errors import PermanentError
+from directory_sync.errors import PermanentError
 from tests.company import Company, causes, counts, people
 from tests.conftest import BOTH_CHARSETS
 from tests.directory_sync.test_removals import burden
@@ -30,7 +32,9 @@ def test_rename_moves_every_row_of_the_user_and_nothing_else(company: Company) -
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
     company.run()
     burden(company, ANA)
-    company.joget.execute("UPDATE dir_user SET `c added` = 'mine', password = 'local' WHERE id = %s", (ANA,))
+    company.joget.execute(
+        "UPDATE dir_user SET `c added` = 'mine', password = 'local' WHERE id = %s", (ANA,)
+    )
     expected = {
         table: sorted(row.replace(f"'{ANA}'", f"'{NEW}'") for row in rows)
         for table, rows in company.joget.contents().items()
@@ -91,13 +95,17 @@ def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> Non
 
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
-def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(company: Company, policy: str) -> None:
+def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(
+    company: Company, policy: str
+) -> None:
     company.configure(policies={"renamed_user": policy})
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
     company.joget.add_user(NEW.upper())
-    company.joget.execute("INSERT INTO dir_user_extra (username, loginAttempt) VALUES (%s, 1)", (NEW.upper(),))
+    company.joget.execute(
+        "INSERT INTO dir_user_extra (username, loginAttempt) VALUES (%s, 1)", (NEW.upper(),)
+    )
     before = company.joget.contents()
     new = renamed(ana, NEW, given_name="Ana")
     company.pool.users, company.pool.members = [new], {"Sales": [new], "Board": []}
@@ -129,7 +137,9 @@ def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(co
         "INSERT INTO dir_user_replacement (id, username) VALUES ('r', %s)",
     ],
 )
-def test_an_account_that_has_more_than_single_sign_on_makes_is_never_taken_away(company: Company, use: str) -> None:
+def test_an_account_that_has_more_than_single_sign_on_makes_is_never_taken_away(
+    company: Company, use: str
+) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.joget.add_user(NEW)
@@ -180,11 +190,15 @@ def test_a_user_who_is_renamed_and_disabled_is_deactivated_at_once_within_the_li
     company.pool.users = [renamed(staff[0], NEW, enabled=False), *staff[1:]]
     assert counts(company.run()) == {"read": 4, "deactivated": 1, "unchanged": 3}
     assert len(company.memberships()) == 3
-    company.pool.users = [renamed(person, f"new.{at}@example.org", enabled=False) for at, person in enumerate(staff)]
+    company.pool.users = [
+        renamed(person, f"new.{at}@example.org", enabled=False) for at, person in enumerate(staff)
+    ]
     assert causes(company.run())["disabled_users_percent"] == 6
 
 
-def test_a_held_rename_brings_no_memberships_to_whom_an_administrator_deactivated(company: Company) -> None:
+def test_a_held_rename_brings_no_memberships_to_whom_an_administrator_deactivated(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": []}
     company.run()
@@ -210,11 +224,15 @@ def test_while_both_are_listed_the_linked_user_keeps_the_account(company: Compan
     company.pool.users = [second, first]
     report = company.run()
     assert counts(report) == {"read": 2, "unchanged": 1, "quarantined": 1}
-    assert company.reasons(report) == {"0000-second": f"its login belongs to the linked user {sub_of(first)}"}
+    assert company.reasons(report) == {
+        "0000-second": f"its login belongs to the linked user {sub_of(first)}"
+    }
     assert company.joget.contents() == before
 
 
-def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(company: Company) -> None:
+def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(
+    company: Company,
+) -> None:
     company.configure(policies={"missing_user": "delete"})
     ana, stranger = user(ANA), user(ANA, sub="stranger", given_name="Stranger")
     company.pool.users, company.pool.members = [ana, user(BOB)], {"Sales": [ana]}
@@ -247,7 +265,12 @@ def test_a_login_that_was_linked_once_stays_retired(company: Company) -> None:
     company.run()
     company.run()
     assert company.usernames() == [NEW, EVE]
-    company.pool.users = [renamed(ana, NEW), user(EVE), user(ANA.upper(), sub="one"), user(BOB, sub="two")]
+    company.pool.users = [
+        renamed(ana, NEW),
+        user(EVE),
+        user(ANA.upper(), sub="one"),
+        user(BOB, sub="two"),
+    ]
     report = company.run()
     assert causes(report) == {"retired_login": 6}
     assert company.usernames() == [NEW, EVE]
@@ -260,12 +283,16 @@ def test_a_login_that_was_linked_once_stays_retired(company: Company) -> None:
 
 @pytest.fixture
 def moved(company: Company) -> Company:
-    """Twenty users in two groups, then the settings name another pool with the same people under new subs."""
+    """Twenty users in two groups, then the settings name another pool with the same people under
+    new subs.
+    """
     company.pool.users = people(20)
     company.pool.members = {"All": company.pool.users, "Few": company.pool.users[:3]}
     company.run()
     company.configure(user_pool_id=OTHER_POOL_ID)
-    company.pool.users = [user(f"person{number:03}@example.org", sub=f"new-{number:03}") for number in range(20)]
+    company.pool.users = [
+        user(f"person{number:03}@example.org", sub=f"new-{number:03}") for number in range(20)
+    ]
     company.pool.members = {"All": company.pool.users, "Few": company.pool.users[:3]}
     return company
 
@@ -277,7 +304,8 @@ def test_the_same_logins_in_another_pool_are_linked_to_their_new_subs(moved: Com
     assert counts(report, "groups") == {"read": 2, "unchanged": 2}
     assert moved.joget.contents() == before
     links = moved.joget.execute(
-        "SELECT user_pool_id, COUNT(*), COUNT(user_id_sha256) FROM directory_sync_user_link GROUP BY 1 ORDER BY 1"
+        "SELECT user_pool_id, COUNT(*), COUNT(user_id_sha256) FROM directory_sync_user_link GROUP "
+        "BY 1 ORDER BY 1"
     )
     assert links == [(OTHER_POOL_ID, 20, 20), ("us-east-1_StandIn", 20, 0)]
     assert moved.run()["outcome"] == "nothing_to_do"
@@ -320,18 +348,24 @@ def test_who_only_the_old_pool_had_is_missing(moved: Company) -> None:
     assert len(moved.active()) == 18
 
 
-def test_a_stranger_who_comes_long_after_the_change_with_an_old_pools_login_is_held(moved: Company) -> None:
+def test_a_stranger_who_comes_long_after_the_change_with_an_old_pools_login_is_held(
+    moved: Company,
+) -> None:
     everybody = moved.pool.users
-    moved.pool.users, moved.pool.members = everybody[1:], {"All": everybody[1:], "Few": everybody[1:3]}
+    moved.pool.users, moved.pool.members = (
+        everybody[1:],
+        {"All": everybody[1:], "Few": everybody[1:3]},
+    )
     moved.run()
     moved.run()
     assert moved.user("person000@example.org")["active"] == 0
-    moved.pool.users = [user("person000@example.org", sub="stranger", given_name="Stranger"), *everybody[1:]]
+    moved.pool.users = [
+        user("person000@example.org", sub="stranger", given_name="Stranger"),
+        *everybody[1:],
+    ]
     for _ in range(2):
         assert set(causes(moved.run())) == {"new_sub"}
-    assert moved.user("person000@example.org") | {"firstName": ""} == moved.user("person000@example.org") | {
-        "firstName": "", "active": 0,
-    }  # fmt: skip
+    assert moved.user("person000@example.org")["active"] == 0
     assert moved.user("person000@example.org")["firstName"] == "Given"
 
 
@@ -352,8 +386,12 @@ def test_another_pool_by_parameter_is_a_dry_run(company: Company) -> None:
 
 def test_local_memberships_survive_a_change_of_the_pool(company: Company) -> None:
     company.joget.add_user(ANA)
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,)
+    )
     company.pool.users, company.pool.members = [user(ANA)], {"Sales": []}
     company.run()
     company.configure(user_pool_id=OTHER_POOL_ID)
@@ -366,11 +404,15 @@ def test_local_memberships_survive_a_change_of_the_pool(company: Company) -> Non
 # 12. Somebody changed Joget
 
 
-def test_a_linked_user_who_got_role_admin_is_neither_deactivated_nor_deleted_when_missing(company: Company) -> None:
+def test_a_linked_user_who_got_role_admin_is_neither_deactivated_nor_deleted_when_missing(
+    company: Company,
+) -> None:
     company.configure(policies={"missing_user": "delete"})
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
-    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,)
+    )
     before = company.joget.contents()
     company.pool.users = [user(BOB)]
     company.run()
@@ -381,28 +423,40 @@ def test_a_linked_user_who_got_role_admin_is_neither_deactivated_nor_deleted_whe
 def test_recreated_users_are_behind_the_limits(company: Company) -> None:
     company.pool.users = people(20)
     company.run()
-    for table, column in (("dir_user_role", "userId"), ("dir_employment", "userId"), ("dir_user", "id")):
+    for table, column in (
+        ("dir_user_role", "userId"),
+        ("dir_employment", "userId"),
+        ("dir_user", "id"),
+    ):
         company.joget.execute(f"DELETE FROM {table} WHERE {column} LIKE 'person%'")
     report = company.run()
     assert causes(report) == {"changed_users_percent": 60}
     assert company.usernames() == []
 
 
-def test_an_employment_that_was_moved_to_another_organization_stops_nobody(company: Company) -> None:
+def test_an_employment_that_was_moved_to_another_organization_stops_nobody(
+    company: Company,
+) -> None:
     company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Other')")
     ana = user(ANA)
     company.pool.users = [ana]
     company.run()
-    company.joget.execute("UPDATE dir_employment SET organizationId = 'ORG-2' WHERE userId = %s", (ANA,))
+    company.joget.execute(
+        "UPDATE dir_employment SET organizationId = 'ORG-2' WHERE userId = %s", (ANA,)
+    )
     ana["Enabled"] = False
     company.run()
     ana["Enabled"] = True
     assert counts(company.run()) == {"read": 1, "reactivated": 1}
-    organizations = company.joget.column("SELECT organizationId FROM dir_employment WHERE userId = %s", (ANA,))
+    organizations = company.joget.column(
+        "SELECT organizationId FROM dir_employment WHERE userId = %s", (ANA,)
+    )
     assert sorted(organizations) == ["ORG-001", "ORG-2"]
 
 
-def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(company: Company) -> None:
+def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(
+    company: Company,
+) -> None:
     company.configure(policies={"renamed_user": "rename"})
     ana = user(ANA)
     company.pool.users = [ana]
@@ -417,11 +471,15 @@ def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(comp
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_a_pool_whose_users_all_got_new_subs_is_answered_one_step_after_the_other(company: Company) -> None:
+def test_a_pool_whose_users_all_got_new_subs_is_answered_one_step_after_the_other(
+    company: Company,
+) -> None:
     company.pool.users = people(20)
     company.pool.members = {"All": company.pool.users}
     company.run()
-    company.pool.users = [user(f"person{at:03}@example.org", sub=f"second-{at:03}") for at in range(20)]
+    company.pool.users = [
+        user(f"person{at:03}@example.org", sub=f"second-{at:03}") for at in range(20)
+    ]
     company.pool.members = {"All": company.pool.users}
     company.run()
     assert set(causes(company.run())) == {"removed_users_percent", "new_sub"}

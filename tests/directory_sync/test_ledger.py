@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync import __version__, review
-from include.directory_sync.detaching import detach
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.joget import ledger
-from include.directory_sync.joget.database import session
-from include.directory_sync.joget.tables import inspect
-from include.directory_sync.run import Run
-from include.directory_sync.settings import find_sync
-from include.directory_sync.snapshot import STAGED_FORMAT
+from directory_sync import __version__
+from directory_sync.errors import PermanentError
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import definition, locks, upgrade
+from directory_sync.joget.schema import inspect_tables
+from directory_sync.run import Run
+from directory_sync.settings import find_sync
+from directory_sync.staging.manifest import STAGED_FORMAT
+from directory_sync.tasks import review
+from directory_sync.tasks.detach import detach_sync
 from tests.company import Company, causes, counts, people
 from tests.conftest import BOTH_CHARSETS, ROOT, JogetDatabase
 from tests.ledgers import LEDGERS, releases, restore
@@ -41,7 +42,8 @@ MEMORY = {
 
 def remembered(joget: JogetDatabase) -> dict[str, list[Any]]:
     return {
-        table: sorted(joget.execute(f"SELECT {columns} FROM {table}"), key=repr) for table, columns in MEMORY.items()
+        table: sorted(joget.execute(f"SELECT {columns} FROM {table}"), key=repr)
+        for table, columns in MEMORY.items()
     }
 
 
@@ -52,8 +54,10 @@ def version_of(joget: JogetDatabase) -> tuple[Any, ...]:
 def shape(joget: JogetDatabase) -> list[tuple[Any, ...]]:
     """Every column of the ledger, as the server describes it."""
     return joget.execute(
-        "SELECT table_name, column_name, column_type, is_nullable, character_set_name, collation_name "
-        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE 'directory\\_sync\\_%' "
+        "SELECT table_name, column_name, column_type, is_nullable, character_set_name, "
+        "collation_name "
+        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE "
+        "'directory\\_sync\\_%' "
         "ORDER BY table_name, column_name"
     )
 
@@ -77,7 +81,7 @@ def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
 
     report = company.run()
     assert report["complete"], report["incomplete_reasons"]
-    assert version_of(company.joget)[0] == ledger.VERSION
+    assert version_of(company.joget)[0] == definition.LEDGER_VERSION
     assert report["plan_sha256"] == shown["plan_sha256"]
     assert causes(report) == {"renamed_user": 1, "rejected": 1, "undone": 3}
     assert counts(report)["deactivated"] == 1, "the second miss of one user"
@@ -88,49 +92,60 @@ def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
         ]
 
     assert company.undo(old_run, dry_run=True)["users"]["reactivated"] == 1
-    [review_id] = company.joget.column("SELECT review_id FROM directory_sync_review WHERE closed_at IS NULL")
+    [review_id] = company.joget.column(
+        "SELECT review_id FROM directory_sync_review WHERE closed_at IS NULL"
+    )
     answered = counts(company.answer(review_id, "approve"))
-    assert (answered["created"], answered["renamed"]) == (1, 2), "it asks about what was rejected and undone too"
+    assert (answered["created"], answered["renamed"]) == (1, 2), (
+        "it asks about what was rejected and undone too"
+    )
     assert email_of("dora.open") in company.usernames()
 
 
-@pytest.mark.parametrize("done", [(), ("counted",), ("counted", "version"), ("counted", "version", "written_by")])
+@pytest.mark.parametrize(
+    "done", [(), ("counted",), ("counted", "version"), ("counted", "version", "written_by")]
+)
 @BOTH_CHARSETS
 def test_an_upgrade_that_ended_halfway_is_finished_and_gives_the_ledger_of_a_new_one(
     joget: JogetDatabase, done: tuple[str, ...]
 ) -> None:
-    with session("joget_mysql") as database:
-        tables = inspect(database, "ORG-001")
-        ledger.create(database, tables)
+    with open_session("joget_mysql") as database:
+        tables = inspect_tables(database, "ORG-001")
+        upgrade.create_or_upgrade_ledger(database, tables)
         new = shape(joget)
         joget.execute(FORGET_VERSION)
         joget.execute(COUNTED_AS_TEXT)
         assert shape(joget) != new
-        for step in ledger.UPGRADES[1]:
+        for step in definition.UPGRADES[1]:
             if step.column in done:
                 joget.execute(step.statement)
-        assert ledger.exists(database), "what isn't upgraded yet can be read"
-        ledger.create(database, tables)
+        assert definition.is_ledger_complete(database), "what isn't upgraded yet can be read"
+        upgrade.create_or_upgrade_ledger(database, tables)
     assert (shape(joget), version_of(joget)) == (new, (1, __version__))
 
 
 @BOTH_CHARSETS
 def test_tables_that_are_lacking_and_a_lost_version_are_made_again(joget: JogetDatabase) -> None:
-    with session("joget_mysql") as database:
-        tables = inspect(database, "ORG-001")
-        joget.execute(ledger.ddl(tables)["directory_sync_lock"])
-        joget.execute(ledger.ddl(tables)["directory_sync_review"])
-        assert not ledger.exists(database)
-        ledger.create(database, tables)
-        assert ledger.exists(database)
+    with open_session("joget_mysql") as database:
+        tables = inspect_tables(database, "ORG-001")
+        joget.execute(definition.make_table_statements(tables)["directory_sync_lock"])
+        joget.execute(definition.make_table_statements(tables)["directory_sync_review"])
+        assert not definition.is_ledger_complete(database)
+        upgrade.create_or_upgrade_ledger(database, tables)
+        assert definition.is_ledger_complete(database)
         joget.execute("DROP TABLE directory_sync_decision")
         joget.execute("DELETE FROM directory_sync_lock")
-        ledger.create(database, tables)
-        assert (ledger.exists(database), ledger.revision(database)) == (True, 0)
-    assert version_of(joget) == (ledger.VERSION, __version__)
+        upgrade.create_or_upgrade_ledger(database, tables)
+        assert (definition.is_ledger_complete(database), definition.read_revision(database)) == (
+            True,
+            0,
+        )
+    assert version_of(joget) == (definition.LEDGER_VERSION, __version__)
 
 
-def test_every_task_refuses_the_ledger_of_a_newer_release_before_it_reads_anything(company: Company) -> None:
+def test_every_task_refuses_the_ledger_of_a_newer_release_before_it_reads_anything(
+    company: Company,
+) -> None:
     company.configure(limits={"created_users": 1, "floor": 0})
     company.pool.users = people(3)
     company.run()
@@ -148,39 +163,43 @@ def test_every_task_refuses_the_ledger_of_a_newer_release_before_it_reads_anythi
         lambda: company.undo("manual__0+00:00"),
         lambda: company.undo("manual__0+00:00", dry_run=True),
         lambda: review.request_review(loaded.url if loaded else ""),
-        lambda: review.question("default", review_id, by_hand=False),
-        lambda: review.question("default", "by hand", by_hand=True),
+        lambda: review.read_question("default", review_id, by_hand=False),
+        lambda: review.read_question("default", "by hand", by_hand=True),
         lambda: review.note_answer("default", review_id, "approve", "Olga"),
         lambda: company.load_held(review_id),
-        lambda: detach("default", is_applied=False),
-        lambda: detach("default", is_applied=True),
+        lambda: detach_sync("default", is_applied=False),
+        lambda: detach_sync("default", is_applied=True),
     ):
-        with pytest.raises(PermanentError, match=r"Release 9\.9\.0 .* version 2.*Run release 9\.9\.0 or a newer"):
+        with pytest.raises(
+            PermanentError, match=r"Release 9\.9\.0 .* version 2.*Run release 9\.9\.0 or a newer"
+        ):
             task()
     assert company.joget.contents(prefix="") == everything
     assert company.cognito.calls.total() == calls
 
 
-def test_a_run_that_waited_while_a_newer_release_upgraded_is_refused(joget: JogetDatabase, sync: Run) -> None:
-    with session("joget_mysql") as database:
-        ledger.create(database, inspect(database, "ORG-001"))
+def test_a_run_that_waited_while_a_newer_release_upgraded_is_refused(
+    joget: JogetDatabase, sync: Run
+) -> None:
+    with open_session("joget_mysql") as database:
+        upgrade.create_or_upgrade_ledger(database, inspect_tables(database, "ORG-001"))
         joget.execute(NEWER)
-        with pytest.raises(PermanentError, match="newer"), ledger.lock(database, sync):
+        with pytest.raises(PermanentError, match="newer"), locks.hold_ledger_lock(database, sync):
             raise AssertionError("it holds the lock")
 
 
 def test_two_runs_that_upgrade_at_once_take_turns(joget: JogetDatabase, sync: Run) -> None:
-    def upgrade() -> None:
-        with session("joget_mysql") as database:
-            ledger.create(database, inspect(database, "ORG-001"))
+    def upgrade_ledger() -> None:
+        with open_session("joget_mysql") as database:
+            upgrade.create_or_upgrade_ledger(database, inspect_tables(database, "ORG-001"))
 
-    upgrade()
+    upgrade_ledger()
     joget.execute(FORGET_VERSION)
     joget.execute(COUNTED_AS_TEXT)
     with ThreadPoolExecutor(4) as threads:
-        for one in [threads.submit(upgrade) for _ in range(4)]:
+        for one in [threads.submit(upgrade_ledger) for _ in range(4)]:
             one.result()
-    assert version_of(joget) == (ledger.VERSION, __version__)
+    assert version_of(joget) == (definition.LEDGER_VERSION, __version__)
     assert joget.column("SELECT revision FROM directory_sync_lock") == [1], "one of them wrote"
 
 
@@ -205,7 +224,7 @@ def test_an_account_that_may_not_alter_tables_gets_all_that_a_dba_has_to_execute
     for statement in str(refusal.value).partition("once:\n")[2].split(";"):
         if statement.strip():
             company.joget.execute(statement)
-    assert version_of(company.joget) == (ledger.VERSION, __version__)
+    assert version_of(company.joget) == (definition.LEDGER_VERSION, __version__)
     assert company.run()["outcome"] == "nothing_to_do"
     company.joget.execute(f"DROP USER {account}@'%'")
 
@@ -224,7 +243,9 @@ def test_files_that_a_newer_release_staged_are_refused_with_its_name(company: Co
         company.load(transformed)
 
 
-def test_a_run_json_with_settings_of_another_release_is_refused_with_its_name(company: Company) -> None:
+def test_a_run_json_with_settings_of_another_release_is_refused_with_its_name(
+    company: Company,
+) -> None:
     transformed = company.prepare()
     users = Path(transformed.inputs["extract_users"].removeprefix("file://"))
     run = json.loads((users / "run.json").read_text(encoding="utf-8"))

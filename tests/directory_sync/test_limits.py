@@ -23,7 +23,9 @@ def hundred(company: Company) -> Company:
 
 
 @pytest.mark.parametrize(("gone", "held"), [(5, False), (6, True)])
-def test_up_to_the_floor_and_the_percentage_nothing_is_held(hundred: Company, gone: int, held: bool) -> None:
+def test_up_to_the_floor_and_the_percentage_nothing_is_held(
+    hundred: Company, gone: int, held: bool
+) -> None:
     report = leave(hundred, gone)
     assert causes(report) == ({"removed_users_percent": gone} if held else {})
     assert len(hundred.active()) == (100 if held else 100 - gone)
@@ -70,12 +72,16 @@ def test_limits_mean_what_they_say_at_their_edges(
 
 
 def test_a_mass_change_is_held_and_a_newcomer_is_not(hundred: Company) -> None:
-    hundred.pool.users = [user(f"person{number:03}@example.org", given_name="New") for number in range(51)] + [
+    hundred.pool.users = [
+        user(f"person{number:03}@example.org", given_name="New") for number in range(51)
+    ] + [
         *hundred.pool.users[51:],
         user("ana@example.org"),
     ]
     report = hundred.run()
-    assert report["holds"] == [{"cause": "changed_users_percent", "limit": 50.0, "figure": 51.0, "rows": 51}]
+    assert report["holds"] == [
+        {"cause": "changed_users_percent", "limit": 50.0, "figure": 51.0, "rows": 51}
+    ]
     assert counts(report) == {"read": 101, "created": 1, "unchanged": 49, "held": 51}
 
 
@@ -89,7 +95,9 @@ def test_creations_count_against_their_own_limits_only(company: Company) -> None
     report = company.run()
     assert report["holds"] == [{"cause": "created_users", "limit": 1.0, "figure": 2.0, "rows": 8}]
     assert counts(report, "memberships") == {"read": 9, "unchanged": 7, "held": 2}
-    assert len(company.usernames()) == 7, "a held creation holds its role, employment and memberships"
+    assert len(company.usernames()) == 7, (
+        "a held creation holds its role, employment and memberships"
+    )
 
 
 def test_no_user_is_made_beyond_the_seats(company: Company) -> None:
@@ -118,7 +126,9 @@ def test_a_group_that_loses_most_members_is_held_and_others_are_not(company: Com
     }
     groups = [group for _, group in company.memberships()]
     assert groups.count("Big") == 12
-    assert groups.count("Small") == 7, "four of the six who leave it lose Big as well, and keep both for now"
+    assert groups.count("Small") == 7, (
+        "four of the six who leave it lose Big as well, and keep both for now"
+    )
 
 
 def test_a_group_that_empties_slowly_trips_the_sum_over_24_hours(company: Company) -> None:
@@ -164,7 +174,9 @@ def test_deleting_who_was_deactivated_before_is_limited_too(hundred: Company) ->
 
 
 def test_a_held_removal_frees_no_seat(hundred: Company) -> None:
-    hundred.configure(policies={"missing_user": "delete", "missing_runs": 1}, limits={"max_users": 102})
+    hundred.configure(
+        policies={"missing_user": "delete", "missing_runs": 1}, limits={"max_users": 102}
+    )
     hundred.pool.users = [*hundred.pool.users[10:], *people(10, "new")]
     assert set(causes(hundred.run())) == {"removed_users_percent", "max_users"}
     assert len(hundred.usernames()) == 100

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync import listing
-from include.directory_sync.listing import parts_at_once
-from include.directory_sync.pace import Limiter
+from directory_sync.cognito import user_listing
+from directory_sync.cognito.rate_limit import RateLimiter
+from directory_sync.cognito.user_listing import count_parallel_parts
 from tests.company import Company, causes, counts
 from tests.conftest import JogetDatabase, new_company
 from tests.stand_in import Bucket, Faults, sub_of, user
@@ -20,7 +20,7 @@ PART = 'sub ^= "{}"'
 @pytest.fixture
 def company(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
     """A company whose pool is large enough for parts."""
-    monkeypatch.setattr(listing, "IN_PARTS_FROM", 100)
+    monkeypatch.setattr(user_listing, "SMALLEST_POOL_IN_PARTS", 100)
     company.pool.users = list(PEOPLE)
     company.pool.members = {"Everyone": list(PEOPLE), "Few": PEOPLE[:7]}
     return company
@@ -49,7 +49,9 @@ def test_a_small_pool_is_listed_in_one_chain_and_pays_no_call_more(company: Comp
 
 
 @pytest.mark.parametrize("estimate", ["absent", "250"])
-def test_without_an_estimate_that_fits_one_chain_is_the_listing(company: Company, estimate: str) -> None:
+def test_without_an_estimate_that_fits_one_chain_is_the_listing(
+    company: Company, estimate: str
+) -> None:
     company.faults.estimate = estimate
     report = company.run()
     assert asked_in_one_chain(company)
@@ -90,21 +92,28 @@ def test_who_is_really_gone_is_asked_for_by_name_and_is_missing(company: Company
         members[:] = [member for member in members if member is not gone]
     report = company.run()
     assert (report["users"]["missing"], report["users"]["deactivated"]) == (1, 1)
-    assert company.cognito.filters[f'sub = "{gone["Username"]}"'] == 2, "for the parts, and after all lists"
+    assert company.cognito.filters[f'sub = "{gone["Username"]}"'] == 2, (
+        "for the parts, and after all lists"
+    )
     company.cognito.filters.clear()
     company.run()
-    assert len(company.cognito.filters) == 16, "who is missing for long isn't asked for in every run"
+    assert len(company.cognito.filters) == 16, (
+        "who is missing for long isn't asked for in every run"
+    )
 
 
 def without(company: Company, gone: list[Any]) -> None:
     company.pool.users = [one for one in PEOPLE if one not in gone]
     company.pool.members = {
-        name: [member for member in members if member not in gone] for name, members in company.pool.members.items()
+        name: [member for member in members if member not in gone]
+        for name, members in company.pool.members.items()
     }
 
 
-def test_of_many_who_are_gone_each_one_is_asked_for(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "PAGE", 10)
+def test_of_many_who_are_gone_each_one_is_asked_for(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_listing, "USERS_IN_A_PAGE", 10)
     company.run()
     company.cognito.filters.clear()
     without(company, PEOPLE[:20])
@@ -116,7 +125,7 @@ def test_of_many_who_are_gone_each_one_is_asked_for(company: Company, monkeypatc
 def test_one_user_whom_the_parts_lack_is_found_among_many_who_are_gone(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PAGE", 10)
+    monkeypatch.setattr(user_listing, "USERS_IN_A_PAGE", 10)
     company.run()
     without(company, PEOPLE[:20])
     company.faults.parts_lack = {"a": 1}
@@ -124,7 +133,9 @@ def test_one_user_whom_the_parts_lack_is_found_among_many_who_are_gone(
     assert asked_in_one_chain(company)
 
 
-def test_of_more_than_a_list_has_pages_one_chain_is_the_listing_before_anybody_is_asked_for(company: Company) -> None:
+def test_of_more_than_a_list_has_pages_one_chain_is_the_listing_before_anybody_is_asked_for(
+    company: Company,
+) -> None:
     company.run()
     company.cognito.filters.clear()
     without(company, PEOPLE[:6])
@@ -144,18 +155,21 @@ def test_after_parts_that_failed_the_next_runs_list_in_one_chain_alone(company: 
         assert len(company.cognito.filters) == expected
 
 
-def test_a_listing_outlives_the_connections_to_joget(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_outlives_the_connections_to_joget(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     company.run()
-    listed = listing.UserListing._list_parts
+    listed = user_listing.UserListing._list_parts
 
     def cut_off(self: Any, at_once: int) -> None:
         listed(self, at_once)
         for number in company.joget.column(
-            "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> "
+            "CONNECTION_ID()"
         ):
             company.joget.execute(f"KILL {number}")
 
-    monkeypatch.setattr(listing.UserListing, "_list_parts", cut_off)
+    monkeypatch.setattr(user_listing.UserListing, "_list_parts", cut_off)
     assert_whole(company.run())
     assert_whole(company.load(company.prepare_backfill("backfill__2026-11-01", datetime.now(UTC))))
 
@@ -175,18 +189,24 @@ def test_parts_must_fit_the_estimate_closely(company: Company) -> None:
     assert asked_in_one_chain(company)
 
 
-def test_where_groups_have_members_whom_the_parts_lacked_the_next_runs_list_in_one_chain(company: Company) -> None:
+def test_where_groups_have_members_whom_the_parts_lacked_the_next_runs_list_in_one_chain(
+    company: Company,
+) -> None:
     company.configure(proof={"newcomers": 1})
     company.faults.parts_lack = {"a": 2}
     report = company.run()
-    assert (report["complete"], report["users"]["read"]) == (False, len(PEOPLE)), "they are in their groups"
+    assert (report["complete"], report["users"]["read"]) == (False, len(PEOPLE)), (
+        "they are in their groups"
+    )
     assert not asked_in_one_chain(company)
     assert_whole(company.run())
     assert asked_in_one_chain(company)
 
 
 @pytest.mark.parametrize("nth", [3, 11])
-def test_a_part_whose_token_died_begins_again_and_nobody_is_lacking(company: Company, nth: int) -> None:
+def test_a_part_whose_token_died_begins_again_and_nobody_is_lacking(
+    company: Company, nth: int
+) -> None:
     company.faults.pages = ()
     company.cognito._lengths = iter([5] * 10_000)
     company.faults.dying_token = nth
@@ -195,8 +215,12 @@ def test_a_part_whose_token_died_begins_again_and_nobody_is_lacking(company: Com
     assert sum(company.cognito.filters.values()) + company.cognito.listings.total() == 16 + 2 + 1
 
 
-def test_users_without_a_hexadecimal_sub_are_in_no_part_and_found_all_the_same(company: Company) -> None:
-    company.pool.users += [user(f"odd{number}@example.org", sub=f"zz-{number}") for number in range(20)]
+def test_users_without_a_hexadecimal_sub_are_in_no_part_and_found_all_the_same(
+    company: Company,
+) -> None:
+    company.pool.users += [
+        user(f"odd{number}@example.org", sub=f"zz-{number}") for number in range(20)
+    ]
     report = company.run()
     assert asked_in_one_chain(company)
     assert report["users"]["read"] == len(PEOPLE) + 20
@@ -206,14 +230,17 @@ def test_a_failure_in_one_part_stops_the_others(company: Company) -> None:
     company.faults.filter = "ignored"
     company.cognito._lengths = iter([1] * 100_000)
     company.run()
-    assert company.cognito.calls["ListUsers"] < len(PEOPLE) + 100, "not sixteen listings of everybody"
+    assert company.cognito.calls["ListUsers"] < len(PEOPLE) + 100, (
+        "not sixteen listings of everybody"
+    )
 
 
 @pytest.mark.parametrize(
-    ("estimated", "rate", "at_once"), [(100_000, 30, 16), (1_000_000, 15, 16), (4_000_000, 15, 8), (40_000_000, 1, 1)]
+    ("estimated", "rate", "at_once"),
+    [(100_000, 30, 16), (1_000_000, 15, 16), (4_000_000, 15, 8), (40_000_000, 1, 1)],
 )
 def test_no_part_takes_longer_than_a_token_lives(estimated: int, rate: float, at_once: int) -> None:
-    assert parts_at_once(estimated, rate) == at_once
+    assert count_parallel_parts(estimated, rate) == at_once
 
 
 class Clock:
@@ -234,7 +261,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def calls_in(limiter: Limiter, clock: Clock, seconds: float) -> int:
+def calls_in(limiter: RateLimiter, clock: Clock, seconds: float) -> int:
     until, made = clock.now + seconds, 0
     while clock.now < until:
         limiter.take()
@@ -243,11 +270,11 @@ def calls_in(limiter: Limiter, clock: Clock, seconds: float) -> int:
 
 
 def test_the_limiter_keeps_its_rate_exactly(clock: Clock) -> None:
-    assert calls_in(Limiter(30, clock, clock.sleep), clock, 10) in range(300, 306)
+    assert calls_in(RateLimiter(30, clock, clock.sleep), clock, 10) in range(300, 306)
 
 
 def test_a_throttled_limiter_slows_down_and_recovers(clock: Clock) -> None:
-    limiter = Limiter(30, clock, clock.sleep)
+    limiter = RateLimiter(30, clock, clock.sleep)
     assert limiter.throttled()
     assert limiter.per_second == pytest.approx(24)
     assert not limiter.throttled(), "what was under way with it is no news"
@@ -261,7 +288,7 @@ def test_a_throttled_limiter_slows_down_and_recovers(clock: Clock) -> None:
 def test_whatever_others_leave_of_the_quota_is_used_and_few_calls_are_throttled(
     clock: Clock, left: float, most_throttled: float
 ) -> None:
-    limiter, served, throttled = Limiter(30, clock, clock.sleep), 0, 0
+    limiter, served, throttled = RateLimiter(30, clock, clock.sleep), 0, 0
     bucket = Bucket(left, clock)
     while clock.now < 1000 + 600:
         limiter.take()
@@ -277,9 +304,14 @@ def test_whatever_others_leave_of_the_quota_is_used_and_few_calls_are_throttled(
 def test_a_pool_whose_quota_others_use_is_still_listed_whole(
     joget: JogetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "IN_PARTS_FROM", 100)
-    with new_company(joget, tmp_path, monkeypatch, Faults(quotas={"UserList": 10}, pages=[7])) as company:
+    monkeypatch.setattr(user_listing, "SMALLEST_POOL_IN_PARTS", 100)
+    with new_company(
+        joget, tmp_path, monkeypatch, Faults(quotas={"UserList": 10}, pages=[7])
+    ) as company:
         company.configure(requests_per_second=60)
-        company.pool.users, company.pool.members = list(PEOPLE), {"Everyone": list(PEOPLE), "Few": PEOPLE[:7]}
+        company.pool.users, company.pool.members = (
+            list(PEOPLE),
+            {"Everyone": list(PEOPLE), "Few": PEOPLE[:7]},
+        )
         assert_whole(company.run())
         assert company.cognito.throttled > 0

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.directory_sync import mapping, snapshot
-from include.directory_sync.frames import from_rows
-from include.directory_sync.mapping import Desired
-from include.directory_sync.settings import Mapping, Scope
+from directory_sync import mapping
+from directory_sync.cognito import snapshot
+from directory_sync.frames import make_frame_of_rows
+from directory_sync.mapping import Desired
+from directory_sync.settings import Mapping, Scope
 
 POOL_ID = "us-east-1_Example1"
 
@@ -24,11 +25,14 @@ def transformed(
     scope: Scope | None = None,
 ) -> Desired:
     settings = settings or Mapping()
-    rows = [snapshot.user_row(user, settings.attributes) for user in users]
-    return mapping.transform(
-        from_rows(rows, snapshot.users_schema(settings.attributes)),
-        from_rows([{"group_name": name} for name in groups], snapshot.GROUPS),
-        from_rows([{"group_name": name, "sub": sub} for sub, name in memberships], snapshot.MEMBERSHIPS),
+    rows = [snapshot.make_user_row(user, settings.attributes) for user in users]
+    return mapping.map_snapshot(
+        make_frame_of_rows(rows, snapshot.make_users_schema(settings.attributes)),
+        make_frame_of_rows([{"group_name": name} for name in groups], snapshot.GROUPS_SCHEMA),
+        make_frame_of_rows(
+            [{"group_name": name, "sub": sub} for sub, name in memberships],
+            snapshot.MEMBERSHIPS_SCHEMA,
+        ),
         mapping=settings,
         scope=scope or Scope(),
         user_pool_id=POOL_ID,
@@ -85,7 +89,9 @@ def test_the_login_comes_from_the_attribute_in_the_settings(rule: str, login: st
 
 @pytest.mark.parametrize("preferred", [{}, {"preferred_username": ""}])
 def test_without_a_preferred_username_the_email_is_the_login(preferred: dict[str, Any]) -> None:
-    desired = transformed(listed(**preferred), settings=Mapping(username="preferred_username_or_email"))
+    desired = transformed(
+        listed(**preferred), settings=Mapping(username="preferred_username_or_email")
+    )
     assert only(desired)["username"] == "ana@example.org"
 
 
@@ -95,12 +101,16 @@ def test_a_first_name_is_never_empty_since_joget_would_print_null(given_name: st
 
 
 def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None:
-    settings = Mapping(username="sub", first_name=None, last_name=None, email=None, time_zone=None, locale=None)
+    settings = Mapping(
+        username="sub", first_name=None, last_name=None, email=None, time_zone=None, locale=None
+    )
     row = only(transformed(listed(), settings=settings))
-    assert [row[column] for column in mapping.MAPPED] == ["s1", "", "", None, None]
+    assert [row[column] for column in mapping.MAPPED_COLUMNS] == ["s1", "", "", None, None]
 
 
-@pytest.mark.parametrize("user", [listed(), listed(zoneinfo="", locale=""), listed(zoneinfo=" ", locale=" ")])
+@pytest.mark.parametrize(
+    "user", [listed(), listed(zoneinfo="", locale=""), listed(zoneinfo=" ", locale=" ")]
+)
 def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(
     user: dict[str, Any],
 ) -> None:
@@ -130,11 +140,20 @@ def test_locales_take_javas_form_and_what_is_none_stays(tag: str, java: str) -> 
     assert only(transformed(listed(locale=tag)))["locale"] == java
 
 
-def test_statuses_outside_the_scope_are_frozen_and_archived_ones_deactivate_but_are_not_created() -> None:
+def test_statuses_out_of_scope_are_frozen_and_archived_ones_deactivate_but_are_not_created() -> (
+    None
+):
     assert only(transformed(listed(status="UNCONFIRMED")))["verdict"] == "frozen"
-    assert only(transformed(listed(status="SOMETHING_NEW")))["reason"] == "status SOMETHING_NEW isn't in scope"
+    assert (
+        only(transformed(listed(status="SOMETHING_NEW")))["reason"]
+        == "status SOMETHING_NEW isn't in scope"
+    )
     archived = only(transformed(listed(status="ARCHIVED")))
-    assert (archived["verdict"], archived["active"], archived["creatable"]) == ("mapped", False, False)
+    assert (archived["verdict"], archived["active"], archived["creatable"]) == (
+        "mapped",
+        False,
+        False,
+    )
     assert only(transformed(listed(enabled=False)))["active"] is False
 
 
@@ -156,7 +175,9 @@ def test_a_user_who_was_listed_twice_counts_once_with_the_newest_values() -> Non
 
 def test_memberships_are_between_listed_users_and_listed_groups_each_once() -> None:
     desired = transformed(
-        listed(), groups=("A",), memberships=(("s1", "A"), ("s1", "A"), ("newcomer", "A"), ("s1", "gone"))
+        listed(),
+        groups=("A",),
+        memberships=(("s1", "A"), ("s1", "A"), ("newcomer", "A"), ("s1", "gone")),
     )
     assert desired.memberships.to_dict("records") == [{"sub": "s1", "group_name": "A"}]
 
@@ -180,7 +201,9 @@ def test_group_ids_are_the_name_where_the_console_takes_it_else_a_slug_with_a_ha
 
 
 def test_groups_of_federation_are_out_of_scope() -> None:
-    groups = transformed(groups=(f"{POOL_ID}_Google", "A"), scope=Scope(exclude_groups=("B*",))).groups
+    groups = transformed(
+        groups=(f"{POOL_ID}_Google", "A"), scope=Scope(exclude_groups=("B*",))
+    ).groups
     assert dict(zip(groups["group_name"], groups["verdict"], strict=True)) == {
         f"{POOL_ID}_Google": "frozen",
         "A": "mapped",
@@ -188,12 +211,14 @@ def test_groups_of_federation_are_out_of_scope() -> None:
 
 
 @given(st.text(min_size=1, max_size=128))
-def test_every_group_name_gets_an_id_that_the_console_takes_and_that_never_changes(name: str) -> None:
+def test_every_group_name_gets_an_id_that_the_console_takes_and_that_never_changes(
+    name: str,
+) -> None:
     name = name.encode("utf-8", "replace").decode()
-    group_id = mapping.hashed_group_id(name)
+    group_id = mapping.hash_group_id(name)
     assert mapping.CONSOLE_GROUP_ID.fullmatch(group_id)
     assert len(group_id) <= 100
-    assert group_id == mapping.hashed_group_id(name)
+    assert group_id == mapping.hash_group_id(name)
 
 
 users = st.lists(
@@ -211,13 +236,17 @@ users = st.lists(
 
 
 @given(users)
-def test_every_listed_sub_gets_exactly_one_verdict_and_values_arrive_exactly(pool: list[dict[str, Any]]) -> None:
+def test_every_listed_sub_gets_exactly_one_verdict_and_values_arrive_exactly(
+    pool: list[dict[str, Any]],
+) -> None:
     desired = transformed(*pool).users
     known = desired[desired["sub"].notna()]
     subs = {pair["Value"] for user in pool for pair in user["Attributes"] if pair["Name"] == "sub"}
     assert sorted(known["sub"]) == sorted(subs)
     assert desired["verdict"].isin(["mapped", "frozen", "quarantined"]).all()
-    emails = {pair["Value"] for user in pool for pair in user["Attributes"] if pair["Name"] == "email"}
+    emails = {
+        pair["Value"] for user in pool for pair in user["Attributes"] if pair["Name"] == "email"
+    }
     for row in desired[desired["verdict"] == "mapped"].to_dict("records"):
         assert row["username"] in emails
         assert 0 < len(row["username"]) <= mapping.LOGIN_LENGTH
@@ -227,9 +256,15 @@ def test_every_listed_sub_gets_exactly_one_verdict_and_values_arrive_exactly(poo
 @given(users, st.randoms())
 def test_the_order_of_the_listing_does_not_matter(pool: list[dict[str, Any]], random: Any) -> None:
     each_once = list({str(user["Attributes"]): user for user in pool}.values())
-    subs = [next((p["Value"] for p in user["Attributes"] if p["Name"] == "sub"), None) for user in each_once]
+    subs = [
+        next((p["Value"] for p in user["Attributes"] if p["Name"] == "sub"), None)
+        for user in each_once
+    ]
     pool = [user for at, user in enumerate(each_once) if subs[at] not in subs[:at]]
     shuffled = pool.copy()
     random.shuffle(shuffled)
-    first, second = (transformed(*listing).users.sort_values("sub", ignore_index=True) for listing in (pool, shuffled))
+    first, second = (
+        transformed(*listing).users.sort_values("sub", ignore_index=True)
+        for listing in (pool, shuffled)
+    )
     assert first.equals(second)

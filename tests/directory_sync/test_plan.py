@@ -9,17 +9,18 @@ import pyarrow as pa
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from include.directory_sync import mapping, snapshot
-from include.directory_sync.frames import from_rows
-from include.directory_sync.mapping import Desired, hashed_group_id
-from include.directory_sync.plan import Current, Evidence, Plan, Removals, current, make_plan
-from include.directory_sync.plan.approval import release_approved
-from include.directory_sync.plan.changes import VALUES, row_hashes
-from include.directory_sync.plan.unchanged import find_unchanged
-from include.directory_sync.plan.users import PROTECTED
-from include.directory_sync.run import Run
-from include.directory_sync.settings import Limits, Policies, Sync
-from include.directory_sync.vocabulary import LEDGER_ONLY
+from directory_sync import mapping
+from directory_sync.cognito import snapshot
+from directory_sync.frames import make_frame_of_rows
+from directory_sync.mapping import Desired, hash_group_id
+from directory_sync.plan import Current, Evidence, Plan, Removals, current, make_plan
+from directory_sync.plan.approval import release_approved
+from directory_sync.plan.changes import VALUE_COLUMNS, hash_rows
+from directory_sync.plan.unchanged import find_unchanged
+from directory_sync.plan.users import PROTECTING_REASONS
+from directory_sync.run import Run
+from directory_sync.settings import Limits, Policies, Sync
+from directory_sync.vocabulary import LEDGER_ACTIONS
 from tests.stand_in import POOL_ID
 
 SUBS = [f"sub-{number}" for number in range(6)]
@@ -99,7 +100,9 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
             "origin": draw(st.sampled_from(["create", "adopt"])),
             "state": draw(st.sampled_from(["active", "deactivated"])),
             "misses": draw(st.integers(0, 2)),
-            "changed_at": draw(st.sampled_from([BEFORE, BEFORE, BEFORE, NOW, AFTER])).replace(tzinfo=None),
+            "changed_at": draw(st.sampled_from([BEFORE, BEFORE, BEFORE, NOW, AFTER])).replace(
+                tzinfo=None
+            ),
             "linked_at": BEFORE.replace(tzinfo=None),
             "user_key": user_key,
             "is_compared": True,
@@ -152,36 +155,38 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         for sub in draw(st.lists(st.sampled_from(SUBS), unique=True, max_size=2))
         if sub not in linked
     ]
-    texts = {*LOGINS, *GROUP_NAMES, *map(hashed_group_id, GROUP_NAMES)}
+    texts = {*LOGINS, *GROUP_NAMES, *map(hash_group_id, GROUP_NAMES)}
     desired = Desired(
-        from_rows(users, mapping.USERS),
-        from_rows(
+        make_frame_of_rows(users, mapping.DESIRED_USERS_SCHEMA),
+        make_frame_of_rows(
             [
                 {
                     "group_name": name,
                     "plain_id": name if "/" not in name else None,
-                    "hashed_id": hashed_group_id(name),
+                    "hashed_id": hash_group_id(name),
                     "listed_twice": draw(st.booleans()),
                     "verdict": draw(st.sampled_from(["mapped", "mapped", "frozen"])),
                 }
                 for name in sorted(groups)
             ],
-            mapping.GROUPS,
+            mapping.DESIRED_GROUPS_SCHEMA,
         ),
-        from_rows(named, mapping.MEMBERSHIPS),
+        make_frame_of_rows(named, mapping.DESIRED_MEMBERSHIPS_SCHEMA),
     )
     now = Current(
-        users=from_rows(in_joget, current.USERS),
-        user_links=from_rows(links, current.USER_LINKS),
-        groups=from_rows(group_rows, current.GROUPS),
-        group_links=from_rows(group_links, current.GROUP_LINKS),
-        memberships=from_rows(members, current.MEMBERSHIPS),
-        local_memberships=from_rows(local, current.LOCAL_MEMBERSHIPS),
-        past_links=from_rows(past, current.PAST_LINKS),
-        retired=from_rows(retired, current.RETIRED),
-        answers=from_rows([], current.ANSWERS),
-        employment_ids=from_rows([], current.EMPLOYMENT_IDS),
-        keys=from_rows([{"text": text, "key": key(text)} for text in sorted(texts)], current.KEYS),
+        users=make_frame_of_rows(in_joget, current.JOGET_USERS_SCHEMA),
+        user_links=make_frame_of_rows(links, current.USER_LINKS_SCHEMA),
+        groups=make_frame_of_rows(group_rows, current.JOGET_GROUPS_SCHEMA),
+        group_links=make_frame_of_rows(group_links, current.GROUP_LINKS_SCHEMA),
+        memberships=make_frame_of_rows(members, current.JOGET_MEMBERSHIPS_SCHEMA),
+        local_memberships=make_frame_of_rows(local, current.LOCAL_MEMBERSHIPS_SCHEMA),
+        past_links=make_frame_of_rows(past, current.PAST_LINKS_SCHEMA),
+        retired=make_frame_of_rows(retired, current.RETIRED_LOGINS_SCHEMA),
+        answers=make_frame_of_rows([], current.ANSWERS_SCHEMA),
+        employment_ids=make_frame_of_rows([], current.EMPLOYMENT_IDS_SCHEMA),
+        keys=make_frame_of_rows(
+            [{"text": text, "key": key(text)} for text in sorted(texts)], current.TEXT_KEYS_SCHEMA
+        ),
         stores_all_of_unicode=True,
         revision=0,
         newest_snapshot_at=None,
@@ -213,12 +218,12 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
     return Run(run_id="manual", sync=sync, dry_run=False), desired, now
 
 
-ABSENT = from_rows(
+ABSENT = make_frame_of_rows(
     [
         *({"entity": "user", "key": sub} for sub in SUBS[:4]),
         *({"entity": "group", "key": name} for name in GROUP_NAMES[:3]),
     ],
-    snapshot.ABSENT,
+    snapshot.ABSENT_SCHEMA,
 )
 """Two users and a group were not asked for by name."""
 
@@ -233,7 +238,9 @@ def values(frame: pd.DataFrame, column: str) -> set[str]:
 
 
 @given(worlds(), st.randoms(use_true_random=False))
-def test_the_order_of_input_decides_nothing(world: tuple[Run, Desired, Current], random: Any) -> None:
+def test_the_order_of_input_decides_nothing(
+    world: tuple[Run, Desired, Current], random: Any
+) -> None:
     run, desired, now = world
 
     def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +248,9 @@ def test_the_order_of_input_decides_nothing(world: tuple[Run, Desired, Current],
         random.shuffle(order)
         return frame.iloc[order].reset_index(drop=True)
 
-    other = Desired(shuffled(desired.users), shuffled(desired.groups), shuffled(desired.memberships))
+    other = Desired(
+        shuffled(desired.users), shuffled(desired.groups), shuffled(desired.memberships)
+    )
     frames = [name for name, value in vars(now).items() if isinstance(value, pd.DataFrame)]
     later = Current(**{**vars(now), **{name: shuffled(getattr(now, name)) for name in frames}})
     one, two = plan_of(world), plan_of((run, other, later))
@@ -275,7 +284,9 @@ def as_read(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]
 
 @settings(max_examples=100)
 @given(worlds(), st.booleans())
-def test_unchanged_users_are_planned_as_the_rules_would(world: tuple[Run, Desired, Current], may: bool) -> None:
+def test_unchanged_users_are_planned_as_the_rules_would(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
     run, desired, now = as_read(world)
     evidence = Evidence(NOW, complete=may, absent=ABSENT)
     unchanged = find_unchanged(run, desired.users, now, evidence).current.unchanged_users
@@ -287,7 +298,9 @@ def test_unchanged_users_are_planned_as_the_rules_would(world: tuple[Run, Desire
 
 
 @given(worlds(), st.booleans())
-def test_only_linked_adopted_and_made_users_are_in_a_plan(world: tuple[Run, Desired, Current], may: bool) -> None:
+def test_only_linked_adopted_and_made_users_are_in_a_plan(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
     _, _, now = world
     plan = plan_of(world, complete=may)
     links = now.user_links[now.user_links["sync"] == "default"]
@@ -296,18 +309,24 @@ def test_only_linked_adopted_and_made_users_are_in_a_plan(world: tuple[Run, Desi
     for_new = users[users["action"].isin(["create", "recreate"])]
     adopted = users[users["action"] == "adopt"]
     ours = values(links, "user_id") | values(renamed, "after_id")
-    assert values(plan.changes, "user_id") <= ours | values(for_new, "user_id") | values(adopted, "user_id")
+    assert values(plan.changes, "user_id") <= ours | values(for_new, "user_id") | values(
+        adopted, "user_id"
+    )
     held_names = values(for_new[for_new["hold"] == "new_sub"], "user_id")
     taken = set(map(key, values(for_new, "user_id") - held_names)) & values(now.users, "id_key")
     assert taken == set(), "nobody is made over a Joget user"
     found = now.users.set_index("id")
     for user_id in adopted["user_id"]:
         assert not found.loc[user_id, "is_admin"]
-        assert key(user_id) not in values(now.user_links, "user_key"), "a Joget user has one link at most"
+        assert key(user_id) not in values(now.user_links, "user_key"), (
+            "a Joget user has one link at most"
+        )
 
 
 @given(worlds(), st.booleans())
-def test_what_a_held_user_needs_is_held_with_them(world: tuple[Run, Desired, Current], may: bool) -> None:
+def test_what_a_held_user_needs_is_held_with_them(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
     plan = plan_of(world, complete=may)
     users = plan.held[plan.held["entity"] == "user"]
     given = values(users[users["action"].isin(["create", "adopt", "recreate", "relink"])], "sub")
@@ -319,7 +338,9 @@ def test_what_a_held_user_needs_is_held_with_them(world: tuple[Run, Desired, Cur
 
 
 @given(worlds(), st.booleans())
-def test_a_held_update_or_rename_holds_nothing_else(world: tuple[Run, Desired, Current], may: bool) -> None:
+def test_a_held_update_or_rename_holds_nothing_else(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
     plan = plan_of(world, complete=may)
     users = plan.held[(plan.held["entity"] == "user") & (plan.held["hold"] != "pool_change")]
     kept = values(users[users["action"].isin(["update", "rename"])], "sub")
@@ -330,10 +351,14 @@ def test_a_held_update_or_rename_holds_nothing_else(world: tuple[Run, Desired, C
 
 
 @given(worlds())
-def test_a_listing_that_did_not_end_removes_only_what_disabled_users_have(world: tuple[Run, Desired, Current]) -> None:
+def test_a_listing_that_did_not_end_removes_only_what_disabled_users_have(
+    world: tuple[Run, Desired, Current],
+) -> None:
     _, desired, _ = world
     plan = plan_of(world, complete=False)
-    removed = plan.changes[(plan.changes["entity"] == "membership") & (plan.changes["action"] == "remove")]
+    removed = plan.changes[
+        (plan.changes["entity"] == "membership") & (plan.changes["action"] == "remove")
+    ]
     on = desired.users[desired.users["active"]]
     assert values(removed, "sub").isdisjoint(values(on, "sub"))
 
@@ -346,15 +371,20 @@ def test_nothing_of_frozen_quarantined_and_unlisted_users_changes_but_membership
     plan = plan_of(world, complete=may)
     users = plan.directory[plan.directory["entity"] == "user"]
     quiet = users[users["outcome"].isin(["missing", "unchanged"])]
-    written = plan.changes[~plan.changes["action"].isin(LEDGER_ONLY)]
-    assert values(quiet, "sub").isdisjoint(values(written[written["entity"] != "membership"], "sub"))
+    written = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
+    assert values(quiet, "sub").isdisjoint(
+        values(written[written["entity"] != "membership"], "sub")
+    )
     silent = users[users["outcome"].isin(["frozen", "quarantined", "unlisted"])]
     told = plan.changes[~plan.changes["action"].isin(["seen", "keep_local"])]
-    # Whatever else is said of a disabled user, they lose our memberships (rule 4), unless they are protected.
+    # Whatever else is said of a disabled user, they lose our memberships (rule 4), unless they are
+    # protected.
     disabled = values(desired.users[~desired.users["active"]], "sub") - values(
-        users[users["code"].isin(PROTECTED)], "sub"
+        users[users["code"].isin(PROTECTING_REASONS)], "sub"
     )
-    lost = (told["entity"] == "membership") & (told["action"] == "remove") & told["sub"].isin(disabled)
+    lost = (
+        (told["entity"] == "membership") & (told["action"] == "remove") & told["sub"].isin(disabled)
+    )
     assert values(silent, "sub").isdisjoint(values(told[~lost], "sub"))
 
 
@@ -372,8 +402,13 @@ def test_what_is_not_listed_twice_is_never_removed(world: tuple[Run, Desired, Cu
     _, desired, _ = world
     removed = plan_of(world).changes
     removed = removed[(removed["entity"] == "membership") & (removed["action"] == "remove")]
-    on, once = desired.users[desired.users["active"]], desired.groups[~desired.groups["listed_twice"]]
-    of_listed = removed[removed["sub"].isin(on["sub"]) & removed["group_name"].isin(desired.groups["group_name"])]
+    on, once = (
+        desired.users[desired.users["active"]],
+        desired.groups[~desired.groups["listed_twice"]],
+    )
+    of_listed = removed[
+        removed["sub"].isin(on["sub"]) & removed["group_name"].isin(desired.groups["group_name"])
+    ]
     assert values(of_listed, "group_name").isdisjoint(values(once, "group_name"))
 
 
@@ -383,7 +418,7 @@ def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_
 ) -> None:
     plan = plan_of(world)
     assert release_approved(plan, set()).sha256 == plan.sha256
-    rest = release_approved(plan, set(row_hashes(plan.to_review)))
+    rest = release_approved(plan, set(hash_rows(plan.to_review)))
     assert rest.directory["outcome"].notna().all()
     assert len(rest.held) <= len(plan.held)
     waiting = set(plan.held.loc[plan.held["hold"] == "occupied_login", "sub"])
@@ -394,14 +429,23 @@ def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_
 def test_limits_hold_whole_causes(world: tuple[Run, Desired, Current]) -> None:
     plan = plan_of(world)
     safe = plan.safe[plan.safe["entity"] == "user"]
-    for cause, actions in {"removed_users_percent": ["deactivate", "delete"], "created_users": ["create"]}.items():
+    for cause, actions in {
+        "removed_users_percent": ["deactivate", "delete"],
+        "created_users": ["create"],
+    }.items():
         if cause in plan.excesses:
             assert not safe["action"].isin(actions).any()
-    assert set(plan.excesses) >= set(plan.held["hold"]) & {"removed_users_percent", "created_users", "max_users"}
+    assert set(plan.excesses) >= set(plan.held["hold"]) & {
+        "removed_users_percent",
+        "created_users",
+        "max_users",
+    }
 
 
 @given(worlds(), st.booleans())
-def test_every_change_changes_something_once(world: tuple[Run, Desired, Current], may: bool) -> None:
+def test_every_change_changes_something_once(
+    world: tuple[Run, Desired, Current], may: bool
+) -> None:
     changes = plan_of(world, complete=may).changes
     kinds = {
         "user": ["user_id"],
@@ -413,10 +457,23 @@ def test_every_change_changes_something_once(world: tuple[Run, Desired, Current]
     for entity, columns in kinds.items():
         rows = changes[changes["entity"] == entity]
         assert rows[columns].notna().all(axis=None)
-        keys = [tuple(map(key, ids)) for ids in rows.loc[rows["hold"].isna(), columns].itertuples(index=False)]
+        keys = [
+            tuple(map(key, ids))
+            for ids in rows.loc[rows["hold"].isna(), columns].itertuples(index=False)
+        ]
         assert len(keys) == len(set(keys))
     updates = changes[(changes["entity"] == "user") & (changes["action"] == "update")]
-    before = updates.filter(like="before_").set_axis(list(VALUES), axis=1).astype(object).fillna("NULL")
-    after = updates.filter(like="after_").set_axis(list(VALUES), axis=1).astype(object).fillna("NULL")
+    before = (
+        updates.filter(like="before_")
+        .set_axis(list(VALUE_COLUMNS), axis=1)
+        .astype(object)
+        .fillna("NULL")
+    )
+    after = (
+        updates.filter(like="after_")
+        .set_axis(list(VALUE_COLUMNS), axis=1)
+        .astype(object)
+        .fillna("NULL")
+    )
     assert (before != after).any(axis=1).all()
     assert pa.Schema.from_pandas(changes).names == list(changes.columns)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from include.directory_sync import group_listing
+from directory_sync.cognito import group_listing
 from tests.company import Company, causes, counts, people
 from tests.stand_in import sub_of, user
 
@@ -19,7 +19,9 @@ def staffed(company: Company) -> Company:
     return company
 
 
-def test_who_is_in_a_group_is_present_though_the_list_of_users_ended_early(staffed: Company) -> None:
+def test_who_is_in_a_group_is_present_though_the_list_of_users_ended_early(
+    staffed: Company,
+) -> None:
     staffed.faults.cut_users_after = 286
     for _ in range(3):
         report = staffed.run()
@@ -119,8 +121,10 @@ def test_absentees_who_are_too_many_to_be_asked_for_are_held_and_asked_for_when_
     assert sorted(staffed.active()) == sorted(f"person{at:03}@example.org" for at in range(151))
 
 
-def test_within_the_budget_each_absentee_is_asked_for(staffed: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_listing, "most_questions", lambda _: 4)
+def test_within_the_budget_each_absentee_is_asked_for(
+    staffed: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_listing, "count_affordable_questions", lambda _: 4)
     staffed.pool.users, staffed.pool.members = STAFF[4:], {"All": STAFF[4:]}
     staffed.cognito.filters.clear()
     report = staffed.run()

@@ -1,4 +1,6 @@
-"""Nobody is ever wiped: proof of completeness, and what happens to who is missing (rules 5, 9 and 10)."""
+"""Nobody is ever wiped: proof of completeness, and what happens to who is missing (rules 5, 9 and
+10).
+"""
 
 from typing import Any
 
@@ -30,7 +32,9 @@ def loses_nobody(company: Company, runs: int = 3) -> list[dict[str, Any]]:
 # Proof
 
 
-def test_a_listing_that_was_cut_with_status_200_removes_nobody_and_says_why(staffed: Company) -> None:
+def test_a_listing_that_was_cut_with_status_200_removes_nobody_and_says_why(
+    staffed: Company,
+) -> None:
     staffed.faults.cut_users_after = 120
     for report in loses_nobody(staffed):
         assert not report["complete"]
@@ -49,8 +53,19 @@ def test_an_unproven_snapshot_adds_updates_and_disables(staffed: Company) -> Non
     staffed.faults.estimate = "900"
     report = staffed.run()
     assert not report["complete"]
-    assert counts(report) == {"read": 301, "created": 1, "updated": 1, "deactivated": 1, "unchanged": 298}
-    assert counts(report, "memberships") == {"read": 302, "added": 2, "removed": 2, "unchanged": 299}
+    assert counts(report) == {
+        "read": 301,
+        "created": 1,
+        "updated": 1,
+        "deactivated": 1,
+        "unchanged": 298,
+    }
+    assert counts(report, "memberships") == {
+        "read": 302,
+        "added": 2,
+        "removed": 2,
+        "unchanged": 299,
+    }
 
 
 def test_an_empty_pool_removes_nobody(staffed: Company) -> None:
@@ -67,7 +82,9 @@ def test_an_empty_pool_removes_nobody(staffed: Company) -> None:
         ({"estimate": "250"}, "297 users were listed, and Cognito estimates 250"),
     ],
 )
-def test_whatever_raises_doubt_stops_removals(staffed: Company, fault: dict[str, Any], reason: str) -> None:
+def test_whatever_raises_doubt_stops_removals(
+    staffed: Company, fault: dict[str, Any], reason: str
+) -> None:
     staffed.pool.users = staffed.pool.users[3:]
     staffed.pool.members = {"All": staffed.pool.users, "First": staffed.pool.users[:117]}
     for name, value in fault.items():
@@ -86,7 +103,9 @@ def test_a_few_newcomers_among_the_members_are_no_doubt(company: Company) -> Non
     assert not company.run()["complete"]
 
 
-def test_a_group_whose_listing_lacks_somebody_is_listed_twice_and_one_absence_removes_nothing(staffed: Company) -> None:
+def test_a_group_whose_listing_lacks_somebody_is_listed_twice_and_one_absence_removes_nothing(
+    staffed: Company,
+) -> None:
     staffed.cognito.listings.clear()
     staffed.faults.first_listing_lacks = {"All": 150}
     for report in loses_nobody(staffed, runs=1):
@@ -114,17 +133,28 @@ def test_three_of_300_gone_are_counted_once_and_then_deactivated(staffed: Compan
     assert len(staffed.usernames()) == 300, "nobody is deleted"
     assert {user_id for user_id, _ in staffed.memberships()} == set(staffed.active())
     report = staffed.run()
-    assert (report["outcome"], counts(report)) == ("nothing_to_do", {"read": 297, "unchanged": 297, "missing": 3})
+    assert (report["outcome"], counts(report)) == (
+        "nothing_to_do",
+        {"read": 297, "unchanged": 297, "missing": 3},
+    )
 
 
-def test_40_of_300_gone_are_held_while_a_newcomer_and_a_change_are_applied(staffed: Company) -> None:
-    staffed.pool.users = [user("person040@example.org", given_name="New"), *staffed.pool.users[41:], user(ANA)]
+def test_40_of_300_gone_are_held_while_a_newcomer_and_a_change_are_applied(
+    staffed: Company,
+) -> None:
+    staffed.pool.users = [
+        user("person040@example.org", given_name="New"),
+        *staffed.pool.users[41:],
+        user(ANA),
+    ]
     staffed.pool.members = {"All": staffed.pool.users, "First": staffed.pool.users[:80]}
     staffed.run()
     before = staffed.joget.contents()
     report = staffed.run()
     assert staffed.joget.contents() == before
-    assert report["holds"] == [{"cause": "removed_users_percent", "limit": 5, "figure": 13.29, "rows": 120}]
+    assert report["holds"] == [
+        {"cause": "removed_users_percent", "limit": 5, "figure": 13.29, "rows": 120}
+    ]
     assert report["users"]["held"] == 40
     assert report["users"]["deactivated"] == 0
     assert staffed.user(ANA)["active"] == 1
@@ -166,7 +196,10 @@ def test_a_miss_counts_once_for_each_snapshot(company: Company) -> None:
     company.run(dry_run=True)
     company.run(users=[BOB])
     assert company.active() == [ANA, BOB]
-    assert company.joget.column("SELECT misses FROM directory_sync_user_link ORDER BY user_id") == [1, 0]
+    assert company.joget.column("SELECT misses FROM directory_sync_user_link ORDER BY user_id") == [
+        1,
+        0,
+    ]
 
 
 def test_a_missing_user_whom_an_administrator_deactivated_stays_his(company: Company) -> None:
@@ -216,18 +249,36 @@ def test_keep_keeps_who_is_missing(company: Company) -> None:
 def burden(company: Company, login: str) -> None:
     """Give a user one row in every table that Joget keeps of somebody."""
     rows = company.joget.execute
-    employment = company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,))[0]
+    employment = company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,))[
+        0
+    ]
     rows("INSERT INTO dir_employment (id, userId) VALUES ('boss', 'cat'), ('more', %s)", (login,))
-    rows("INSERT INTO dir_employment_report_to (employmentId, reportToId, id) VALUES ('boss', %s, 'a')", (employment,))
-    rows("INSERT INTO dir_employment_report_to (employmentId, reportToId, id) VALUES (%s, 'boss', 'b')", (employment,))
+    rows(
+        "INSERT INTO dir_employment_report_to (employmentId, reportToId, id) VALUES ('boss', %s, "
+        "'a')",
+        (employment,),
+    )
+    rows(
+        "INSERT INTO dir_employment_report_to (employmentId, reportToId, id) VALUES (%s, 'boss', "
+        "'b')",
+        (employment,),
+    )
     rows("INSERT INTO dir_department (id, name, hod) VALUES ('D', 'D', %s)", (employment,))
     rows("INSERT INTO dir_user_role (roleId, userId) VALUES ('LOCAL', %s)", (login,))
     rows("INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (login,))
-    rows("INSERT INTO dir_user_meta (username, meta_key, meta_value) VALUES (%s, 'k', 'v')", (login,))
+    rows(
+        "INSERT INTO dir_user_meta (username, meta_key, meta_value) VALUES (%s, 'k', 'v')", (login,)
+    )
     rows("INSERT INTO dir_user_extra (username) VALUES (%s)", (login,))
     rows("INSERT INTO dir_user_password_history (id, username) VALUES ('h', %s)", (login,))
-    rows("INSERT INTO dir_user_replacement (id, username, replacementUser) VALUES ('r', %s, 'cat')", (login,))
-    rows("INSERT INTO dir_user_replacement (id, username, replacementUser) VALUES ('s', 'cat', %s)", (login,))
+    rows(
+        "INSERT INTO dir_user_replacement (id, username, replacementUser) VALUES ('r', %s, 'cat')",
+        (login,),
+    )
+    rows(
+        "INSERT INTO dir_user_replacement (id, username, replacementUser) VALUES ('s', 'cat', %s)",
+        (login,),
+    )
 
 
 def test_delete_leaves_nothing_of_the_user_and_everything_of_the_others(company: Company) -> None:
@@ -248,7 +299,9 @@ def test_delete_leaves_nothing_of_the_user_and_everything_of_the_others(company:
     assert company.joget.contents() == before
     assert company.run()["outcome"] == "nothing_to_do"
     company.pool.users = [ana, user(BOB)]
-    assert counts(company.run()) == {"read": 2, "created": 1, "unchanged": 1}, "the same sub may come back"
+    assert counts(company.run()) == {"read": 2, "created": 1, "unchanged": 1}, (
+        "the same sub may come back"
+    )
 
 
 def test_delete_waits_for_its_days_and_deactivates_meanwhile(company: Company) -> None:
@@ -269,7 +322,11 @@ def test_delete_waits_for_its_days_and_deactivates_meanwhile(company: Company) -
 def test_a_user_missing_in_joget_too_is_unlinked(company: Company) -> None:
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
-    for table, column in (("dir_user_role", "userId"), ("dir_employment", "userId"), ("dir_user", "id")):
+    for table, column in (
+        ("dir_user_role", "userId"),
+        ("dir_employment", "userId"),
+        ("dir_user", "id"),
+    ):
         company.joget.execute(f"DELETE FROM {table} WHERE {column} = %s", (ANA,))
     company.pool.users = [user(BOB)]
     company.run()
@@ -280,7 +337,9 @@ def test_a_user_missing_in_joget_too_is_unlinked(company: Company) -> None:
 # 9. Vanished groups
 
 
-def test_a_vanished_group_loses_our_memberships_after_two_misses_and_stays(company: Company) -> None:
+def test_a_vanished_group_loses_our_memberships_after_two_misses_and_stays(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob], "Board": [ana]}
     company.run()
@@ -295,7 +354,9 @@ def test_a_vanished_group_loses_our_memberships_after_two_misses_and_stays(compa
     assert counts(company.run(), "memberships") == {"read": 3, "added": 1, "unchanged": 2}
 
 
-def test_a_vanished_group_is_deleted_only_where_asked_and_without_local_members(company: Company) -> None:
+def test_a_vanished_group_is_deleted_only_where_asked_and_without_local_members(
+    company: Company,
+) -> None:
     company.configure(policies={"missing_group": "delete"})
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": [ana]}
@@ -326,7 +387,9 @@ def test_a_group_that_goes_while_it_is_listed_counts_as_one_miss(company: Compan
 
 
 @pytest.mark.parametrize("why", ["excluded", "kept"])
-def test_a_vanished_group_with_a_member_who_takes_no_part_is_kept(company: Company, why: str) -> None:
+def test_a_vanished_group_with_a_member_who_takes_no_part_is_kept(
+    company: Company, why: str
+) -> None:
     company.configure(policies={"missing_group": "delete", "missing_user": "keep"})
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
@@ -361,12 +424,18 @@ def test_presence_ends_a_row_of_misses_also_of_who_is_frozen_or_held(company: Co
 # 10. Memberships
 
 
-def test_memberships_of_a_frozen_user_found_at_a_groups_adoption_stay_the_administrators(company: Company) -> None:
+def test_memberships_of_a_frozen_user_found_at_a_groups_adoption_stay_the_administrators(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users = [ana]
     company.run()
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,)
+    )
     company.configure(scope={"exclude_users": [ANA]})
     company.pool.members = {"Sales": []}
     assert counts(company.run(), "groups") == {"read": 1, "adopted": 1}
@@ -377,8 +446,12 @@ def test_memberships_of_a_frozen_user_found_at_a_groups_adoption_stay_the_admini
 
 def test_a_group_that_is_adopted_a_second_time_is_no_conflict(company: Company) -> None:
     company.joget.add_user(ANA)
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,)
+    )
     company.pool.users, company.pool.members = [user(ANA)], {"Sales": []}
     for _ in range(2):
         run_id = company.run()["run_id"]
@@ -411,9 +484,9 @@ def test_the_hold_names_no_login(company: Company) -> None:
     company.run()
     review_id = company.ask()
     assert review_id
-    from include.directory_sync import review
+    from directory_sync.tasks import review
 
-    question = review.question("default", review_id, by_hand=False)
+    question = review.read_question("default", review_id, by_hand=False)
     assert question
     assert "19 changes, 19 of 20 users; 95 is beyond the limit of 5" in question.body
     assert all(f"`{sub}`" in question.body for sub in gone)

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from include.directory_sync import retention, review, staging
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.run import folder_name
-from include.directory_sync.staging import StoredFile
+from directory_sync.errors import PermanentError
+from directory_sync.run import make_folder_name
+from directory_sync.staging import retention, store
+from directory_sync.staging.store import StoredFile
+from directory_sync.tasks import review
 from tests.company import Company, causes, counts, people
 from tests.stand_in import OTHER_POOL_ID, POOL_ID, user
 
@@ -16,7 +17,9 @@ from tests.stand_in import OTHER_POOL_ID, POOL_ID, user
 def run_ids(company: Company) -> list[str]:
     """The ids of the runs that staging holds files of, in the order of their numbers."""
     folders = {path.parent.parent.name for path in company.staging_folder.rglob("manifest.json")}
-    return sorted(folders, key=lambda name: int("".join(filter(str.isdigit, name.partition("%")[0]))))
+    return sorted(
+        folders, key=lambda name: int("".join(filter(str.isdigit, name.partition("%")[0])))
+    )
 
 
 def test_files_older_than_the_retention_are_deleted_and_younger_ones_stay(company: Company) -> None:
@@ -26,7 +29,9 @@ def test_files_older_than_the_retention_are_deleted_and_younger_ones_stay(compan
         company.days_pass(20)
     company.run()
     assert run_ids(company) == ["manual__2%2B00%3A00", "manual__3%2B00%3A00"]
-    assert not any(path.is_dir() and not list(path.iterdir()) for path in company.staging_folder.rglob("*"))
+    assert not any(
+        path.is_dir() and not list(path.iterdir()) for path in company.staging_folder.rglob("*")
+    )
 
 
 def test_signposts_to_deleted_files_are_deleted_too(company: Company) -> None:
@@ -39,7 +44,7 @@ def test_signposts_to_deleted_files_are_deleted_too(company: Company) -> None:
         signposts = list(company.staging_folder.glob(f"*/*/{kind}/*"))
         assert len(signposts) == {"applied": 1, "snapshots": 2, "cleanings": 1}[kind], kind
         for signpost in signposts:
-            assert kind == "cleanings" or staging.read_manifest(signpost.read_text(encoding="utf-8"))
+            assert kind == "cleanings" or store.read_manifest(signpost.read_text(encoding="utf-8"))
 
 
 def test_the_newest_run_for_everybody_stays_since_reviews_plan_from_it(company: Company) -> None:
@@ -52,8 +57,8 @@ def test_the_newest_run_for_everybody_stays_since_reviews_plan_from_it(company: 
     company.days_pass(400)
     company.run(users=["person000@example.org"])
     assert run_ids(company)[0] == "manual__2%2B00%3A00", "and the two runs before it are gone"
-    mine = review.review_id_of("manual__mine", {})
-    assert review.question("default", mine, by_hand=True)
+    mine = review.get_review_id("manual__mine", {})
+    assert review.read_question("default", mine, by_hand=True)
     assert counts(company.answer(mine, "approve"))["deactivated"] == 35
 
 
@@ -109,10 +114,15 @@ def test_the_newest_complete_snapshot_stays(company: Company) -> None:
         company.days_pass(40)
         assert not company.run()["complete"]
     kept = {path.parent.parent.name for path in company.staging_folder.rglob("users.parquet")}
-    assert {name.partition("%")[0] for name in kept} == {complete["run_id"].partition("+")[0], "manual__4"}
+    assert {name.partition("%")[0] for name in kept} == {
+        complete["run_id"].partition("+")[0],
+        "manual__4",
+    }
 
 
-def test_a_ledger_lost_long_after_the_newest_run_for_everybody_is_rebuilt_from_its_files(company: Company) -> None:
+def test_a_ledger_lost_long_after_the_newest_run_for_everybody_is_rebuilt_from_its_files(
+    company: Company,
+) -> None:
     company.pool.users = people(4)
     company.run()
     company.run()
@@ -149,7 +159,13 @@ def test_what_people_put_beside_the_runs_stays(company: Company) -> None:
 def test_attempts_that_ended_before_their_manifest_are_deleted_too(company: Company) -> None:
     company.pool.users = people(2)
     company.run()
-    half = company.staging_folder / "default" / company.settings["user_pool_id"] / "dead" / "extract_users.1.abc"
+    half = (
+        company.staging_folder
+        / "default"
+        / company.settings["user_pool_id"]
+        / "dead"
+        / "extract_users.1.abc"
+    )
     half.mkdir(parents=True)
     (half / "users.parquet").write_bytes(b"half")
     company.days_pass(40)
@@ -160,7 +176,10 @@ def test_attempts_that_ended_before_their_manifest_are_deleted_too(company: Comp
 def test_a_connection_of_another_name_makes_no_other_folder() -> None:
     home = "s3://new@bucket/staging/default"
     old = datetime(2026, 1, 1, tzinfo=UTC)
-    files = [StoredFile(f"{home}/pool/{run}/load.1.abc/plan.parquet", old, 1) for run in ("needed", "other")]
+    files = [
+        StoredFile(f"{home}/pool/{run}/load.1.abc/plan.parquet", old, 1)
+        for run in ("needed", "other")
+    ]
     stored = retention.sort_files(home, files)
     noted = {
         "s3://old@bucket/staging/default/pool/needed/load.1.abc",
@@ -169,17 +188,17 @@ def test_a_connection_of_another_name_makes_no_other_folder() -> None:
     }
     kept = retention.find_in_home(home, noted)
     assert kept == {f"{home}/pool/needed/load.1.abc"}
-    assert retention.choose_expired(stored, kept) == [[files[1]]]
+    assert retention.choose_expired_files(stored, kept) == [[files[1]]]
 
 
 def test_one_cleaning_deletes_a_limited_number_of_files_the_oldest_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retention, "MOST_FILES", 2)
+    monkeypatch.setattr(retention, "MOST_FILES_AT_ONCE", 2)
     home = "file:///staging/default"
     days = [datetime(2026, 1, day, tzinfo=UTC) for day in (3, 1, 2)]
     files = [StoredFile(f"{home}/pool/run{at.day}/load.1.abc/plan.parquet", at, 1) for at in days]
-    chosen = retention.choose_expired(retention.sort_files(home, files), kept=())
+    chosen = retention.choose_expired_files(retention.sort_files(home, files), kept=())
     assert chosen == [[files[1]], [files[2]]]
 
 
@@ -202,7 +221,7 @@ def test_another_pools_files_are_deleted_too_but_not_its_newest_run(company: Com
     company.days_pass(40)
     company.run()
     first_pool = (company.staging_folder / "default" / POOL_ID).glob("manual__*")
-    assert [folder.name for folder in first_pool] == [folder_name(newest)]
+    assert [folder.name for folder in first_pool] == [make_folder_name(newest)]
 
 
 def test_a_retention_of_null_deletes_nothing(company: Company) -> None:
@@ -236,6 +255,9 @@ def test_a_run_that_may_not_delete_is_applied_and_says_what_to_do(
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm_file", refuse)
     with caplog.at_level(logging.WARNING):
         assert company.run()["outcome"] == "nothing_to_do"
-    assert "refuses us. Give the Connection in staging_url the rights to get, put, list and delete" in caplog.text
+    assert (
+        "refuses us. Give the Connection in staging_url the rights to get, put, list and delete"
+        in caplog.text
+    )
     assert "set staging_retention_days to null" in caplog.text
     assert "older than 30 days" in caplog.text

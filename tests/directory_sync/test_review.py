@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync import review
-from include.directory_sync.errors import PermanentError
+from directory_sync.errors import PermanentError
+from directory_sync.tasks import review
 from tests.company import Company, causes, counts, people
 from tests.stand_in import user
 
@@ -49,30 +49,42 @@ def test_what_was_approved_and_is_the_same_is_applied(asked: tuple[Company, str]
     assert company.ask() is None
 
 
-def test_a_scheduled_run_goes_on_with_a_newcomer_while_the_question_is_open(asked: tuple[Company, str]) -> None:
+def test_a_scheduled_run_goes_on_with_a_newcomer_while_the_question_is_open(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     company.pool.users = [*company.pool.users, user(ANA)]
     company.pool.members = {"All": company.pool.users}
     assert counts(company.run())["created"] == 1
-    assert company.ask() == review_id, "one review is open, and its run is started again if it is gone"
+    assert company.ask() == review_id, (
+        "one review is open, and its run is started again if it is gone"
+    )
     assert company.answer(review_id, "approve")["review"]["applied"] == 80
     assert company.user(ANA)["active"] == 1
     assert len(company.active()) == 61
 
 
-def test_approved_rows_that_changed_since_stay_held_and_are_listed(asked: tuple[Company, str]) -> None:
+def test_approved_rows_that_changed_since_stay_held_and_are_listed(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
-    company.joget.execute("UPDATE dir_user SET lastName = 'local' WHERE id = 'person000@example.org'")
+    company.joget.execute(
+        "UPDATE dir_user SET lastName = 'local' WHERE id = 'person000@example.org'"
+    )
     report = company.answer(review_id, "approve")
     assert (report["review"]["applied"], report["review"]["changed_since"]) == (78, 2)
     assert counts(report)["held"] == 1
     assert "person000@example.org" in company.active()
-    assert ("person000@example.org", "All") in company.memberships(), "what depends on it stays held with it"
+    assert ("person000@example.org", "All") in company.memberships(), (
+        "what depends on it stays held with it"
+    )
     company.run()
     assert company.user("person000@example.org")["active"] == 0, "one alone is within the limits"
 
 
-def test_rejected_rows_stay_held_in_silence_until_their_change_differs(asked: tuple[Company, str]) -> None:
+def test_rejected_rows_stay_held_in_silence_until_their_change_differs(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     before = company.joget.contents()
     report = company.answer(review_id, "reject")
@@ -89,11 +101,15 @@ def test_rejected_rows_stay_held_in_silence_until_their_change_differs(asked: tu
     company.pool.users = company.pool.users[1:]
     company.run()
     report = company.run()
-    assert causes(report) == {"rejected": 78}, "he came and left again: that is another change, and within the limits"
+    assert causes(report) == {"rejected": 78}, (
+        "he came and left again: that is another change, and within the limits"
+    )
     assert "person000@example.org" not in company.active()
 
 
-def test_a_rejected_change_is_approved_when_a_later_review_shows_it_again(asked: tuple[Company, str]) -> None:
+def test_a_rejected_change_is_approved_when_a_later_review_shows_it_again(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     company.answer(review_id, "reject")
     company.pool.users = company.pool.users[20:]
@@ -108,32 +124,34 @@ def test_a_rejected_change_is_approved_when_a_later_review_shows_it_again(asked:
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_started_by_hand_it_asks_about_everything_that_the_newest_run_holds(asked: tuple[Company, str]) -> None:
+def test_started_by_hand_it_asks_about_everything_that_the_newest_run_holds(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
-    mine = review.review_id_of("manual__1", {})
+    mine = review.get_review_id("manual__1", {})
     with pytest.raises(PermanentError, match="is open already"):
-        review.question("default", mine, by_hand=True)
+        review.read_question("default", mine, by_hand=True)
     company.answer(review_id, "reject")
     company.run()
-    question = review.question("default", mine, by_hand=True)
+    question = review.read_question("default", mine, by_hand=True)
     assert question
     assert "80 changes" in question.subject
     company.answer(mine, "approve")
     assert len(company.active()) == 60
     company.run()
     with pytest.raises(PermanentError, match="holds nothing"):
-        review.question("default", review.review_id_of("manual__2", {}), by_hand=True)
+        review.read_question("default", review.get_review_id("manual__2", {}), by_hand=True)
 
 
 def test_a_review_by_hand_after_an_approval_wants_a_run_first(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     assert company.answer(review_id, "approve")["outcome"] == "applied"
-    mine = review.review_id_of("manual__1", {})
+    mine = review.get_review_id("manual__1", {})
     with pytest.raises(PermanentError, match="was approved already"):
-        review.question("default", mine, by_hand=True)
+        review.read_question("default", mine, by_hand=True)
     company.run()
     with pytest.raises(PermanentError, match="holds nothing"):
-        review.question("default", mine, by_hand=True)
+        review.read_question("default", mine, by_hand=True)
 
 
 def test_a_review_that_was_closed_without_an_answer_says_so(asked: tuple[Company, str]) -> None:
@@ -147,18 +165,20 @@ def test_a_review_that_was_closed_without_an_answer_says_so(asked: tuple[Company
 def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     review.note_answer("default", review_id, "timed_out", None)
-    assert review.question("default", review_id, by_hand=False) is None
+    assert review.read_question("default", review_id, by_hand=False) is None
     with pytest.raises(PermanentError, match="closed before somebody answered"):
         company.load_held(review_id)
     company.run()
     assert company.ask() not in (None, review_id)
 
 
-def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(asked: tuple[Company, str]) -> None:
+def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     company.run()
     assert company.ask() == review_id, "the review DAG is started under the same id, unless it runs"
-    assert review.question("default", review_id, by_hand=False)
+    assert review.read_question("default", review_id, by_hand=False)
 
 
 def test_a_review_that_nobody_answered_in_time_is_asked_anew(asked: tuple[Company, str]) -> None:
@@ -174,7 +194,7 @@ def test_a_review_by_hand_after_a_load_that_died_says_so(asked: tuple[Company, s
     assert company.last
     (Path(company.last.url.removeprefix("file://")) / "manifest.json").unlink()
     with pytest.raises(PermanentError, match="load ended before it finished its report"):
-        review.question("default", review.review_id_of("manual__1", {}), by_hand=True)
+        review.read_question("default", review.get_review_id("manual__1", {}), by_hand=True)
 
 
 def test_asking_twice_is_asking_once(asked: tuple[Company, str]) -> None:
@@ -193,7 +213,9 @@ def test_the_first_answer_stands(asked: tuple[Company, str]) -> None:
     assert len(company.active()) == 100
 
 
-def test_a_repeated_load_applies_nothing_that_another_text_asked_for(asked: tuple[Company, str]) -> None:
+def test_a_repeated_load_applies_nothing_that_another_text_asked_for(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     company.answer(review_id, "approve")
     company.pool.users = company.pool.users[30:]
@@ -201,8 +223,12 @@ def test_a_repeated_load_applies_nothing_that_another_text_asked_for(asked: tupl
     company.run()
     assert causes(company.run()) == {"removed_users_percent": 60}
     assert company.load_held(review_id)["review"]["asked"] == 80
-    assert len(company.active()) == 60, "cleared and repeated: finishes its own report, and nothing else"
-    assert review.question("default", review_id, by_hand=False) is None, "the question isn't asked again"
+    assert len(company.active()) == 60, (
+        "cleared and repeated: finishes its own report, and nothing else"
+    )
+    assert review.read_question("default", review_id, by_hand=False) is None, (
+        "the question isn't asked again"
+    )
 
 
 def test_unanswered_and_unknown_reviews_are_refused(asked: tuple[Company, str]) -> None:
@@ -211,17 +237,19 @@ def test_unanswered_and_unknown_reviews_are_refused(asked: tuple[Company, str]) 
     with pytest.raises(PermanentError, match="answer task review_held first"):
         company.load_held(review_id)
     with pytest.raises(PermanentError, match="has no review with the id"):
-        review.question("default", "nothing", by_hand=False)
+        review.read_question("default", "nothing", by_hand=False)
     after = company.joget.contents(prefix="")
     del before["directory_sync_lock"], after["directory_sync_lock"]
     assert after == before
 
 
-def test_a_plan_that_was_changed_in_staging_is_not_asked_about(asked: tuple[Company, str], tmp_path: Any) -> None:
+def test_a_plan_that_was_changed_in_staging_is_not_asked_about(
+    asked: tuple[Company, str], tmp_path: Any
+) -> None:
     company, review_id = asked
     company.joget.execute("UPDATE directory_sync_review SET held_sha256 = 'another'")
     with pytest.raises(PermanentError, match="isn't the one"):
-        review.question("default", review_id, by_hand=False)
+        review.read_question("default", review_id, by_hand=False)
 
 
 def test_nothing_is_asked_after_a_dry_run(asked: tuple[Company, str]) -> None:

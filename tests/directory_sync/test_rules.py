@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.plan.employments import choose_employment_ids
+from directory_sync.plan.employments import choose_employment_ids
 from tests.company import Company, causes, counts
 from tests.conftest import BOTH_CHARSETS
 from tests.stand_in import sub_of, user
@@ -32,11 +32,19 @@ def test_a_new_user_gets_a_row_a_role_an_employment_and_his_memberships(company:
         "locale": "pt_BR",
         "password": None,
     }
-    assert company.joget.column("SELECT roleId FROM dir_user_role WHERE userId = %s", (ANA,)) == ["ROLE_USER"]
-    employments = company.joget.execute("SELECT id, organizationId, role FROM dir_employment WHERE userId = %s", (ANA,))
-    assert [(len(id_), organization, role) for id_, organization, role in employments] == [(32, "ORG-001", None)]
+    assert company.joget.column("SELECT roleId FROM dir_user_role WHERE userId = %s", (ANA,)) == [
+        "ROLE_USER"
+    ]
+    employments = company.joget.execute(
+        "SELECT id, organizationId, role FROM dir_employment WHERE userId = %s", (ANA,)
+    )
+    assert [(len(id_), organization, role) for id_, organization, role in employments] == [
+        (32, "ORG-001", None)
+    ]
     assert company.memberships() == {(ANA, "Sales")}
-    assert company.joget.execute("SELECT id, name, organizationId FROM dir_group WHERE id <> 'managers'") == [
+    assert company.joget.execute(
+        "SELECT id, name, organizationId FROM dir_group WHERE id <> 'managers'"
+    ) == [
         ("Empty", "Empty", "ORG-001"),
         ("Sales", "Sales", "ORG-001"),
     ]
@@ -66,7 +74,9 @@ def test_local_users_groups_roles_and_metadata_stay_byte_for_byte(company: Compa
     assert after["dir_user_meta"] == before["dir_user_meta"]
 
 
-def test_a_user_disabled_from_the_start_is_created_inactive_and_without_memberships(company: Company) -> None:
+def test_a_user_disabled_from_the_start_is_created_inactive_and_without_memberships(
+    company: Company,
+) -> None:
     ana = user(ANA, enabled=False)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
@@ -98,7 +108,9 @@ def test_a_user_of_single_sign_on_is_adopted_with_his_own_bytes(company: Company
     assert company.usernames() == ["Ana@Example.org"]
     assert company.user("Ana@Example.org")["firstName"] == "Ana"
     assert company.user("Ana@Example.org")["timeZone"] == "Europe/Lisbon"
-    assert company.joget.column("SELECT COUNT(*) FROM dir_employment WHERE userId = 'Ana@Example.org'") == [1]
+    assert company.joget.column(
+        "SELECT COUNT(*) FROM dir_employment WHERE userId = 'Ana@Example.org'"
+    ) == [1]
     assert company.run()["outcome"] == "nothing_to_do"
 
 
@@ -138,13 +150,21 @@ def test_an_adopted_user_whom_an_administrator_deactivated_stays_inactive(compan
     assert company.user(ANA)["active"] == 0
     assert company.memberships() == set()
     directory = company.staged("directory.parquet")
-    assert directory.loc[directory["sub"] == sub_of(ana), "state"].tolist() == ["deactivated in Joget"]
+    assert directory.loc[directory["sub"] == sub_of(ana), "state"].tolist() == [
+        "deactivated in Joget"
+    ]
 
 
-def test_memberships_found_at_adoption_are_the_administrators_until_the_pool_names_them(company: Company) -> None:
+def test_memberships_found_at_adoption_are_the_administrators_until_the_pool_names_them(
+    company: Company,
+) -> None:
     company.joget.add_user(ANA)
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-001')"
+    )
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (ANA,)
+    )
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": []}
     assert counts(company.run(), "groups") == {"read": 1, "adopted": 1}
@@ -160,7 +180,9 @@ def test_memberships_found_at_adoption_are_the_administrators_until_the_pool_nam
 # 3. Changed
 
 
-def test_only_the_columns_that_differ_change_and_cleared_attributes_are_cleared(company: Company) -> None:
+def test_only_the_columns_that_differ_change_and_cleared_attributes_are_cleared(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA, given_name="ana", family_name="mcdonald", zoneinfo="UTC")]
     company.run()
     company.pool.users = [user(ANA, given_name="ana", family_name="McDonald")]
@@ -176,7 +198,9 @@ def test_only_the_columns_that_differ_change_and_cleared_attributes_are_cleared(
     assert company.user(ANA)["lastName"] == ""
 
 
-def test_where_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(company: Company) -> None:
+def test_where_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(
+    company: Company,
+) -> None:
     company.joget.add_user(ANA)
     company.pool.users = [user(ANA), user(BOB)]
     assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
@@ -186,7 +210,10 @@ def test_where_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a
     report = company.run()
     assert counts(report) == {"read": 2, "updated": 2}
     assert report["settings_change"]["settings"] == ["mapping.time_zone_default"]
-    assert (company.user(ANA)["timeZone"], company.user(BOB)["timeZone"]) == ("Asia/Tokyo", "Asia/Tokyo")
+    assert (company.user(ANA)["timeZone"], company.user(BOB)["timeZone"]) == (
+        "Asia/Tokyo",
+        "Asia/Tokyo",
+    )
     company.undo(report["run_id"])
     assert (company.user(ANA)["timeZone"], company.user(BOB)["timeZone"]) == ("0", None)
 
@@ -213,17 +240,23 @@ def test_an_unmapped_column_is_left_to_joget(company: Company) -> None:
 # 4. State
 
 
-def test_a_disabled_user_is_deactivated_loses_our_memberships_and_gets_them_back(company: Company) -> None:
+def test_a_disabled_user_is_deactivated_loses_our_memberships_and_gets_them_back(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
     company.run()
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,)
+    )
     ana["Enabled"] = False
     report = company.run()
     assert counts(report) == {"read": 2, "deactivated": 1, "unchanged": 1}
     assert company.user(ANA)["active"] == 0
     assert company.memberships() == {(BOB, "Sales")}
-    assert company.joget.column("SELECT COUNT(*) FROM dir_user_group WHERE groupId = 'managers'") == [2]
+    assert company.joget.column(
+        "SELECT COUNT(*) FROM dir_user_group WHERE groupId = 'managers'"
+    ) == [2]
     assert company.run()["outcome"] == "nothing_to_do"
     ana["Enabled"] = True
     assert counts(company.run()) == {"read": 2, "reactivated": 1, "unchanged": 1}
@@ -254,10 +287,14 @@ def test_a_user_deactivated_in_joget_stays_so_and_is_reported(company: Company) 
     assert company.user(ANA)["active"] == 0
     assert company.memberships() == set()
     directory = company.staged("directory.parquet")
-    assert directory.loc[directory["sub"] == sub_of(ana), "state"].tolist() == ["deactivated in Joget"]
+    assert directory.loc[directory["sub"] == sub_of(ana), "state"].tolist() == [
+        "deactivated in Joget"
+    ]
 
 
-def test_a_user_reactivated_in_joget_while_disabled_in_the_pool_is_left_alone(company: Company) -> None:
+def test_a_user_reactivated_in_joget_while_disabled_in_the_pool_is_left_alone(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users = [ana]
     company.run()
@@ -298,7 +335,9 @@ def test_keep_leaves_the_username_and_changes_the_rest(company: Company) -> None
 # 8. Can't be mapped
 
 
-def test_records_that_no_mapping_likes_are_quarantined_and_never_stop_the_run(company: Company) -> None:
+def test_records_that_no_mapping_likes_are_quarantined_and_never_stop_the_run(
+    company: Company,
+) -> None:
     good = user(ANA)
     long_name, no_login = user(BOB, family_name="x" * 2048), user("", sub="no-login")
     long_login, blank = user("y" * 101, sub="long-login"), user("   ", sub="blank")
@@ -352,7 +391,9 @@ def test_odd_values_arrive_exactly(company: Company, value: str) -> None:
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-@pytest.mark.parametrize("login", ["o'brien@x.org", "50%@x.org", "back\\slash", "a/b:c", "用户@x.org", "x" * 100])
+@pytest.mark.parametrize(
+    "login", ["o'brien@x.org", "50%@x.org", "back\\slash", "a/b:c", "用户@x.org", "x" * 100]
+)
 def test_odd_logins_arrive_exactly(company: Company, login: str) -> None:
     someone = user(login)
     company.pool.users, company.pool.members = [someone], {"Sales": [someone]}
@@ -365,7 +406,9 @@ def test_odd_logins_arrive_exactly(company: Company, login: str) -> None:
 # 9. Groups
 
 
-def test_a_group_name_that_the_console_refuses_gets_a_readable_id_for_ever(company: Company) -> None:
+def test_a_group_name_that_the_console_refuses_gets_a_readable_id_for_ever(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Équipe/Ventes;1": [ana], "部": [ana]}
     company.run()
@@ -377,7 +420,9 @@ def test_a_group_name_that_the_console_refuses_gets_a_readable_id_for_ever(compa
 
 
 @BOTH_CHARSETS
-def test_of_two_names_with_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(company: Company) -> None:
+def test_of_two_names_with_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana]}
     company.run()
@@ -385,7 +430,9 @@ def test_of_two_names_with_one_key_the_linked_group_keeps_it_and_the_other_gets_
     company.run()
     groups = dict(company.joget.execute("SELECT name, id FROM dir_group WHERE id <> 'managers'"))
     hashed = next(name for name in groups if name.startswith("SALES-"))
-    assert groups == {"Sales": "Sales", hashed: hashed}, "Joget finds groups by name: the first one wins"
+    assert groups == {"Sales": "Sales", hashed: hashed}, (
+        "Joget finds groups by name: the first one wins"
+    )
     assert company.memberships() == {(ANA, "Sales"), (BOB, hashed)}
     assert company.run()["outcome"] == "nothing_to_do"
 
@@ -397,7 +444,9 @@ def test_groups_of_federation_and_excluded_ones_are_left_out(company: Company) -
     company.pool.users, company.pool.members = [ana], {name: [ana] for name in names}
     company.run()
     assert company.memberships() == {(ANA, "app-one")}
-    assert company.cognito.calls["ListUsersInGroup"] == 1, "nobody asks for the members of a group that is left out"
+    assert company.cognito.calls["ListUsersInGroup"] == 1, (
+        "nobody asks for the members of a group that is left out"
+    )
 
 
 def test_a_local_group_of_the_same_id_is_adopted_only_without_strangers(company: Company) -> None:
@@ -410,22 +459,33 @@ def test_a_local_group_of_the_same_id_is_adopted_only_without_strangers(company:
     company.configure(policies={"existing_group": "adopt"})
     assert counts(company.run(), "groups") == {"read": 1, "adopted": 1}
     members = company.joget.execute("SELECT userId, groupId FROM dir_user_group ORDER BY userId")
-    assert members == [(ANA, "managers"), ("cat", "managers")], "the stored id's bytes; the local member stays"
+    assert members == [(ANA, "managers"), ("cat", "managers")], (
+        "the stored id's bytes; the local member stays"
+    )
 
 
-def test_a_group_of_another_organization_is_adopted_only_by_a_persons_word(company: Company) -> None:
+def test_a_group_of_another_organization_is_adopted_only_by_a_persons_word(
+    company: Company,
+) -> None:
     company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Other')")
-    company.joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-2')")
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('Sales', 'Sales', 'ORG-2')"
+    )
     company.pool.members = {"Sales": []}
     assert causes(company.run()) == {"existing_group": 1}
     directory = company.staged("directory.parquet")
-    assert "another organization" in directory.loc[directory["group_name"] == "Sales", "reason"].iloc[0]
+    assert (
+        "another organization"
+        in directory.loc[directory["group_name"] == "Sales", "reason"].iloc[0]
+    )
 
 
 # 10. Memberships
 
 
-def test_a_membership_that_the_pool_no_longer_names_is_removed_for_a_listed_user(company: Company) -> None:
+def test_a_membership_that_the_pool_no_longer_names_is_removed_for_a_listed_user(
+    company: Company,
+) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob], "Board": []}
     company.run()
@@ -435,12 +495,15 @@ def test_a_membership_that_the_pool_no_longer_names_is_removed_for_a_listed_user
     assert company.memberships() == {(BOB, "Sales"), (ANA, "Board")}
 
 
-def test_local_members_of_a_synced_group_and_local_groups_of_a_synced_user_stay(company: Company) -> None:
+def test_local_members_of_a_synced_group_and_local_groups_of_a_synced_user_stay(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
     company.joget.execute(
-        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', 'cat'), ('managers', %s)", (ANA,)
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', 'cat'), ('managers', %s)",
+        (ANA,),
     )
     company.run()
     rows = company.joget.execute("SELECT userId, groupId FROM dir_user_group")
@@ -452,7 +515,10 @@ def test_memberships_of_frozen_users_stay(company: Company) -> None:
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
     company.configure(scope={"exclude_users": ["ANA@example.org"]})
-    company.pool.users, company.pool.members = [user(ANA, enabled=False, given_name="New")], {"Sales": []}
+    company.pool.users, company.pool.members = (
+        [user(ANA, enabled=False, given_name="New")],
+        {"Sales": []},
+    )
     before = company.joget.contents()
     assert counts(company.run()) == {"read": 1, "frozen": 1}
     assert company.joget.contents() == before
@@ -496,7 +562,9 @@ def test_every_change_of_a_linked_user_who_got_role_admin_is_held(company: Compa
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": []}
     company.run()
-    company.joget.execute("INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_role (roleId, userId) VALUES ('ROLE_ADMIN', %s)", (ANA,)
+    )
     assert company.run()["outcome"] == "nothing_to_do"
     ana["Enabled"] = False
     before = company.joget.contents()
@@ -540,15 +608,22 @@ def test_a_run_for_some_users_touches_nobody_else(company: Company) -> None:
     assert company.user(BOB)["firstName"] == "Given"
 
 
-def test_433_users_in_70_groups_through_short_and_empty_pages_arrive_with_every_membership(company: Company) -> None:
+def test_433_users_in_70_groups_through_short_and_empty_pages_arrive_with_every_membership(
+    company: Company,
+) -> None:
     people = [user(f"person{number:03}@example.org") for number in range(433)]
     groups = {
-        f"group-{number:02}": [p for at, p in enumerate(people) if (at * 7 + number) % 23 < 4] for number in range(70)
+        f"group-{number:02}": [p for at, p in enumerate(people) if (at * 7 + number) % 23 < 4]
+        for number in range(70)
     }
     company.pool.users, company.pool.members = people, groups
     company.cognito._lengths = _cycle(20, 0, 60, 7, 0, 0, 33)
     report = company.run()
-    expected = {(f"person{people.index(p):03}@example.org", name) for name, members in groups.items() for p in members}
+    expected = {
+        (f"person{people.index(p):03}@example.org", name)
+        for name, members in groups.items()
+        for p in members
+    }
     assert counts(report) == {"read": 433, "created": 433}
     assert counts(report, "memberships") == {"read": len(expected), "added": len(expected)}
     assert company.memberships() == expected
@@ -560,7 +635,10 @@ def test_433_users_in_70_groups_through_short_and_empty_pages_arrive_with_every_
 @pytest.mark.parametrize("joget", ["utf8mb3"], indirect=True)
 def test_emoji_are_quarantined_where_joget_stores_none(company: Company) -> None:
     party = user(BOB, given_name="🎉")
-    company.pool.users, company.pool.members = [user(ANA, given_name="日本"), party], {"🎉": [party], "Sales": [party]}
+    company.pool.users, company.pool.members = (
+        [user(ANA, given_name="日本"), party],
+        {"🎉": [party], "Sales": [party]},
+    )
     report = company.run()
     assert counts(report) == {"read": 2, "created": 1, "quarantined": 1}
     assert "utf8" in company.reasons(report)[sub_of(party)]
@@ -573,15 +651,22 @@ def _cycle(*lengths: int) -> Any:
     return itertools.cycle(lengths)
 
 
-@pytest.mark.parametrize("login", ["ana@example.org", "bo", "élodie@example.org", "名前です@example.org"])
-def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(company: Company, login: str) -> None:
+@pytest.mark.parametrize(
+    "login", ["ana@example.org", "bo", "élodie@example.org", "名前です@example.org"]
+)
+def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(
+    company: Company, login: str
+) -> None:
     company.pool.users = [user(login)]
     first, second = (
-        choose_employment_ids("ORG-001", [login], taken)[0] for taken in ((), choose_employment_ids("ORG-001", [login]))
+        choose_employment_ids("ORG-001", [login], taken)[0]
+        for taken in ((), choose_employment_ids("ORG-001", [login]))
     )
     company.joget.execute("INSERT INTO dir_employment (id, userId) VALUES (%s, 'cat')", (first,))
     assert company.run()["users"]["created"] == 1
-    assert company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,)) == [second]
+    assert company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,)) == [
+        second
+    ]
     assert re.fullmatch("[0-9a-f]{32}", second)
 
 
@@ -591,4 +676,6 @@ def test_an_employment_id_is_chosen_by_the_stored_id_of_somebody_adopted(company
     (first,) = choose_employment_ids("ORG-001", ["Ana@Example.org"])
     company.joget.execute("INSERT INTO dir_employment (id, userId) VALUES (%s, 'cat')", (first,))
     assert company.run()["users"]["adopted"] == 1
-    assert company.joget.column("SELECT COUNT(*) FROM dir_employment WHERE userId = 'Ana@Example.org'") == [1]
+    assert company.joget.column(
+        "SELECT COUNT(*) FROM dir_employment WHERE userId = 'Ana@Example.org'"
+    ) == [1]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.run import Run, resolve
-from include.directory_sync.settings import Sync
+from directory_sync.errors import PermanentError
+from directory_sync.run import Run, resolve_run
+from directory_sync.settings import Sync
 from tests.directory_sync.test_settings import sync
 
 SYNC = Sync.model_validate(sync())
@@ -14,7 +14,7 @@ FORM: dict[str, Any] = {"dry_run": False, "user_pool_id": None, "organization": 
 
 
 def resolved(**conf: Any) -> Run:
-    return resolve("manual__2026-11-23T00:00:00+00:00", SYNC, {**FORM, **conf}, conf)
+    return resolve_run("manual__2026-11-23T00:00:00+00:00", SYNC, {**FORM, **conf}, conf)
 
 
 def test_without_parameters_a_run_is_what_the_settings_say() -> None:
@@ -35,7 +35,14 @@ def test_a_pool_or_organization_that_differs_makes_a_dry_run_and_the_same_one_do
 
 
 @pytest.mark.parametrize(
-    "conf", [{"dryrun": True}, {"dry_run": "yes"}, {"users": "ana"}, {"users": [""]}, {"user_pool_id": "x"}]
+    "conf",
+    [
+        {"dryrun": True},
+        {"dry_run": "yes"},
+        {"users": "ana"},
+        {"users": [""]},
+        {"user_pool_id": "x"},
+    ],
 )
 def test_unknown_and_ill_typed_parameters_are_refused_by_name(conf: dict[str, Any]) -> None:
     with pytest.raises(PermanentError, match=next(iter(conf))):
@@ -43,7 +50,9 @@ def test_unknown_and_ill_typed_parameters_are_refused_by_name(conf: dict[str, An
 
 
 def test_a_runs_folder_encodes_what_a_path_would_not_keep() -> None:
-    assert resolved().folder == "default/us-east-1_Example1/manual__2026-11-23T00%3A00%3A00%2B00%3A00"
+    assert (
+        resolved().folder == "default/us-east-1_Example1/manual__2026-11-23T00%3A00%3A00%2B00%3A00"
+    )
 
 
 def test_a_run_survives_its_json() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from include.directory_sync import settings
-from include.directory_sync.errors import SettingsError
-from include.directory_sync.settings import Settings
+from directory_sync import settings
+from directory_sync.errors import SettingsError
+from directory_sync.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def sync(**changes: Any) -> dict[str, Any]:
 
 
 def parsed(*syncs: Any) -> Settings:
-    return Settings(Path("syncs.yaml"), *settings.parse({"syncs": list(syncs)}))
+    return Settings(Path("syncs.yaml"), *settings.parse_settings({"syncs": list(syncs)}))
 
 
 def faults(*syncs: Any) -> str:
@@ -33,7 +33,7 @@ def faults(*syncs: Any) -> str:
 
 
 def test_the_settings_in_this_repository_are_valid() -> None:
-    loaded = settings.load(settings.DEFAULT_PATH)
+    loaded = settings.load_settings(settings.DEFAULT_PATH)
     assert (loaded.faults, [valid.dag_id for valid in loaded.syncs]) == ((), ["cognito_to_joget"])
 
 
@@ -47,8 +47,12 @@ def test_the_readme_shows_every_setting_with_its_default() -> None:
         assert set(shown[section]) == set(type(getattr(valid, section)).model_fields)
         assert getattr(valid, section) == settings.Sync.model_fields[section].default
     assert valid.requests_per_second == settings.Sync.model_fields["requests_per_second"].default
-    assert valid.extract_timeout_hours == settings.Sync.model_fields["extract_timeout_hours"].default
-    assert valid.staging_retention_days == settings.Sync.model_fields["staging_retention_days"].default
+    assert (
+        valid.extract_timeout_hours == settings.Sync.model_fields["extract_timeout_hours"].default
+    )
+    assert (
+        valid.staging_retention_days == settings.Sync.model_fields["staging_retention_days"].default
+    )
 
 
 def test_a_sync_gets_defaults_and_the_dag_id_of_its_name() -> None:
@@ -62,9 +66,18 @@ def test_a_sync_gets_defaults_and_the_dag_id_of_its_name() -> None:
     [
         ({"colour": "blue"}, "sync 'default': colour: unknown setting"),
         ({"limits": {"flor": 3}}, "sync 'default': limits.flor: unknown setting"),
-        ({"requests_per_second": "15"}, "sync 'default': requests_per_second: Input should be a valid number"),
-        ({"extract_timeout_hours": 0.4}, "extract_timeout_hours: Input should be greater than or equal to 0.5"),
-        ({"extract_timeout_hours": 21}, "extract_timeout_hours: Input should be less than or equal to 20"),
+        (
+            {"requests_per_second": "15"},
+            "sync 'default': requests_per_second: Input should be a valid number",
+        ),
+        (
+            {"extract_timeout_hours": 0.4},
+            "extract_timeout_hours: Input should be greater than or equal to 0.5",
+        ),
+        (
+            {"extract_timeout_hours": 21},
+            "extract_timeout_hours: Input should be less than or equal to 20",
+        ),
         ({"requests_per_second": 0}, "requests_per_second: Input should be greater than 0"),
         ({"limits": {"floor": 1.5}}, "limits.floor: Input should be a valid integer"),
         ({"limits": {"removed_users_percent": 101}}, "less than or equal to 100"),
@@ -92,7 +105,9 @@ def test_an_unknown_or_ill_typed_setting_is_named(changes: dict[str, Any], fault
 
 
 def test_all_faults_are_said_at_once_and_the_valid_syncs_stay() -> None:
-    loaded = parsed(sync(colour=1, region=7), sync(name="good", organization="ORG-2"), "text", sync(name="x y"))
+    loaded = parsed(
+        sync(colour=1, region=7), sync(name="good", organization="ORG-2"), "text", sync(name="x y")
+    )
     assert [valid.name for valid in loaded.syncs] == ["good"]
     assert len(loaded.faults) == 4
     with pytest.raises(SettingsError) as caught:
@@ -118,22 +133,30 @@ def test_limits_at_their_edges_are_valid(percent: float) -> None:
 
 @pytest.mark.parametrize("content", [None, [], {"syncs": []}, {"syncs": {}}, "text", {}])
 def test_a_file_without_syncs_says_what_it_must_hold(content: Any) -> None:
-    assert settings.parse(content)[1] == ("the file must hold a list `syncs` with at least one sync",)
+    assert settings.parse_settings(content)[1] == (
+        "the file must hold a list `syncs` with at least one sync",
+    )
 
 
 def test_files_that_cannot_be_read_are_faults(tmp_path: Path) -> None:
     path = tmp_path / "syncs.yaml"
-    assert "does not exist" in settings.load(path).faults[0]
+    assert "does not exist" in settings.load_settings(path).faults[0]
     path.write_text("syncs:\n  - name: a\n    name: b\n", encoding="utf-8")
-    assert "key 'name' is given twice (line 3)" in settings.load(path).faults[0]
+    assert "key 'name' is given twice (line 3)" in settings.load_settings(path).faults[0]
     path.write_text("syncs: [", encoding="utf-8")
-    assert "no YAML" in settings.load(path).faults[0]
+    assert "no YAML" in settings.load_settings(path).faults[0]
     path.write_bytes(b"\xff\xfe\xff")
-    assert "can't be read" in settings.load(path).faults[0]
+    assert "can't be read" in settings.load_settings(path).faults[0]
 
 
 def test_only_mapped_attributes_are_read_from_the_pool() -> None:
-    assert settings.Mapping().attributes == ("email", "family_name", "given_name", "locale", "zoneinfo")
+    assert settings.Mapping().attributes == (
+        "email",
+        "family_name",
+        "given_name",
+        "locale",
+        "zoneinfo",
+    )
     few = settings.Mapping(
         username="preferred_username_or_email",
         first_name="sub",
@@ -143,7 +166,10 @@ def test_only_mapped_attributes_are_read_from_the_pool() -> None:
         locale=None,
     )
     assert few.attributes == ("email", "preferred_username")
-    assert settings.Mapping(username="cognito_username", last_name="custom:last").attributes[0] == "custom:last"
+    assert (
+        settings.Mapping(username="cognito_username", last_name="custom:last").attributes[0]
+        == "custom:last"
+    )
 
 
 def test_a_default_of_a_column_that_is_left_to_joget_is_a_fault() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.joget.database import Database
+from directory_sync.joget.database import Database
 from tests.company import Company, people
 from tests.statements import NOT_IN_SQLGLOT, Statement, find_faults
 
@@ -18,7 +18,8 @@ SMALL |= {"directory_sync_lock", "directory_sync_group_link", "directory_sync_lo
 
 WHOLE = {
     "SELECT COUNT(*) FROM dir_user": "the seats",
-    "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = u.username": "Joget has no index on username",
+    "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = "
+    "u.username": "Joget has no index on username",
     "FROM dir_user_group WHERE groupId IN": "nearly all members are of synchronised groups",
     "FROM directory_sync_retired_login r": "held against the sent texts, which have the index",
     "FROM dir_user_password_history d": "Joget has no index on its username",
@@ -44,14 +45,23 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, str]
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         rows = [row for row in rows if row["select_type"] not in WRITTEN]
-        scanned = [(str(row["table"]), row["type"]) for row in rows if row["type"] in ("ALL", "index") and row["table"]]
+        scanned = [
+            (str(row["table"]), row["type"])
+            for row in rows
+            if row["type"] in ("ALL", "index") and row["table"]
+        ]
         found.setdefault(statement, []).extend(scanned)
 
     for name in ("execute", "rows", "frame"):
         original = getattr(Database, name)
 
         def spying(
-            self: Database, statement: str, parameters: Sequence[Any] = (), *, original: Any = original, **others: Any
+            self: Database,
+            statement: str,
+            parameters: Sequence[Any] = (),
+            *,
+            original: Any = original,
+            **others: Any,
         ) -> Any:
             explain(self, statement, parameters)
             return original(self, statement, parameters, **others)
@@ -61,7 +71,9 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, str]
 
 
 def scans(explained: dict[str, list[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """Tables that grow with the directory and are scanned, with the statement. Temporary tables are meant to be."""
+    """Tables that grow with the directory and are scanned, with the statement. Temporary tables are
+    meant to be.
+    """
     found = []
     for statement, tables in explained.items():
         if not any(part in statement for part in WHOLE):
@@ -79,12 +91,20 @@ def test_no_statement_of_a_load_scans_a_table_of_joget(
     company.pool.members = {"Sales": company.pool.users[:300], "Staff": company.pool.users[50:]}
     company.run()
     explained.clear()
-    for table in ("dir_user", "dir_user_group", "dir_user_role", "dir_employment", "directory_sync_user_link"):
+    for table in (
+        "dir_user",
+        "dir_user_group",
+        "dir_user_role",
+        "dir_employment",
+        "directory_sync_user_link",
+    ):
         company.joget.execute(f"ANALYZE TABLE {table}")
     company.pool.users[7]["Enabled"] = False
     company.pool.users = company.pool.users[:-3]
     company.pool.members["Sales"] = company.pool.users[5:]
-    company.configure(policies={"missing_user": "delete", "missing_runs": 1, "renamed_user": "rename"})
+    company.configure(
+        policies={"missing_user": "delete", "missing_runs": 1, "renamed_user": "rename"}
+    )
     company.run()
     assert len(explained) > 50
     assert scans(explained) == []
@@ -94,20 +114,25 @@ def test_no_statement_of_a_load_scans_a_table_of_joget(
     ("statement", "fault"),
     [
         ("SELECT id FROM dir_user WHERE id = %s", ""),
-        ("DELETE d FROM directory_sync_text t STRAIGHT_JOIN dir_user d ON d.id = t.text WHERE t.text = %s", ""),
+        ("DELETE d FROM directory_sync_text t STRAIGHT_JOIN dir_user d ON d.id = t.text WHERE "
+         "t.text = %s", ""),
         ("SELECT id FROM dir_user WHERE", "isn't understood"),
         ("SHUTDOWN", "isn't understood"),
         ("DELETE FROM dir_user", "deletes without WHERE"),
         ("UPDATE dir_user SET active = 0", "updates without WHERE"),
         ("UPDATE dir_organization SET name = %s WHERE id = %s", "may not update dir_organization"),
-        ("UPDATE dir_user u JOIN dir_role r ON r.id = u.id SET r.name = %s WHERE u.id = %s", "may not update dir_role"),
-        ("DELETE r FROM dir_user u JOIN dir_role r ON r.id = u.id WHERE u.id = %s", "may not delete dir_role"),
+        ("UPDATE dir_user u JOIN dir_role r ON r.id = u.id SET r.name = %s WHERE u.id = "
+         "%s", "may not update dir_role"),
+        ("DELETE r FROM dir_user u JOIN dir_role r ON r.id = u.id WHERE u.id = "
+         "%s", "may not delete dir_role"),
         ("INSERT INTO wf_process (id) SELECT id FROM dir_user", "may not insert wf_process"),
         ("REPLACE INTO dir_user_meta (username) VALUES (%s)", "may not insert dir_user_meta"),
         ("ALTER TABLE dir_user ADD COLUMN sub INT", "may not alter dir_user"),
         ("DROP TABLE dir_user", "may not drop dir_user"),
-        ("LOAD DATA LOCAL INFILE '/tmp/x' INTO TABLE dir_user CHARACTER SET utf8mb4 (id)", "loads into a table"),
-        ("SELECT id FROM dir_user WHERE id = 'zoe@example.org'", "has a text that stands nowhere in the code"),
+        ("LOAD DATA LOCAL INFILE '/tmp/x' INTO TABLE dir_user CHARACTER SET utf8mb4 "
+         "(id)", "loads into a table"),
+        ("SELECT id FROM dir_user WHERE id = "
+         "'zoe@example.org'", "has a text that stands nowhere in the code"),
     ],
 )  # fmt: skip
 def test_a_statement_that_does_what_it_may_not_is_noticed(statement: str, fault: str) -> None:

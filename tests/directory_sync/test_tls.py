@@ -2,15 +2,17 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo.database import ACCOUNT, PASSWORD, DatabaseServer
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.joget.database import session
+from directory_sync.errors import PermanentError
+from directory_sync.joget.database import open_session
 from tests.conftest import DATABASE_SERVERS, JogetDatabase
 from tests.tls import Authority, make_authority
 
@@ -31,7 +33,12 @@ def tls_server(
     """A server with a certificate, whose account of the sync has to use TLS."""
     own, _ = authorities
     start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
-    options = (f"--ssl-ca={own.ca}", f"--ssl-cert={own.certificate}", f"--ssl-key={own.key}", "--local-infile=ON")
+    options = (
+        f"--ssl-ca={own.ca}",
+        f"--ssl-cert={own.certificate}",
+        f"--ssl-key={own.key}",
+        "--local-infile=ON",
+    )
     with start(tmp_path_factory.mktemp("tls"), *options) as server:
         server.create_joget("jwdb")
         server.create_account("jwdb")
@@ -56,7 +63,7 @@ def test_a_certificate_that_is_vouched_for_is_taken_by_each_connection(
     connect: Connect, authorities: tuple[Authority, Authority], mode: str
 ) -> None:
     connect(ssl={"ca": str(authorities[0].ca)}, ssl_mode=mode)
-    with session("joget_mysql") as database, database.open_another() as another:
+    with open_session("joget_mysql") as database, database.open_another() as another:
         for opened in (database, another):
             assert opened.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]
             assert opened._takes_files, "nobody can stand between"
@@ -69,20 +76,27 @@ def test_a_certificate_of_another_authority_is_refused_for_good(
     connect(ssl={"ca": str(authorities[1].ca)}, **extras)
     with (
         pytest.raises(PermanentError, match="offers no TLS that Connection 'joget_mysql' trusts"),
-        session("joget_mysql"),
+        open_session("joget_mysql"),
     ):
         pass
 
 
-def test_an_authoritys_file_that_is_not_there_is_refused_for_good(connect: Connect, tmp_path: Path) -> None:
+def test_an_authoritys_file_that_is_not_there_is_refused_for_good(
+    connect: Connect, tmp_path: Path
+) -> None:
     connect(ssl={"ca": str(tmp_path / "nowhere.pem")}, ssl_mode="VERIFY_CA")
-    with pytest.raises(PermanentError, match="which each worker must have"), session("joget_mysql"):
+    with (
+        pytest.raises(PermanentError, match="which each worker must have"),
+        open_session("joget_mysql"),
+    ):
         pass
 
 
-def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(connect: Connect) -> None:
+def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(
+    connect: Connect,
+) -> None:
     connect()
-    with pytest.raises(PermanentError, match="requires TLS"), session("joget_mysql"):
+    with pytest.raises(PermanentError, match="requires TLS"), open_session("joget_mysql"):
         pass
 
 
@@ -96,8 +110,26 @@ def test_where_tls_is_asked_for_a_server_without_it_is_refused(
         server.create_account("jwdb")
         for extras in ({"ssl_mode": "REQUIRED"}, {"ssl": {"ca": str(authorities[0].ca)}}):
             connect(server, **extras)
-            with pytest.raises(PermanentError, match=r"asks for TLS, and Joget's database has none|refuses the login"):
-                session("joget_mysql").__enter__()
+            with pytest.raises(
+                PermanentError,
+                match=r"asks for TLS, and Joget's database has none|refuses the login",
+            ):
+                open_session("joget_mysql").__enter__()
         connect(server)
-        with session("joget_mysql"):
+        with open_session("joget_mysql"):
             pass
+        assert count_sessions(server) == 0, "nothing stays open"
+
+
+def count_sessions(server: DatabaseServer) -> int:
+    """How many sessions the sync's account has, once the server has noticed what was closed."""
+    until = time.monotonic() + 10
+    with closing(server.connect()) as console, console.cursor() as cursor:
+        while True:
+            cursor.execute(
+                "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s", (ACCOUNT,)
+            )
+            [(count,)] = cursor.fetchall()
+            if not count or time.monotonic() > until:
+                return int(count)
+            time.sleep(0.05)

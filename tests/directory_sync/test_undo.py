@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.joget.database import Database
+from directory_sync.errors import PermanentError
+from directory_sync.joget.database import Database
 from tests.company import Company, causes, counts, people
 from tests.directory_sync.test_identity import renamed
 from tests.stand_in import user
@@ -19,7 +19,12 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 def before(company: Company) -> dict[str, list[str]]:
     """A first run, and Joget after it."""
     company.configure(
-        policies={"renamed_user": "rename", "missing_user": "delete", "missing_group": "delete", "missing_runs": 1}
+        policies={
+            "renamed_user": "rename",
+            "missing_user": "delete",
+            "missing_group": "delete",
+            "missing_runs": 1,
+        }
     )
     company.joget.add_user("sso@example.org")
     company.pool.users = [user(ANA), user(BOB), user(EVE)]
@@ -31,13 +36,25 @@ def before(company: Company) -> dict[str, list[str]]:
 def changed(company: Company) -> str:
     """A run with a change of every kind; gives its run id."""
     ana, bob = renamed(user(ANA), "ana.lima@example.org"), user(BOB, enabled=False)
-    company.pool.users = [ana, bob, user("new@example.org"), user("sso@example.org", given_name="Sso")]
+    company.pool.users = [
+        ana,
+        bob,
+        user("new@example.org"),
+        user("sso@example.org", given_name="Sso"),
+    ]
     company.pool.members = {"Sales": [bob, company.pool.users[3]], "Future": [ana]}
     report = company.run()
     assert counts(report) == {
-        "read": 4, "created": 1, "adopted": 1, "renamed": 1, "deactivated": 1, "deleted": 1, "missing": 1,
+        "read": 4, "created": 1, "adopted": 1, "renamed": 1, "deactivated": 1,
+        "deleted": 1, "missing": 1,
     }  # fmt: skip
-    assert counts(report, "groups") == {"read": 2, "created": 1, "unchanged": 1, "deleted": 1, "missing": 1}
+    assert counts(report, "groups") == {
+        "read": 2,
+        "created": 1,
+        "unchanged": 1,
+        "deleted": 1,
+        "missing": 1,
+    }
     return str(report["run_id"])
 
 
@@ -69,13 +86,15 @@ def test_what_was_undone_stays_undone_until_the_pools_value_changes(
     assert counts(company.run())["deactivated"] == 1
 
 
-def test_a_dry_run_is_the_default_and_writes_nothing(company: Company, before: dict[str, list[str]]) -> None:
-    from include.directory_sync import undo
+def test_a_dry_run_is_the_default_and_writes_nothing(
+    company: Company, before: dict[str, list[str]]
+) -> None:
+    from directory_sync.tasks import undo
     from tests.company import attempt
 
     run_id = changed(company)
     everything = company.joget.contents(prefix="")
-    undo.undo(attempt("undo", "manual"), "default", {"dry_run": True}, {"run_id": run_id})
+    undo.undo_run(attempt("undo", "manual"), "default", {"dry_run": True}, {"run_id": run_id})
     assert company.joget.contents(prefix="") == everything
 
 
@@ -83,13 +102,17 @@ def test_rows_that_changed_since_are_skipped_and_listed(company: Company) -> Non
     company.pool.users = people(4)
     company.pool.members = {"Sales": company.pool.users}
     company.run()
-    company.pool.users = [user(f"person{number:03}@example.org", given_name="New") for number in range(4)]
+    company.pool.users = [
+        user(f"person{number:03}@example.org", given_name="New") for number in range(4)
+    ]
     run_id = company.run()["run_id"]
     company.joget.execute("UPDATE dir_user SET email = 'local' WHERE id = 'person001@example.org'")
     report = company.undo(run_id)
     assert causes(report) == {"changed_since": 1}
     assert counts(report) == {"read": 4, "updated": 3, "held": 1}
-    names = company.joget.column("SELECT firstName FROM dir_user WHERE id LIKE 'person%' ORDER BY id")
+    names = company.joget.column(
+        "SELECT firstName FROM dir_user WHERE id LIKE 'person%' ORDER BY id"
+    )
     assert names == ["Given", "New", "Given", "Given"]
 
 
@@ -97,7 +120,9 @@ def test_a_made_user_who_was_used_since_is_not_deleted(company: Company) -> None
     company.pool.users = [user(ANA), user(BOB), user(EVE)]
     company.pool.members = {"Sales": [user(ANA), user(BOB)]}
     run_id = company.run()["run_id"]
-    company.joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,))
+    company.joget.execute(
+        "INSERT INTO dir_user_group (groupId, userId) VALUES ('managers', %s)", (ANA,)
+    )
     company.joget.execute("INSERT INTO dir_user_extra (username) VALUES (%s)", (EVE,))
     report = company.undo(run_id)
     assert counts(report) == {"read": 3, "deleted": 1, "held": 2}
@@ -114,28 +139,34 @@ def test_an_undo_can_be_undone(company: Company, before: dict[str, list[str]]) -
     assert company.joget.contents() == after
 
 
-def test_an_undone_change_is_applied_when_a_person_says_so(company: Company, before: dict[str, list[str]]) -> None:
-    from include.directory_sync import review
+def test_an_undone_change_is_applied_when_a_person_says_so(
+    company: Company, before: dict[str, list[str]]
+) -> None:
+    from directory_sync.tasks import review
 
     run_id = changed(company)
     after = company.joget.contents()
     company.undo(run_id)
     company.run()
-    mine = review.review_id_of("manual__1", {})
-    assert review.question("default", mine, by_hand=True)
+    mine = review.get_review_id("manual__1", {})
+    assert review.read_question("default", mine, by_hand=True)
     company.answer(mine, "approve")
     assert company.joget.contents() == after
 
 
 def test_a_retried_undo_undoes_once(company: Company, before: dict[str, list[str]]) -> None:
-    from include.directory_sync import undo
+    from directory_sync.tasks import undo
     from tests.company import attempt
 
     run_id = changed(company)
     for _ in range(2):
-        undo.undo(attempt("undo", "manual__1"), "default", {}, {"run_id": run_id, "dry_run": False})
+        undo.undo_run(
+            attempt("undo", "manual__1"), "default", {}, {"run_id": run_id, "dry_run": False}
+        )
     assert company.joget.contents() == before
-    assert company.joget.column("SELECT COUNT(*) FROM directory_sync_run WHERE kind = 'undo'") == [1]
+    assert company.joget.column("SELECT COUNT(*) FROM directory_sync_run WHERE kind = 'undo'") == [
+        1
+    ]
 
 
 @pytest.mark.parametrize(
@@ -146,15 +177,17 @@ def test_a_retried_undo_undoes_once(company: Company, before: dict[str, list[str
         ({"run_id": "x", "dryrun": 1}, "Unknown parameter"),
     ],
 )
-def test_wrong_input_is_one_error_and_writes_nothing(company: Company, conf: dict[str, Any], text: str) -> None:
-    from include.directory_sync import undo
+def test_wrong_input_is_one_error_and_writes_nothing(
+    company: Company, conf: dict[str, Any], text: str
+) -> None:
+    from directory_sync.tasks import undo
     from tests.company import attempt
 
     company.pool.users = [user(ANA)]
     company.run()
     before = company.joget.contents()
     with pytest.raises(PermanentError, match=text):
-        undo.undo(attempt("undo", "manual"), "default", {"dry_run": False}, conf)
+        undo.undo_run(attempt("undo", "manual"), "default", {"dry_run": False}, conf)
     assert company.joget.contents() == before
 
 
@@ -190,18 +223,26 @@ def test_a_run_whose_staging_is_gone_can_not_be_undone(company: Company, tmp_pat
         "UPDATE dir_employment SET startDate = '2026-01-01' WHERE userId = %s",
         "UPDATE dir_department SET hod = (SELECT id FROM dir_employment WHERE userId = %s)",
         "INSERT INTO dir_employment_report_to (employmentId, reportToId) "
-        "SELECT e.id, b.id FROM dir_employment e JOIN dir_employment b WHERE e.userId = %s AND b.userId = 'local'",
+        "SELECT e.id, b.id FROM dir_employment e JOIN dir_employment b WHERE e.userId = %s AND "
+        "b.userId = 'local'",
         "INSERT INTO dir_employment_report_to (employmentId, reportToId) "
-        "SELECT b.id, e.id FROM dir_employment e JOIN dir_employment b WHERE e.userId = %s AND b.userId = 'local'",
+        "SELECT b.id, e.id FROM dir_employment e JOIN dir_employment b WHERE e.userId = %s AND "
+        "b.userId = 'local'",
     ],
     ids=["department", "grade", "code", "role", "date", "head", "reports", "reported to"],
 )
 @pytest.mark.parametrize("adopted", [False, True], ids=["made", "adopted"])
-def test_an_employment_that_somebody_used_since_is_not_taken_back(company: Company, use: str, adopted: bool) -> None:
+def test_an_employment_that_somebody_used_since_is_not_taken_back(
+    company: Company, use: str, adopted: bool
+) -> None:
     company.joget.add_user("local", password="local")
-    company.joget.execute("INSERT INTO dir_department (id, organizationId) VALUES ('D-1', 'ORG-001')")
+    company.joget.execute(
+        "INSERT INTO dir_department (id, organizationId) VALUES ('D-1', 'ORG-001')"
+    )
     company.joget.execute("INSERT INTO dir_grade (id, organizationId) VALUES ('G-1', 'ORG-001')")
-    company.joget.execute("INSERT INTO dir_employment (id, userId, organizationId) VALUES ('e', 'local', 'ORG-001')")
+    company.joget.execute(
+        "INSERT INTO dir_employment (id, userId, organizationId) VALUES ('e', 'local', 'ORG-001')"
+    )
     if adopted:
         company.joget.add_user(ANA)
     company.pool.users = [user(ANA), user(BOB)]
@@ -209,11 +250,15 @@ def test_an_employment_that_somebody_used_since_is_not_taken_back(company: Compa
     company.joget.execute(use, (ANA,))
     report = company.undo(run_id)
     assert set(causes(report)) == {"changed_since"}
-    assert company.joget.column("SELECT COUNT(*) FROM dir_employment WHERE userId = %s", (ANA,)) == [1]
+    assert company.joget.column(
+        "SELECT COUNT(*) FROM dir_employment WHERE userId = %s", (ANA,)
+    ) == [1]
     assert company.usernames() == [ANA, "local"]
 
 
-def test_a_run_id_that_was_applied_twice_is_undone_whole(company: Company, before: dict[str, list[str]]) -> None:
+def test_a_run_id_that_was_applied_twice_is_undone_whole(
+    company: Company, before: dict[str, list[str]]
+) -> None:
     first = changed(company)
     company.pool.users[0] = renamed(user(ANA), "ana.silva@example.org", given_name="Ana Maria")
     company.pool.users[1] = user(BOB)
@@ -221,7 +266,9 @@ def test_a_run_id_that_was_applied_twice_is_undone_whole(company: Company, befor
     company.run()
     assert company.last
     second = company.last.run_id
-    company.joget.execute("UPDATE directory_sync_run SET run_id = %s WHERE run_id = %s", (quote(first), quote(second)))
+    company.joget.execute(
+        "UPDATE directory_sync_run SET run_id = %s WHERE run_id = %s", (quote(first), quote(second))
+    )
     shown = company.undo(first, dry_run=True)
     report = company.undo(first)
     assert causes(report) == {}
@@ -245,4 +292,8 @@ def test_an_undo_asks_each_table_once_however_many_users_it_takes_back(
     company.undo(run_id)
     for table in ("dir_user_password_history", "dir_user_meta", "dir_employment c"):
         assert len([one for one in statements if f"{table} " in one]) == 1
-    assert not [one for one in statements if "COUNT(*) FROM dir_user_password_history" in one and "(SELECT" in one]
+    assert not [
+        one
+        for one in statements
+        if "COUNT(*) FROM dir_user_password_history" in one and "(SELECT" in one
+    ]

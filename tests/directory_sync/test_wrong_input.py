@@ -1,4 +1,6 @@
-"""What wrong settings, missing rights and unreachable servers get: one error that says what, which and what next."""
+"""What wrong settings, missing rights and unreachable servers get: one error that says what, which
+and what next.
+"""
 
 import os
 from collections.abc import Callable
@@ -8,8 +10,9 @@ from typing import Any
 import pytest
 
 from demo.processes import free_port
-from include.directory_sync import snapshot, steps
-from include.directory_sync.errors import PermanentError, TransientError
+from directory_sync.cognito import snapshot
+from directory_sync.errors import PermanentError, TransientError
+from directory_sync.tasks import load
 from tests.company import Company, attempt
 from tests.stand_in import sub_of, user
 
@@ -21,7 +24,16 @@ WRITES = tuple(
 TEMPORARY = "CREATE TEMPORARY TABLES ON {}.*"
 LEDGER = tuple(
     f"CREATE, SELECT, INSERT, UPDATE, DELETE ON {{}}.directory_sync_{table}"
-    for table in ("lock", "user_link", "group_link", "local_membership", "retired_login", "decision", "review", "run")
+    for table in (
+        "lock",
+        "user_link",
+        "group_link",
+        "local_membership",
+        "retired_login",
+        "decision",
+        "review",
+        "run",
+    )
 )
 
 
@@ -43,7 +55,9 @@ def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         company.joget.execute("CREATE USER sync@'127.0.0.1' IDENTIFIED BY 'pw'")
         for text in grants:
             company.joget.execute(f"GRANT {text.format(company.joget.name)} TO sync@'127.0.0.1'")
-        monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", company.joget.server.uri(company.joget.name, "sync", "pw"))
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_JOGET_MYSQL", company.joget.server.uri(company.joget.name, "sync", "pw")
+        )
 
     return grant
 
@@ -64,7 +78,8 @@ def test_an_unknown_pool_names_pool_and_region(company: Company) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"), [("AIRFLOW_CONN_COGNITO_AWS", "cognito_aws"), ("AIRFLOW_CONN_JOGET_MYSQL", "joget_mysql")]
+    ("variable", "name"),
+    [("AIRFLOW_CONN_COGNITO_AWS", "cognito_aws"), ("AIRFLOW_CONN_JOGET_MYSQL", "joget_mysql")],
 )
 def test_a_connection_that_is_missing_or_of_another_type(
     company: Company, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
@@ -77,14 +92,19 @@ def test_a_connection_that_is_missing_or_of_another_type(
     assert "doesn't exist" in text
 
 
-def test_a_staging_connection_that_is_missing_is_said_before_any_path_is_made(company: Company) -> None:
+def test_a_staging_connection_that_is_missing_is_said_before_any_path_is_made(
+    company: Company,
+) -> None:
     company.configure(staging_url="s3://nowhere@bucket/prefix")
     assert "Connection 'nowhere' (setting staging_url) doesn't exist" in refused(company)
 
 
-def test_staging_in_a_bucket_that_does_not_exist(company: Company, moto: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staging_in_a_bucket_that_does_not_exist(
+    company: Company, moto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(
-        "AIRFLOW_CONN_STORE", os.environ["AIRFLOW_CONN_COGNITO_AWS"].replace(company.cognito.endpoint, moto.endpoint)
+        "AIRFLOW_CONN_STORE",
+        os.environ["AIRFLOW_CONN_COGNITO_AWS"].replace(company.cognito.endpoint, moto.endpoint),
     )
     company.configure(staging_url="s3://store@no-such-bucket/prefix")
     text = refused(company)
@@ -141,12 +161,16 @@ def test_a_group_that_goes_while_it_is_listed_is_not_listed(company: Company) ->
     assert company.memberships() == {("ana@example.org", "Sales"), ("ana@example.org", "Board")}
 
 
-def test_a_database_that_is_down_is_transient(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_down_is_transient(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", f"mysql://root:@127.0.0.1:{free_port()}/jwdb")
     assert "'joget_mysql'" in refused(company, TransientError)
 
 
-def test_cognito_that_is_down_is_transient(company: Company, aws_connection: Callable[[str], None]) -> None:
+def test_cognito_that_is_down_is_transient(
+    company: Company, aws_connection: Callable[[str], None]
+) -> None:
     aws_connection(f"http://127.0.0.1:{free_port()}")
     assert "can't be reached" in refused(company, TransientError)
 
@@ -183,8 +207,9 @@ def test_a_user_whom_the_database_refuses_is_left_out_and_named_by_sub_and_no_va
     secret = user("ana@example.org", given_name="Secret Name")
     company.pool.users, company.pool.members = [*people, secret], {"Sales": [secret, *people]}
     company.joget.execute(
-        "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW IF NEW.firstName = 'Secret Name' THEN "
-        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no Secret Name, no ana@example.org'; END IF"
+        "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW IF NEW.firstName = 'Secret "
+        "Name' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no Secret Name, no "
+        "ana@example.org'; END IF"
     )
     for created in (11, 0):
         report = company.run()
@@ -199,10 +224,13 @@ def test_a_user_whom_the_database_refuses_is_left_out_and_named_by_sub_and_no_va
     assert company.run()["users"]["created"] == 1, "each run tries again"
 
 
-def test_a_database_that_refuses_every_row_fails_the_run_and_writes_nothing(company: Company) -> None:
+def test_a_database_that_refuses_every_row_fails_the_run_and_writes_nothing(
+    company: Company,
+) -> None:
     company.pool.users = [user(f"person{number}@example.org") for number in range(60)]
     company.joget.execute(
-        "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'"
+        "CREATE TRIGGER refuse BEFORE INSERT ON dir_user FOR EACH ROW SIGNAL SQLSTATE '45000' SET "
+        "MESSAGE_TEXT = 'no'"
     )
     assert "more than 50 users or groups" in refused(company)
     assert company.usernames() == []
@@ -210,15 +238,19 @@ def test_a_database_that_refuses_every_row_fails_the_run_and_writes_nothing(comp
 
 def test_what_a_trigger_changed_is_noticed_and_rolled_back(company: Company) -> None:
     company.pool.users = [user("ana@example.org", given_name="Ana")]
-    company.joget.execute("CREATE TRIGGER shout BEFORE INSERT ON dir_user FOR EACH ROW SET NEW.firstName = 'ANA'")
+    company.joget.execute(
+        "CREATE TRIGGER shout BEFORE INSERT ON dir_user FOR EACH ROW SET NEW.firstName = 'ANA'"
+    )
     assert "trigger" in refused(company)
 
 
-def test_an_unforeseen_error_names_its_place_and_no_value(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unforeseen_error_names_its_place_and_no_value(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> None:
         raise ValueError("Secret Name")
 
-    monkeypatch.setattr(snapshot, "user_row", broken)
+    monkeypatch.setattr(snapshot, "make_user_row", broken)
     company.pool.users = [user("ana@example.org")]
     text = refused(company, TransientError)
     assert "ValueError at" in text
@@ -268,4 +300,6 @@ def test_damaged_staging_is_noticed(company: Company) -> None:
 
 def test_staging_that_was_cleaned_up_says_what_to_do(company: Company) -> None:
     with pytest.raises(PermanentError, match="clear the run from extract_users"):
-        steps.load(attempt("load", "gone"), f"{company.settings['staging_url']}/default/gone")
+        load.load_snapshot(
+            attempt("load", "gone"), f"{company.settings['staging_url']}/default/gone"
+        )

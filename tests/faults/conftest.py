@@ -10,7 +10,9 @@ from tests.conftest import JogetDatabase
 
 
 @pytest.fixture
-def line(joget: JogetDatabase, company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
+def line(
+    joget: JogetDatabase, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Between]:
     """The line between the sync and the database server."""
     with between(joget.server.port) as proxy:
         # Without encryption, so that the proxy can read the statements.

@@ -8,16 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import MySQLdb
 import psutil
 import pytest
 
 from demo.database import DatabaseServer
-from include.directory_sync.errors import TransientError
-from include.directory_sync.joget import database
-from include.directory_sync.joget.database import session
-from include.directory_sync.snapshot import Manifest
+from directory_sync.errors import TransientError
+from directory_sync.joget import database
+from directory_sync.joget.database import open_session
+from directory_sync.staging.manifest import Manifest
 from tests.between import Between, CutError, between
 from tests.company import Company, counts, people
 from tests.conftest import DATABASE_SERVERS, JogetDatabase, new_company
@@ -28,6 +29,16 @@ TAKES_TURN = "UPDATE directory_sync_lock SET revision"
 """The first statement of a writing transaction."""
 
 PERSON = "person000@example.org"
+
+
+@pytest.fixture
+def console(joget: JogetDatabase) -> Iterator[Any]:
+    """A session beside the sync's. It is ended after a minute, so that its locks hang no test."""
+    with closing(joget.server.connect(joget.name)) as opened:
+        end = threading.Timer(60, joget.execute, (f"KILL {opened.thread_id()}",))
+        end.start()
+        yield opened
+        end.cancel()
 
 
 def prepare_change(company: Company) -> Manifest:
@@ -48,7 +59,9 @@ def check_recovery(company: Company, transformed: Manifest) -> None:
 
 
 class Outage:
-    """The database is gone from one moment on: before, during or after the COMMIT of a writing transaction."""
+    """The database is gone from one moment on: before, during or after the COMMIT of a writing
+    transaction.
+    """
 
     def __init__(self, line: Between, moment: str) -> None:
         self._moment, self._writes, self._gone = moment, False, False
@@ -77,19 +90,26 @@ def test_a_database_that_goes_around_the_commit_has_all_or_nothing_and_a_retry_f
     with pytest.raises(TransientError):
         company.load(transformed)
     after = company.joget.contents()
-    assert (after == before) == (moment == "before"), "the answer to COMMIT was lost, and Joget has all"
+    assert (after == before) == (moment == "before"), (
+        "the answer to COMMIT was lost, and Joget has all"
+    )
     line.before = line.after = lambda _: None
     check_recovery(company, transformed)
     assert moment == "before" or company.joget.contents() == after, "nothing was applied twice"
 
 
-def test_a_session_that_an_administrator_kills_is_transient(company: Company, line: Between) -> None:
+def test_a_session_that_an_administrator_kills_is_transient(
+    company: Company, line: Between
+) -> None:
     transformed = prepare_change(company)
     before = company.joget.contents()
 
     def kill(statement: str) -> None:
         if statement.startswith("INSERT INTO dir_user "):
-            sessions = "SELECT id FROM information_schema.processlist WHERE db = %s AND id <> CONNECTION_ID()"
+            sessions = (
+                "SELECT id FROM information_schema.processlist WHERE db = %s AND id <> "
+                "CONNECTION_ID()"
+            )
             for session in company.joget.column(sessions, (company.joget.name,)):
                 company.joget.execute(f"KILL {session}")
 
@@ -110,7 +130,7 @@ def wait_until(joget: JogetDatabase, waits: str, seconds: float = 20) -> None:
 
 
 def test_a_load_that_loses_a_deadlock_plans_again_and_applies_all(
-    company: Company, line: Between, caplog: pytest.LogCaptureFixture
+    company: Company, line: Between, console: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     company.pool.users, company.pool.members = people(1), {"Sales": []}
@@ -121,25 +141,29 @@ def test_a_load_that_loses_a_deadlock_plans_again_and_applies_all(
     joget.execute("CREATE TABLE weight (id INT PRIMARY KEY)")
     [sales] = joget.column("SELECT id FROM dir_group WHERE name = 'Sales'")
     # The server ends the transaction that changed fewer rows.
-    rival = joget.server.connect(joget.name)
-    cursor = rival.cursor()
-    cursor.execute("SET SESSION foreign_key_checks = 0")  # or the new membership would lock its user
+    cursor = console.cursor()
+    # Or the new membership would lock its user.
+    cursor.execute("SET SESSION foreign_key_checks = 0")
     cursor.execute("START TRANSACTION")
     cursor.executemany("INSERT INTO weight VALUES (%s)", [(number,) for number in range(500)])
     cursor.execute("INSERT INTO dir_user_group (groupId, userId) VALUES (%s, %s)", (sales, PERSON))
-    asks = threading.Thread(target=cursor.execute, args=("SELECT 1 FROM dir_user WHERE id = %s FOR UPDATE", (PERSON,)))
+    asks = threading.Thread(
+        target=cursor.execute, args=("SELECT 1 FROM dir_user WHERE id = %s FOR UPDATE", (PERSON,))
+    )
 
     def cross(statement: str) -> None:
         if statement.startswith("INSERT INTO dir_user_group ") and not asks.ident:
             asks.start()
-            wait_until(joget, "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
+            wait_until(
+                joget, "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+            )
 
-    def end_rival(statement: str) -> None:
+    def end_other(statement: str) -> None:
         if statement.startswith("INSERT INTO dir_user_group "):
             asks.join()
-            rival.rollback()
+            console.rollback()
 
-    line.before, line.after = cross, end_rival
+    line.before, line.after = cross, end_other
     assert company.run()["outcome"] == "applied"
     assert "planning 1 of 4: MySQL error 1213 on dir_user_group" in caplog.text
     assert company.memberships() == {(PERSON, "Sales")}
@@ -148,26 +172,34 @@ def test_a_load_that_loses_a_deadlock_plans_again_and_applies_all(
 
 
 def test_tables_that_another_session_locks_make_a_load_wait_for_a_short_time(
-    company: Company, monkeypatch: pytest.MonkeyPatch
+    company: Company,
+    console: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
     transformed = prepare_change(company)
     before = company.joget.contents()
-    with closing(company.joget.server.connect(company.joget.name)) as console:
-        console.cursor().execute("LOCK TABLES dir_user WRITE")
-        with pytest.raises(TransientError):
-            company.load(transformed)
+    console.cursor().execute("LOCK TABLES dir_user WRITE")
+    with pytest.raises(TransientError, match="was locked, during 4 plannings"):
+        company.load(transformed)
+    assert "planning 4 of 4: MySQL error 1205" in caplog.text
+    console.cursor().execute("UNLOCK TABLES")
     assert company.joget.contents() == before
     check_recovery(company, transformed)
 
 
 def test_a_backup_that_locks_all_tables_before_the_commit_makes_a_load_plan_again(
-    company: Company, line: Between, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    company: Company,
+    line: Between,
+    console: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
     transformed = prepare_change(company)
-    console = company.joget.server.connect()
     writes: list[str] = []
 
     def lock(statement: str) -> None:
@@ -185,21 +217,28 @@ def test_a_backup_that_locks_all_tables_before_the_commit_makes_a_load_plan_agai
     assert "planning 1 of 4: MySQL error 1205 on the transaction" in caplog.text
 
 
-def test_a_server_whose_machine_is_cut_off_is_noticed_after_two_minutes(company: Company) -> None:
+def test_the_system_is_asked_to_notice_a_vanished_server_after_two_minutes(
+    company: Company,
+) -> None:
     with (
-        session("joget_mysql") as connected,
-        socket.socket(fileno=os.dup(connected._connection.fileno())) as line,
+        open_session("joget_mysql") as connected,
+        socket.socket(fileno=os.dup(connected._connection.fileno())) as duplicate,
     ):
-        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         idle, interval, count, unanswered = (
-            line.getsockopt(socket.IPPROTO_TCP, option)
-            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            duplicate.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                socket.TCP_KEEPIDLE,
+                socket.TCP_KEEPINTVL,
+                socket.TCP_KEEPCNT,
+                socket.TCP_USER_TIMEOUT,
+            )
         )
     assert idle + interval * count == 120, "while we wait for an answer"
     assert unanswered == 120_000, "while we send"
 
 
-class Machine:
+class KillableServer:
     """A database server that a test kills and starts again, on the same port and files."""
 
     def __init__(self, server: DatabaseServer, folder: Path) -> None:
@@ -216,10 +255,14 @@ class Machine:
 
     def start(self) -> None:
         with self._log.open("ab") as output:
-            self._again = subprocess.Popen(self._command, stdout=output, stderr=output, start_new_session=True)
+            self._again = subprocess.Popen(
+                self._command, stdout=output, stderr=output, start_new_session=True
+            )
         until = time.monotonic() + 60
         while not self.server.accepts_logins():
-            assert time.monotonic() < until, f"the server didn't start again: {self._log.read_text()}"
+            assert time.monotonic() < until, (
+                f"the server didn't start again: {self._log.read_text()}"
+            )
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -229,18 +272,18 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillableServer]:
     folder = tmp_path_factory.mktemp("machine")
     start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
     with start(folder, "--innodb-flush-log-at-trx-commit=1") as server:
-        made = Machine(server, folder)
+        made = KillableServer(server, folder)
         yield made
         made.stop()
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_database_server_that_is_killed_around_the_commit_comes_back_with_all_or_nothing(
-    machine: Machine, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: KillableServer, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joget = JogetDatabase(machine.server, f"joget_{moment}")
     machine.server.create_joget(joget.name)
@@ -259,8 +302,10 @@ def test_a_database_server_that_is_killed_around_the_commit_comes_back_with_all_
             check_recovery(company, transformed)
 
 
-def kill_at_commit(machine: Machine, line: Between, moment: str) -> None:
-    """Kill the server before it gets the COMMIT of a writing transaction, or when it has answered."""
+def kill_at_commit(machine: KillableServer, line: Between, moment: str) -> None:
+    """Kill the server before it gets the COMMIT of a writing transaction, or when it has
+    answered.
+    """
     writes: list[str] = []
 
     def count(statement: str) -> None:
@@ -304,7 +349,9 @@ def test_a_database_that_takes_no_writes_is_transient_and_says_so(
     assert counts(company.load(transformed)) == {"read": 3, "created": 1, "unchanged": 2}
 
 
-def test_a_database_whose_name_does_not_resolve_is_transient(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_whose_name_does_not_resolve_is_transient(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", "mysql://root:@joget-db.invalid:3306/jwdb")
     assert "does its host name resolve" in refused(company, TransientError)
 
@@ -312,14 +359,19 @@ def test_a_database_whose_name_does_not_resolve_is_transient(company: Company, m
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
     """A server of its own that keeps all tables in one file of limited size."""
-    options = ("--innodb-data-file-path=ibdata1:12M:autoextend:max:64M", "--innodb-file-per-table=OFF")
+    options = (
+        "--innodb-data-file-path=ibdata1:12M:autoextend:max:64M",
+        "--innodb-file-per-table=OFF",
+    )
     start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
     with start(tmp_path_factory.mktemp("small"), *options) as server:
         yield server
 
 
 @pytest.fixture
-def small_company(small: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+def small_company(
+    small: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Company]:
     small.create_joget("joget")
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", small.uri("joget"))
     with new_company(JogetDatabase(small, "joget"), tmp_path, monkeypatch) as company:
@@ -333,7 +385,9 @@ def fill(joget: JogetDatabase, size: int) -> None:
             joget.execute("INSERT INTO filler (content) VALUES (REPEAT('x', %s))", (size,))
 
 
-def test_a_full_database_is_transient_and_the_next_try_after_room_was_made_applies_all(small_company: Company) -> None:
+def test_a_full_database_is_transient_and_the_next_try_after_room_was_made_applies_all(
+    small_company: Company,
+) -> None:
     company, joget = small_company, small_company.joget
     company.configure(limits={"changed_users_percent": 100})
     company.pool.users = people(2)

@@ -1,9 +1,11 @@
-"""A kill -9 at every statement of a load: Joget as before or as after, and the next try applies all, once."""
+"""A kill -9 at every statement of a load: Joget as before or as after, and the next try applies
+all, once.
+"""
 
 from typing import Any
 
-from include.directory_sync import steps
-from include.directory_sync.snapshot import Manifest
+from directory_sync.staging.manifest import Manifest
+from directory_sync.tasks import load
 from tests.between import Between, CutError
 from tests.company import Company, attempt, counts, people
 from tests.dying import MINUTE, Step
@@ -31,7 +33,9 @@ class Reaper:
         """A try of the load that dies after so many statements."""
         self._left = statements
         with self._line.lock:  # no statement is seen before its process is known
-            self._step = Step(steps.load, attempt("load", self._transformed.run_id), self._transformed.url)
+            self._step = Step(
+                load.load_snapshot, attempt("load", self._transformed.run_id), self._transformed.url
+            )
         assert self._step.ends_within(5 * MINUTE)
         return self._step
 
@@ -45,10 +49,12 @@ def change(company: Company, turn: int) -> Manifest:
     return company.prepare()
 
 
-def test_kill_9_before_each_statement_of_a_load_leaves_all_or_nothing_and_the_next_try_applies_it_once(
+def test_kill_9_before_each_statement_leaves_all_or_nothing_and_the_next_try_applies_it_once(
     company: Company, line: Between
 ) -> None:
-    company.configure(limits={"floor": 50, "changed_users_percent": 100}, policies={"missing_runs": 1})
+    company.configure(
+        limits={"floor": 50, "changed_users_percent": 100}, policies={"missing_runs": 1}
+    )
     company.load(change(company, 0))
     before = company.joget.contents()
     transformed = change(company, 1)

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from include.directory_sync import cognito
-from include.directory_sync.errors import TransientError
+from directory_sync.cognito import client
+from directory_sync.errors import TransientError
 from tests.company import Company, people
 from tests.conftest import aws_uri
 from tests.directory_sync.test_wrong_input import refused
@@ -19,20 +19,27 @@ def test_an_answer_that_is_cut_is_asked_for_again_within_the_call(company: Compa
     assert (report["users"]["created"], report["complete"]) == (3, True)
 
 
-def test_answers_that_are_always_cut_are_transient(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cognito, "ATTEMPTS", 2)
+def test_answers_that_are_always_cut_are_transient(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ATTEMPTS_OF_A_CALL", 2)
     company.pool.users = people(3)
     company.faults.cut_answers = 10**6
     said = refused(company, TransientError)
     # The second call may meet the connection that the first answer's cut has closed.
-    assert "has no UserPool, so it can't be Cognito's, or was cut" in said or "can't be reached" in said
+    assert (
+        "has no UserPool, so it can't be Cognito's, or was cut" in said
+        or "can't be reached" in said
+    )
     assert company.cognito.calls.total() == 2
     company.faults.cut_answers = 0
     assert company.run()["users"]["created"] == 3
 
 
-def test_answers_that_come_too_late_are_transient(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cognito, "ATTEMPTS", 2)
+def test_answers_that_come_too_late_are_transient(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ATTEMPTS_OF_A_CALL", 2)
     patient = os.environ["AIRFLOW_CONN_COGNITO_AWS"]
     connection = json.loads(patient)
     connection["extra"]["config_kwargs"] = {"read_timeout": 0.2}
@@ -48,7 +55,7 @@ def test_answers_that_come_too_late_are_transient(company: Company, monkeypatch:
 def test_a_name_of_cognitos_that_does_not_resolve_is_transient(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cognito, "ATTEMPTS", 1)
+    monkeypatch.setattr(client, "ATTEMPTS_OF_A_CALL", 1)
     monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri("http://cognito.invalid"))
     assert "Does this worker resolve and reach" in refused(company, TransientError)
 

@@ -1,4 +1,6 @@
-"""What happens when the object store is slow or refuses, and when staged files are cut, changed or gone."""
+"""What happens when the object store is slow or refuses, and when staged files are cut, changed or
+gone.
+"""
 
 import json
 import os
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from include.directory_sync.errors import PermanentError, TransientError
+from directory_sync.errors import PermanentError, TransientError
 from tests.company import Company, people
 from tests.directory_sync.test_wrong_input import refused
 
@@ -43,7 +45,9 @@ def test_staged_files_that_are_cut_changed_or_gone_are_never_loaded(
     before = company.joget.contents()
     folder = Path(transformed.url.removeprefix("file://"))
     if damage is change and file == "manifest.json":
-        (folder / file).write_text((folder / file).read_text(encoding="utf-8").replace('"sha256": "', '"sha256": "0'))
+        (folder / file).write_text(
+            (folder / file).read_text(encoding="utf-8").replace('"sha256": "', '"sha256": "0')
+        )
     else:
         damage(folder / file)
     with pytest.raises(PermanentError, match=r"lear the run from extract_users on"):
@@ -57,7 +61,9 @@ def store(status: int, body: str, seconds: float) -> Iterator[str]:
     """A store that gives each request the same answer after so many seconds; gives its endpoint."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # else a client that waits for "100 Continue" never sends its body
+        protocol_version = (
+            "HTTP/1.1"  # else a client that waits for "100 Continue" never sends its body
+        )
 
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -89,14 +95,28 @@ def error(code: str) -> str:
     return f"<Error><Code>{code}</Code><Message>No</Message></Error>"
 
 
-REFUSES = (403, error("AccessDenied"), 0.0, PermanentError, "refuses us s3:PutObject. Give the Connection")
-EXPIRED = (400, error("ExpiredToken"), 0.0, TransientError, "our session has expired (ExpiredToken)")
+REFUSES = (
+    403,
+    error("AccessDenied"),
+    0.0,
+    PermanentError,
+    "refuses us s3:PutObject. Give the Connection",
+)
+EXPIRED = (
+    400,
+    error("ExpiredToken"),
+    0.0,
+    TransientError,
+    "our session has expired (ExpiredToken)",
+)
 SLOW = (200, "", 1.0, TransientError, "can't be reached")
 
 
 @pytest.mark.parametrize("answers", [REFUSES, EXPIRED, SLOW], ids=["refuses", "expired", "slow"])
-def test_a_store_that_refuses_is_permanent_and_one_that_is_too_slow_or_ended_the_session_is_transient(
-    company: Company, monkeypatch: pytest.MonkeyPatch, answers: tuple[int, str, float, type[Exception], str]
+def test_a_store_that_refuses_is_permanent_and_one_that_is_slow_or_ended_the_session_is_not(
+    company: Company,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: tuple[int, str, float, type[Exception], str],
 ) -> None:
     status, body, seconds, kind, text = answers
     company.pool.users = people(3)
@@ -105,7 +125,8 @@ def test_a_store_that_refuses_is_permanent_and_one_that_is_too_slow_or_ended_the
         connection = json.loads(os.environ["AIRFLOW_CONN_COGNITO_AWS"])
         connection["extra"]["endpoint_url"] = endpoint
         connection["extra"]["config_kwargs"] = {"read_timeout": 0.1, "retries": {"max_attempts": 0}}
-        # Airflow keeps the store of a Connection for the life of a process, so each has a Connection of its own.
+        # Airflow keeps the store of a Connection for the life of a process, so each has a
+        # Connection of its own.
         monkeypatch.setenv(f"AIRFLOW_CONN_STORE_{status}", json.dumps(connection))
         company.configure(staging_url=f"s3://store_{status}@bucket/prefix")
         assert text in refused(company, kind)

@@ -11,7 +11,7 @@ from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from sqlalchemy import delete, insert
 
-from include.directory_sync.pages import airflow_runs
+from directory_sync.pages import airflow_runs
 
 SYNC, REVIEW, OTHER = "cognito_to_joget", "cognito_to_joget_review", "sales_report"
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -35,12 +35,26 @@ def note(dag_id: str, hour: int, task: str = "load", state: str = "success", **c
     run_id = f"scheduled__{NOON + timedelta(hours=hour):%Y-%m-%dT%H:%M:%S}"
     run: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id}
     with create_session(scoped=False) as session:
-        made = {"run_type": "scheduled", "state": "success", "run_after": NOON + timedelta(hours=hour)}
+        made = {
+            "run_type": "scheduled",
+            "state": "success",
+            "run_after": NOON + timedelta(hours=hour),
+        }
         number = session.scalars(insert(DagRun).values(**run, **made).returning(DagRun.id)).one()
         ended = NOON + timedelta(hours=hour) + MINUTE
-        instance = {"task_id": task, "state": state, "pool": "default_pool", "end_date": ended, "map_index": -1}
+        instance = {
+            "task_id": task,
+            "state": state,
+            "pool": "default_pool",
+            "end_date": ended,
+            "map_index": -1,
+        }
         session.execute(insert(TaskInstance).values(**run, **instance))
-        passed = {"task_id": task, "key": "return_value", "value": {"manifest": f"{dag_id}/{hour}", **counts}}
+        passed = {
+            "task_id": task,
+            "key": "return_value",
+            "value": {"manifest": f"{dag_id}/{hour}", **counts},
+        }
         session.execute(insert(XComModel).values(**run, dag_run_id=number, map_index=-1, **passed))
     return run_id
 
@@ -64,18 +78,26 @@ def test_the_newest_runs_are_those_that_airflow_made_last() -> None:
     for hour in (5, 6, 1):  # the last one is a backfill's
         note(SYNC, hour)
     note(OTHER, 9)
-    assert hours(airflow_runs.newest_runs([SYNC], 2)) == [1, 6]
-    assert airflow_runs.newest_runs([], 2) == []
+    assert hours(airflow_runs.list_newest_runs([SYNC], 2)) == [1, 6]
+    assert airflow_runs.list_newest_runs([], 2) == []
 
 
 def test_runs_that_changed_something_are_found_however_far_back() -> None:
     note(SYNC, 1, users_created=3)
     note(SYNC, 2, memberships_removed=1)
     for hour in range(3, 300):
-        note(SYNC, hour, users_read=9, users_unchanged=9, users_held=2, users_quarantined=1, groups_missing=1)
+        note(
+            SYNC,
+            hour,
+            users_read=9,
+            users_unchanged=9,
+            users_held=2,
+            users_quarantined=1,
+            groups_missing=1,
+        )
     note(OTHER, 300, users_created=1)
-    assert hours(airflow_runs.changing_runs([SYNC], 10)) == [2, 1]
-    assert hours(airflow_runs.changing_runs([SYNC], 1)) == [2]
+    assert hours(airflow_runs.list_changing_runs([SYNC], 10)) == [2, 1]
+    assert hours(airflow_runs.list_changing_runs([SYNC], 1)) == [2]
 
 
 def test_a_review_waits_however_many_runs_came_since() -> None:
@@ -83,4 +105,4 @@ def test_a_review_waits_however_many_runs_came_since() -> None:
     note(REVIEW, 2, task="review_held")
     for hour in range(3, 60):
         note(SYNC, hour)
-    assert hours(airflow_runs.waiting_reviews(REVIEW)) == [1]
+    assert hours(airflow_runs.list_waiting_reviews(REVIEW)) == [1]

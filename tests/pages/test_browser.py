@@ -45,16 +45,23 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-def office(new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def office(
+    new_joget: Callable[[str], JogetDatabase], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Office]:
     folder, port = tmp_path_factory.mktemp("pages"), free_port()
     joget = new_joget("utf8mb4")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", joget.server.uri(joget.name))
         with new_company(joget, folder, patch) as company:
-            company.configure(schedule=None, requests_per_second=2000.0, scope={"exclude_groups": ["Secret*"]})
+            company.configure(
+                schedule=None, requests_per_second=2000.0, scope={"exclude_groups": ["Secret*"]}
+            )
             ana = user(ANA, given_name="Ana", family_name="Almeida")
             company.pool.users = [ana, *people(299)]
-            company.pool.members = {"Sales": [ana, *company.pool.users[100:120]], "Secret plans": [ana]}
+            company.pool.members = {
+                "Sales": [ana, *company.pool.users[100:120]],
+                "Secret plans": [ana],
+            }
             home = folder / "airflow"
             home.mkdir()
             variables = airflow.environment(
@@ -80,7 +87,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def look(office: Office, chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """Open Airflow in a browser of one's own, signed in; fails at any request that leaves the machine."""
+    """Open Airflow in a browser of one's own, signed in; fails at any request that leaves the
+    machine.
+    """
     contexts = []
     elsewhere: list[str] = []
 
@@ -122,7 +131,11 @@ def shot(page: Page, name: str) -> None:
 def barriers(shown: Frame) -> list[str]:
     """What axe finds that keeps people with other eyes or hands out."""
     found = Axe().run(shown).response["violations"]
-    return [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found for node in one["nodes"]]
+    return [
+        f"{one['id']}: {node['html']} {node['failureSummary']}"
+        for one in found
+        for node in one["nodes"]
+    ]
 
 
 def open_run(page: Page, dag_id: str, run_id: str) -> FrameLocator:
@@ -131,7 +144,9 @@ def open_run(page: Page, dag_id: str, run_id: str) -> FrameLocator:
     return frame(page)
 
 
-def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: Callable[..., Page]) -> None:
+def test_from_the_trigger_form_to_the_changes_of_the_run(
+    office: Office, look: Callable[..., Page]
+) -> None:
     page = look("olga", viewport=WIDE)
     page.goto(f"/dags/{SYNC}")
     page.get_by_role("button", name="Trigger").first.click()
@@ -160,7 +175,9 @@ def test_from_the_trigger_form_to_the_changes_of_the_run(office: Office, look: C
     assert download.value.path().read_text(encoding="utf-8-sig").count("\n") == 22
 
 
-def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(office: Office, look: Callable[..., Page]) -> None:
+def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(
+    office: Office, look: Callable[..., Page]
+) -> None:
     office.company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
     office.api().run(SYNC)
     page = look("olga", viewport=WIDE, color_scheme="light")
@@ -183,13 +200,21 @@ def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(office: Office
 
 
 def test_at_700_pixels_nothing_is_cut_off(office: Office, look: Callable[..., Page]) -> None:
-    """Airflow's own pages of a DAG don't get narrower than 1,280 pixels, so ours is met without them."""
+    """Airflow's own pages of a DAG don't get narrower than 1,280 pixels, so ours is met without
+    them.
+    """
     run_id = next(iter(office.api().runs(SYNC)))
     page = look("olga", viewport={"width": 700, "height": 900}, color_scheme="dark")
-    for name, path in (("directory", f"dags/{SYNC}"), ("run", f"dags/{SYNC}/runs/{quoted(run_id)}")):
+    for name, path in (
+        ("directory", f"dags/{SYNC}"),
+        ("run", f"dags/{SYNC}/runs/{quoted(run_id)}"),
+    ):
         page.goto(f"/directory-sync/{path}")
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-        wide, inner = (page.evaluate(f"document.documentElement.{side}") for side in ("scrollWidth", "clientWidth"))
+        wide, inner = (
+            page.evaluate(f"document.documentElement.{side}")
+            for side in ("scrollWidth", "clientWidth")
+        )
         assert wide <= inner, "only tables scroll sideways, within themselves"
         assert barriers(page.main_frame) == []
         shot(page, f"{name}-narrow")
@@ -208,7 +233,9 @@ def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
     page = look("olga", viewport=WIDE)
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("would be deactivated or deleted")
-    expect(tab.get_by_role("heading", level=1)).to_contain_text("since they are missing (limit 5 %)")
+    expect(tab.get_by_role("heading", level=1)).to_contain_text(
+        "since they are missing (limit 5 %)"
+    )
     shot(page, "run")
     tab.get_by_label("held only").check()
     tab.get_by_role("button", name="Show").click()
@@ -229,8 +256,18 @@ def routes(office: Office) -> list[tuple[str, str]]:
     run_id = quoted(next(iter(office.api().runs(SYNC))))
     run = f"dags/{SYNC}/runs/{run_id}"
     found = [("GET", run), ("POST", run), ("POST", f"{run}/changes.csv"), ("GET", f"dags/{SYNC}")]
-    found += [("POST", f"dags/{SYNC}"), ("GET", "static/pages.js"), ("GET", "static/chart.umd.min.js")]
-    return [*found, ("GET", "docs"), ("GET", "openapi.json"), ("GET", "anything/else"), ("POST", "anything")]
+    found += [
+        ("POST", f"dags/{SYNC}"),
+        ("GET", "static/pages.js"),
+        ("GET", "static/chart.umd.min.js"),
+    ]
+    return [
+        *found,
+        ("GET", "docs"),
+        ("GET", "openapi.json"),
+        ("GET", "anything/else"),
+        ("POST", "anything"),
+    ]
 
 
 def test_anonymous_is_refused_on_every_route(office: Office) -> None:
@@ -271,7 +308,10 @@ def test_one_server_shows_each_new_run_at_once(office: Office) -> None:
 
 def test_no_log_of_airflows_names_anybody(office: Office) -> None:
     home = Path(office.variables["AIRFLOW_HOME"])
-    logs = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in (home / "logs").rglob("*.log"))
+    logs = "\n".join(
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in (home / "logs").rglob("*.log")
+    )
     server = (home.parent / "airflow.log").read_text(encoding="utf-8", errors="replace")
     assert "/directory-sync/" in server
     assert "almeida" not in (logs + server).lower()

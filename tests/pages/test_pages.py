@@ -1,4 +1,6 @@
-"""What the pages tell, over real runs of the sync. Who may see what in a real Airflow: test_browser, test_roles."""
+"""What the pages tell, over real runs of the sync. Who may see what in a real Airflow:
+test_browser, test_roles.
+"""
 
 import csv
 import html
@@ -13,9 +15,9 @@ import pytest
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi.testclient import TestClient
 
-from include.directory_sync.pages import airflow_runs, app, published, rights, telling
-from include.directory_sync.pages.airflow_runs import AirflowRun
-from include.directory_sync.settings import find_sync
+from directory_sync.pages import airflow_runs, permissions, published_files, routes, run_summary
+from directory_sync.pages.airflow_runs import AirflowRun
+from directory_sync.settings import find_sync
 from tests.company import Company, people
 from tests.conftest import JogetDatabase
 from tests.plugin_directory import PluginDirectory
@@ -61,15 +63,21 @@ class Pages:
         return self.note(f"{SYNC}_review", "load_held")
 
     def find_run(self, dag_id: str, run_id: str) -> AirflowRun | None:
-        return next((run for run in self.runs if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
+        return next(
+            (run for run in self.runs if (run.dag_id, run.run_id) == (dag_id, run_id)), None
+        )
 
-    def newest_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
+    def list_newest_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
         return [run for run in self.runs if run.dag_id in dag_ids][:limit]
 
-    def waiting_reviews(self, dag_id: str) -> list[AirflowRun]:
-        return [run for run in self.runs if run.dag_id == dag_id and run.tasks.get("review_held") == "awaiting_input"]
+    def list_waiting_reviews(self, dag_id: str) -> list[AirflowRun]:
+        return [
+            run
+            for run in self.runs
+            if run.dag_id == dag_id and run.tasks.get("review_held") == "awaiting_input"
+        ]
 
-    def changing_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
+    def list_changing_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
         return [run for run in self.runs if run.dag_id in dag_ids][:limit]
 
     def changes(self, run_id: str, dag_id: str = SYNC, **asked: str) -> str:
@@ -97,17 +105,21 @@ def words(answer: Any) -> str:
 
 @pytest.fixture
 def pages(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
-    made = app.make_app()
-    for allowed in (rights.SIGNED_IN.dependency, rights.MAY_READ_RUNS.dependency, get_user):
+    made = routes.make_app()
+    for allowed in (
+        permissions.SIGNED_IN_DEPENDENCY.dependency,
+        permissions.MAY_READ_RUNS_DEPENDENCY.dependency,
+        get_user,
+    ):
         made.dependency_overrides[allowed] = lambda: None
     with TestClient(made, raise_server_exceptions=False) as client:
         found = Pages(company, client)
-        monkeypatch.setattr(app, "find_run", found.find_run)
-        for name in ("newest_runs", "waiting_reviews", "changing_runs"):
-            monkeypatch.setattr(app, name, getattr(found, name))
-        monkeypatch.setattr(app, "may_see_values", lambda *_: found.values)
-        monkeypatch.setattr(app, "may_read_runs", lambda *_: True)
-        published._published.cache_clear()
+        monkeypatch.setattr(routes, "find_run", found.find_run)
+        for name in ("list_newest_runs", "list_waiting_reviews", "list_changing_runs"):
+            monkeypatch.setattr(routes, name, getattr(found, name))
+        monkeypatch.setattr(routes, "may_see_values", lambda *_: found.values)
+        monkeypatch.setattr(routes, "may_read_runs", lambda *_: True)
+        published_files._make_published_run.cache_clear()
         yield found
 
 
@@ -130,17 +142,25 @@ def held(pages: Pages) -> str:
 def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: str) -> None:
     text = pages.changes(held)
     assert "1 user created" in text
-    assert "held: 30 % of users would be deactivated or deleted, since they are missing (limit 5 %)" in text
+    assert (
+        "held: 30 % of users would be deactivated or deleted, since they are missing (limit 5 %)"
+        in text
+    )
     assert "proven complete" in text
     assert "Look at the rows. If they are meant, approve them in the review" in text
 
 
 def test_left_over_accounts_are_named_only_where_values_may_be_seen(pages: Pages) -> None:
-    PluginDirectory(pages.company.joget).sync([user(ANA), user(BOB)], {"A": [user(ANA)], "B": [user(ANA)]})
+    PluginDirectory(pages.company.joget).sync(
+        [user(ANA), user(BOB)], {"A": [user(ANA)], "B": [user(ANA)]}
+    )
     pages.company.pool.users = [user(ANA)]
     run = pages.run()
     text = pages.changes(run)
-    assert "Left over in Joget 1 active account of the organization without a password and without a link" in text
+    assert (
+        "Left over in Joget 1 active account of the organization without a password and without a "
+        "link" in text
+    )
     assert f"{BOB} the account has no password and no link, and the pool doesn't have it" in text
     assert "1 user with several employments in the organization" in text
     pages.values = False
@@ -179,12 +199,16 @@ def test_what_is_downloaded_is_what_was_asked_for(pages: Pages) -> None:
     pages.company.pool.users = people(70)
     run_id = pages.run()
     rows = pages.csv(run_id, entity="user", text="person00", page="3")
-    assert [row["who"] for row in rows] == [f"person{number:03}@example.org" for number in range(10)]
+    assert [row["who"] for row in rows] == [
+        f"person{number:03}@example.org" for number in range(10)
+    ]
     assert rows[0]["email after"] == "person000@example.org"
     assert rows[0]["email before"] == "—"
 
 
-def test_whoever_may_not_answer_reviews_sees_subs_and_reasons_and_nothing_of_people(pages: Pages, held: str) -> None:
+def test_whoever_may_not_answer_reviews_sees_subs_and_reasons_and_nothing_of_people(
+    pages: Pages, held: str
+) -> None:
     pages.values = False
     pages.run()
     for text in (
@@ -196,7 +220,9 @@ def test_whoever_may_not_answer_reviews_sees_subs_and_reasons_and_nothing_of_peo
         pages.directory(who=str(sub_of(pages.company.pool.users[-1]))),
         str(pages.csv(held)),
     ):
-        assert not re.search(r"@example\.org(?!\")|Sales|Person", text.replace("newcomer@example.org", "", 1))
+        assert not re.search(
+            r"@example\.org(?!\")|Sales|Person", text.replace("newcomer@example.org", "", 1)
+        )
     assert str(sub_of(pages.company.pool.users[-1])) in pages.changes(held)
     assert "0 of" in pages.changes(held, text="example.org")
     assert "Only who may answer this sync's reviews can search by login" in pages.directory(who=ANA)
@@ -262,7 +288,9 @@ def test_an_undo_tells_what_it_took_back_and_what_it_left(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("answer", ["approve", "reject"])
-def test_an_answer_is_told_as_it_was_given_and_what_came_of_it(pages: Pages, held: str, answer: str) -> None:
+def test_an_answer_is_told_as_it_was_given_and_what_came_of_it(
+    pages: Pages, held: str, answer: str
+) -> None:
     assert held
     run_id = pages.review(answer)
     text = pages.changes(run_id, dag_id=f"{SYNC}_review")
@@ -290,10 +318,16 @@ def test_a_dag_that_is_no_syncs_gets_a_plain_sentence(pages: Pages) -> None:
         ("running", {"extract_users": "running"}, "This run is under way (extract_users)"),
         ("failed", {"transform": "failed"}, "transform failed, and nothing was written to Joget"),
         ("failed", {"load": "failed"}, "whether it had written to Joget by then"),
-        ("success", {"load": "success"}, "Airflow doesn't know any more where this run's files are"),
+        (
+            "success",
+            {"load": "success"},
+            "Airflow doesn't know any more where this run's files are",
+        ),
     ],
 )
-def test_a_run_without_a_report_says_why(pages: Pages, state: str, tasks: dict[str, str], said: str) -> None:
+def test_a_run_without_a_report_says_why(
+    pages: Pages, state: str, tasks: dict[str, str], said: str
+) -> None:
     pages.company.run()
     run_id = pages.note(state=state, tasks=tasks, references={})
     assert said in pages.changes(run_id)
@@ -306,7 +340,9 @@ def test_an_unknown_run_is_said_to_be_unknown(pages: Pages) -> None:
 # The sync
 
 
-def test_the_dags_page_tells_the_last_runs_and_the_last_complete_snapshot(pages: Pages, held: str) -> None:
+def test_the_dags_page_tells_the_last_runs_and_the_last_complete_snapshot(
+    pages: Pages, held: str
+) -> None:
     text = pages.directory()
     assert "Last complete snapshot" in text
     assert "29 users and 1 group." in text
@@ -323,7 +359,9 @@ def test_quarantine_tells_for_how_long_and_what_to_do(pages: Pages) -> None:
     text = pages.directory()
     assert "the login is longer than 100 characters" in text
     assert "Shorten it in Cognito" in text
-    since = re.search(r"In quarantine Entity.*? (before )?(\d{4}-\d\d-\d\d \d\d:\d\d) the login", text)
+    since = re.search(
+        r"In quarantine Entity.*? (before )?(\d{4}-\d\d-\d\d \d\d:\d\d) the login", text
+    )
     assert since
     assert not since[1], "it wasn't there in the oldest run"
 
@@ -340,9 +378,11 @@ def test_a_superseded_run_takes_nothing_away_from_what_is_known(pages: Pages) ->
     assert "the login is longer than 100 characters" in text
 
 
-def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "MOST_QUARANTINED", 5)
-    monkeypatch.setattr(app, "MOST_QUARANTINED", 3)
+def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published_files, "MOST_QUARANTINED", 5)
+    monkeypatch.setattr(routes, "MOST_QUARANTINED", 3)
     pages.company.pool.users = people(9)
     pages.run()
     pages.company.configure(mapping={"username": "nickname"})
@@ -351,7 +391,9 @@ def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(pages: Pages, mo
     for text in (pages.changes(run_id), pages.directory()):
         assert text.count("Give the user that attribute in Cognito") == 3
         assert "… and 6 more" in text
-    read = published.published(find_sync("default"), str(pages.runs[0].folder("load")))
+    read = published_files.open_published_run(
+        find_sync("default"), str(pages.runs[0].folder("load"))
+    )
     everybody = sorted(str(sub_of(one)) for one in pages.company.pool.users)
     assert all(read.is_quarantined("user", sub) for sub in everybody)
     assert not read.is_quarantined("user", everybody[0][:-1])
@@ -361,7 +403,10 @@ def test_people_in_quarantine_have_names_for_those_who_may_see_them(pages: Pages
     pages.company.joget.add_user(ANA, password="hash")
     pages.company.pool.users = [user(ANA)]
     run_id = pages.run()
-    assert re.search(rf"user {ANA} {sub_of(pages.company.pool.users[0])} .*it has a password", pages.changes(run_id))
+    assert re.search(
+        rf"user {ANA} {sub_of(pages.company.pool.users[0])} .*it has a password",
+        pages.changes(run_id),
+    )
     assert ANA in pages.directory()
     pages.values = False
     assert ANA not in pages.changes(run_id) + pages.directory()
@@ -370,10 +415,17 @@ def test_people_in_quarantine_have_names_for_those_who_may_see_them(pages: Pages
 def test_a_review_that_waits_is_linked_to_airflows_page(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA)]
     pages.run()
-    waits: dict[str, Any] = {"state": "running", "tasks": {"review_held": "awaiting_input"}, "references": {}}
+    waits: dict[str, Any] = {
+        "state": "running",
+        "tasks": {"review_held": "awaiting_input"},
+        "references": {},
+    }
     run_id = pages.note(f"{SYNC}_review", **waits)
     answer = pages.client.get(f"/dags/{SYNC}")
-    assert f'href="../../dags/{SYNC}_review/runs/{run_id}/tasks/review_held/required_actions"' in answer.text
+    assert (
+        f'href="../../dags/{SYNC}_review/runs/{run_id}/tasks/review_held/required_actions"'
+        in answer.text
+    )
     assert "waits for a person's answer" in pages.changes(run_id, dag_id=f"{SYNC}_review")
 
 
@@ -394,7 +446,9 @@ def test_why_ana_cannot_see_the_app_is_answered(pages: Pages) -> None:
         assert "In scope : yes" in text
         assert "first name given_name Ana" in text
         assert f"to Joget user {ANA} , since" in text
-        assert re.search(r"Sales Sales .*remove on .* \(started by olga\); add on .* \(started by olga\)", text)
+        assert re.search(
+            r"Sales Sales .*remove on .* \(started by olga\); add on .* \(started by olga\)", text
+        )
         assert "who is in the groups that aren't in scope, such as Secret plans" in text
         assert "an administrator deactivated the user in Joget" in text
         assert "user create" in text
@@ -415,7 +469,9 @@ def test_who_removed_a_user_is_answered(pages: Pages) -> None:
 
 
 def test_somebody_deleted_is_found_in_what_the_runs_did(pages: Pages) -> None:
-    pages.company.configure(policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1})
+    pages.company.configure(
+        policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1}
+    )
     pages.company.pool.users = [user(ANA), user(BOB)]
     pages.run()
     pages.company.pool.users = [user(ANA)]
@@ -439,7 +495,9 @@ def test_a_run_for_some_users_tells_how_they_are_now(pages: Pages) -> None:
     text = pages.directory(who=ANA)
     assert "Nothing holds this user back" in text
     assert "adopted" in text
-    assert "What holds this user back" not in pages.directory(who=BOB), "that run was for another user"
+    assert "What holds this user back" not in pages.directory(who=BOB), (
+        "that run was for another user"
+    )
 
 
 def test_an_excluded_user_is_not_in_scope(pages: Pages) -> None:
@@ -462,7 +520,9 @@ def test_a_membership_that_only_the_second_listing_has_is_there(pages: Pages) ->
 
 
 def test_an_old_login_finds_who_had_it_and_who_has_it(pages: Pages) -> None:
-    pages.company.configure(policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1})
+    pages.company.configure(
+        policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1}
+    )
     old = user(BOB)
     pages.company.pool.users = [user(ANA), old]
     pages.run()
@@ -515,7 +575,13 @@ def test_a_sub_that_nobody_has_is_a_sentence(pages: Pages) -> None:
 
 def test_an_unknown_user_is_a_sentence(pages: Pages) -> None:
     pages.run()
-    for who in ("nobody@example.org", "'; DROP TABLE", "<script>alert(1)</script>", "%", "\u202e\U0001f600"):
+    for who in (
+        "nobody@example.org",
+        "'; DROP TABLE",
+        "<script>alert(1)</script>",
+        "%",
+        "\u202e\U0001f600",
+    ):
         assert "Nobody with exactly that login, email or sub" in pages.directory(who=who)
 
 
@@ -529,7 +595,10 @@ def test_before_the_first_run_the_page_says_so(pages: Pages) -> None:
 
 def test_names_that_are_html_or_formulas_stay_texts(pages: Pages) -> None:
     bad = "<script>alert(1)</script>"
-    pages.company.pool.users = [user(ANA, given_name=bad, family_name="=HYPERLINK(1)"), user("+bob@example.org")]
+    pages.company.pool.users = [
+        user(ANA, given_name=bad, family_name="=HYPERLINK(1)"),
+        user("+bob@example.org"),
+    ]
     run_id = pages.run()
     for answer in (
         pages.client.get(f"/dags/{SYNC}/runs/{run_id}"),
@@ -543,7 +612,10 @@ def test_names_that_are_html_or_formulas_stay_texts(pages: Pages) -> None:
 
 
 def test_a_cell_that_a_spreadsheet_may_split_has_no_formula_in_its_parts(pages: Pages) -> None:
-    pages.company.pool.users = [user(ANA, given_name="x;=HYPERLINK(1)", family_name='"|\t@SUM(1)'), user(BOB)]
+    pages.company.pool.users = [
+        user(ANA, given_name="x;=HYPERLINK(1)", family_name='"|\t@SUM(1)'),
+        user(BOB),
+    ]
     (row,) = [row for row in pages.csv(pages.run(), text=ANA) if row["entity"] == "user"]
     assert row["first name after"] == "x;'=HYPERLINK(1)"
     assert row["last name after"] == "\"|\t'@SUM(1)"
@@ -551,12 +623,19 @@ def test_a_cell_that_a_spreadsheet_may_split_has_no_formula_in_its_parts(pages: 
 
 def test_the_order_without_the_right_to_see_values_tells_nothing_of_logins(pages: Pages) -> None:
     pages.company.pool.users = people(70)
-    pages.company.pool.members = {f"group{number}": pages.company.pool.users[:1] for number in range(9)}
+    pages.company.pool.members = {
+        f"group{number}": pages.company.pool.users[:1] for number in range(9)
+    }
     run_id = pages.run()
     pages.values = False
-    for asked in ({"entity": "user"}, {"entity": "user", "sort_by": "action"}, {"entity": "user", "sort_by": "who"}):
+    for asked in (
+        {"entity": "user"},
+        {"entity": "user", "sort_by": "action"},
+        {"entity": "user", "sort_by": "who"},
+    ):
         subs = re.findall(
-            r"<code>([0-9a-f-]{36})</code>", pages.client.post(f"/dags/{SYNC}/runs/{run_id}", data=asked).text
+            r"<code>([0-9a-f-]{36})</code>",
+            pages.client.post(f"/dags/{SYNC}/runs/{run_id}", data=asked).text,
         )
         assert len(subs) == 50
         assert subs == sorted(subs)
@@ -569,7 +648,9 @@ def test_the_order_without_the_right_to_see_values_tells_nothing_of_logins(pages
     assert not any("group0" in name for name in groups)
 
 
-def test_a_run_whose_files_were_deleted_is_a_sentence_and_the_others_are_shown(pages: Pages) -> None:
+def test_a_run_whose_files_were_deleted_is_a_sentence_and_the_others_are_shown(
+    pages: Pages,
+) -> None:
     first = pages.run()
     second = pages.run()
     folder = Path(str(pages.runs[1].folder("load")).removeprefix("file://"))
@@ -579,9 +660,15 @@ def test_a_run_whose_files_were_deleted_is_a_sentence_and_the_others_are_shown(p
     assert "are deleted after 30 days" in text
     assert "Nothing changed: the snapshot wasn't proven complete" in pages.changes(second)
     assert "are deleted after 30 days" in pages.directory()
-    assert pages.client.post(f"/dags/{SYNC}/runs/{first}/changes.csv").headers["content-type"].startswith("text/html")
+    assert (
+        pages.client.post(f"/dags/{SYNC}/runs/{first}/changes.csv")
+        .headers["content-type"]
+        .startswith("text/html")
+    )
     for who in (ANA, "nobody@example.org"):
-        assert "Nobody with exactly that login" in pages.directory(who=who), "the others are searched"
+        assert "Nobody with exactly that login" in pages.directory(who=who), (
+            "the others are searched"
+        )
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "report.json", "manifest.json"])
@@ -592,7 +679,7 @@ def test_a_damaged_file_is_a_sentence(pages: Pages, name: str) -> None:
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", content[:100] + b"\0" * 300 + content[400:]):
         path.write_bytes(damaged)
-        published._published.cache_clear()
+        published_files._make_published_run.cache_clear()
         text = pages.changes(run_id)
         assert "damaged" in text or "isn't what its manifest says" in text, text
 
@@ -600,7 +687,13 @@ def test_a_damaged_file_is_a_sentence(pages: Pages, name: str) -> None:
 def test_a_reference_that_leads_elsewhere_is_not_followed(pages: Pages, tmp_path: Path) -> None:
     pages.run()
     home = f"{pages.company.settings['staging_url']}/default"
-    for url in (f"file://{tmp_path}/other", f"{home}/../../secret", f"{home}/..", f"{home}/./..", home):
+    for url in (
+        f"file://{tmp_path}/other",
+        f"{home}/../../secret",
+        f"{home}/..",
+        f"{home}/./..",
+        home,
+    ):
         run_id = pages.note(references={"load": {"manifest": url}})
         assert "lie outside of the sync's staging," in pages.changes(run_id)
 
@@ -610,7 +703,9 @@ def test_a_missing_connection_is_said_before_any_path_is_made(pages: Pages) -> N
     pages.company.last = None
     run_id = f"manual__{len(pages.runs)}"
     reference = {"load": {"manifest": "s3://gone_aws@bucket/prefix/default/pool/run/load.1.a"}}
-    pages.runs.append(AirflowRun(SYNC, run_id, "success", "manual", datetime.now(UTC), None, references=reference))
+    pages.runs.append(
+        AirflowRun(SYNC, run_id, "success", "manual", datetime.now(UTC), None, references=reference)
+    )
     assert "Connection 'gone_aws' (setting staging_url) doesn't exist" in pages.changes(run_id)
 
 
@@ -622,7 +717,7 @@ def test_an_error_that_nobody_thought_of_shows_and_logs_no_value(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("secret@example.org")
 
-    monkeypatch.setattr(telling, "headline", fail)
+    monkeypatch.setattr(run_summary, "make_headline", fail)
     answer = pages.client.get(f"/dags/{SYNC}/runs/{run_id}")
     assert answer.status_code == 500
     assert "Traceback" not in answer.text
@@ -638,15 +733,17 @@ def test_pages_are_kept_by_nobody_and_load_nothing_from_elsewhere(pages: Pages) 
         assert "script-src 'self'" in answer.headers["content-security-policy"]
         links = re.findall(r'(?:src|href|action)="([^"]*)"', answer.text)
         assert not [link for link in links if "//" in link]
-    for name in app.ASSETS:
+    for name in routes.ASSET_TYPES:
         assert pages.client.get(f"/static/{name}").status_code == 200
     assert pages.client.get("/static/app.py").status_code == 404
 
 
-def test_the_plan_of_a_large_run_is_read_a_page_at_a_time(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    from include.directory_sync import staging
+def test_the_plan_of_a_large_run_is_read_a_page_at_a_time(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from directory_sync.staging import store
 
-    monkeypatch.setattr(staging, "ROWS_IN_A_PART", 10)
+    monkeypatch.setattr(store, "ROWS_IN_A_PART", 10)
     pages.company.pool.users = people(60)
     run_id = pages.run()
     read: list[tuple[int, int]] = []
@@ -668,7 +765,7 @@ def test_the_plan_of_a_large_run_is_read_a_page_at_a_time(pages: Pages, monkeypa
 def test_airflow_runs_are_told_by_their_dags(company: Company, joget: JogetDatabase) -> None:
     assert joget.name
     company.configure(name="staff")
-    place = airflow_runs.place_of("cognito_to_joget_staff_review")
+    place = airflow_runs.find_sync_dag("cognito_to_joget_staff_review")
     assert place
     assert (place.sync.name, place.kind, place.reporting_task) == ("staff", "review", "load_held")
-    assert airflow_runs.place_of("cognito_to_joget") is None
+    assert airflow_runs.find_sync_dag("cognito_to_joget") is None

@@ -8,20 +8,25 @@ from pathlib import Path
 import pytest
 from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse, FastAPIAppResponse
 
-from include.directory_sync import pages
-from include.directory_sync.pages import plugin
+from directory_sync import pages
+from directory_sync.orchestration import plugin
 
 ROOT = Path(__file__).parents[2]
 
 
 def modules_new_by(statement: str, after: str) -> set[str]:
-    """The modules that a statement imports in a new process, besides those that are there already."""
-    code = f"import sys; {after}; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+    """The modules that a statement imports in a new process, besides those that are there
+    already.
+    """
+    code = (
+        f"import sys; {after}; before = set(sys.modules); {statement}; print(*(set(sys.modules) - "
+        "before))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         check=False,
         cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT}/plugins"},
+        env={"PYTHONPATH": f"{ROOT}/include:{ROOT}/plugins"},
         capture_output=True,
         text=True,
     )
@@ -30,39 +35,45 @@ def modules_new_by(statement: str, after: str) -> set[str]:
 
 
 def test_airflow_finds_each_tab_valid() -> None:
-    views = [ExternalViewResponse.model_validate(view) for view in plugin.views()]
+    views = [ExternalViewResponse.model_validate(view) for view in plugin.list_views()]
     assert [(view.name, view.destination, view.url_route) for view in views] == [
         ("Directory changes", "dag_run", "directory-changes"),
         ("Directory", "dag", "directory"),
     ]
     for view in views:
         assert view.href.startswith("/directory-sync/dags/{DAG_ID}")
-    for app in plugin.apps():
+    for app in plugin.list_apps():
         FastAPIAppResponse.model_validate({**app, "app": repr(app["app"])})
 
 
 def test_tabs_follow_an_airflow_below_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow/")
-    assert {view["href"].split("{")[0] for view in plugin.views()} == {"/airflow/directory-sync/dags/"}
+    assert {view["href"].split("{")[0] for view in plugin.list_views()} == {
+        "/airflow/directory-sync/dags/"
+    }
 
 
 def test_the_plugin_imports_nothing_heavy_where_nobody_asks_for_a_page() -> None:
     new = modules_new_by("import directory_sync_pages", after="import airflow.plugins_manager")
-    assert "include.directory_sync.pages.plugin" in new
+    assert "directory_sync.orchestration.plugin" in new
     heavy = {"pandas", "pyarrow", "numpy", "fastapi", "jinja2"}
     assert {name.split(".")[0] for name in new} & heavy == set()
-    assert {name for name in new if name.startswith("include.directory_sync.")} == {
-        "include.directory_sync.pages",
-        "include.directory_sync.pages.plugin",
+    assert {name for name in new if name.startswith("directory_sync.")} == {
+        "directory_sync.orchestration",
+        "directory_sync.orchestration.plugin",
     }
 
 
 def test_the_pages_know_neither_jogets_database_nor_the_pool() -> None:
-    new = modules_new_by("import include.directory_sync.pages.app", after="import airflow.plugins_manager")
-    assert "include.directory_sync.pages.explaining" in new
+    new = modules_new_by(
+        "import directory_sync.pages.routes", after="import airflow.plugins_manager"
+    )
+    assert "directory_sync.pages.user_explanation" in new
     assert not {name for name in new if name.split(".")[0] in ("MySQLdb", "pymysql", "mysql")}
     assert not {
-        name for name in new if name.startswith(("include.directory_sync.joget", "include.directory_sync.cognito"))
+        name
+        for name in new
+        if name.startswith(("directory_sync.joget", "directory_sync.cognito.client"))
     }
 
 
@@ -70,6 +81,11 @@ def test_the_charting_library_is_the_version_that_the_documents_name() -> None:
     folder = Path(pages.__file__).parent / "static"
     chart = (folder / "chart.umd.min.js").read_bytes()
     version = chart[:200].decode().split("Chart.js v")[1].split()[0]
-    assert f"(https://www.chartjs.org) {version}" in (ROOT / "docs" / "pages.md").read_text(encoding="utf-8")
-    assert hashlib.sha256(chart).hexdigest() == "c17f2ce49fb9c71ef7fb39c03f868804ac5ab34730149976eebe6b7f807bef0c"
+    assert f"(https://www.chartjs.org) {version}" in (ROOT / "docs" / "pages.md").read_text(
+        encoding="utf-8"
+    )
+    assert (
+        hashlib.sha256(chart).hexdigest()
+        == "c17f2ce49fb9c71ef7fb39c03f868804ac5ab34730149976eebe6b7f807bef0c"
+    )
     assert "MIT" in (folder / "chart.js-LICENSE.md").read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""The pages under the FAB auth manager, with the role that the documentation tells to make, by its own commands."""
+"""The pages under the FAB auth manager, with the role that the documentation tells to make, by its
+own commands.
+"""
 
 import json
 import os
@@ -16,6 +18,8 @@ from tests.company import Company
 from tests.dags.api import answer, quoted
 from tests.stand_in import user
 
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+
 ROOT = Path(__file__).parents[2]
 SYNC = "cognito_to_joget"
 ANA = "ana.almeida@example.org"
@@ -30,21 +34,33 @@ class Fab:
             **os.environ,
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-            "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+            "AIRFLOW__CORE__AUTH_MANAGER": FAB,
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of this test's own, and of nothing else, long enough",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of this test's own, and of nothing else, "
+            "long enough",
         }
 
     def airflow(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "airflow", *arguments]
-        done = subprocess.run(command, env=self.variables, capture_output=True, text=True, cwd=ROOT, check=False)
+        done = subprocess.run(
+            command, env=self.variables, capture_output=True, text=True, cwd=ROOT, check=False
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
     def add_user(self, name: str, *roles: str) -> None:
-        names = ["--username", name, "--firstname", name, "--lastname", name, "--email", f"{name}@example.com"]
+        names = [
+            "--username",
+            name,
+            "--firstname",
+            name,
+            "--lastname",
+            name,
+            "--email",
+            f"{name}@example.com",
+        ]
         self.airflow("users", "create", *names, "--password", name, "--role", roles[0])
         for role in roles[1:]:
             self.airflow("users", "add-role", "--username", name, "--role", role)
@@ -88,7 +104,12 @@ def test_the_documented_roles_see_what_they_may(fab: Fab, company: Company) -> N
     runs = json.loads(fab.get(f"api/v2/dags/{SYNC}/dagRuns", "omar")[1])["dag_runs"]
     run_id = quoted(runs[0]["dag_run_id"])
     dag = f"directory-sync/dags/{SYNC}"
-    pages = [("GET", f"{dag}/runs/{run_id}"), ("POST", f"{dag}/runs/{run_id}/changes.csv"), ("GET", dag), ("POST", dag)]
+    pages = [
+        ("GET", f"{dag}/runs/{run_id}"),
+        ("POST", f"{dag}/runs/{run_id}/changes.csv"),
+        ("GET", dag),
+        ("POST", dag),
+    ]
     for method, path in pages:
         assert fab.get(path, None, method)[0] == 401
         status, text = fab.get(path, "vera", method)
@@ -101,10 +122,14 @@ def test_the_documented_roles_see_what_they_may(fab: Fab, company: Company) -> N
     assert "1 user created" in fab.get(pages[0][1], "rita")[1]
     for reviewer in ("ulla", "omar"):
         assert ANA in fab.get(pages[0][1], reviewer)[1]
-    shown = [plugin["name"] for plugin in json.loads(fab.get("api/v2/plugins", "rita")[1])["plugins"]]
+    shown = [
+        plugin["name"] for plugin in json.loads(fab.get("api/v2/plugins", "rita")[1])["plugins"]
+    ]
     assert "directory_sync_pages" in shown
     listed = fab.airflow("users", "list", "--output", "json")
-    ids = {user["username"]: user["id"] for user in json.loads(listed[listed.index("[{") :])}  # after lines of log
+    ids = {
+        user["username"]: user["id"] for user in json.loads(listed[listed.index("[{") :])
+    }  # after lines of log
     company.configure(approval={"approvers": [str(ids["ulla"])]})
     assert ANA in fab.get(pages[0][1], "ulla")[1]
     assert ANA not in fab.get(pages[0][1], "omar")[1], "who may edit, and isn't among the approvers"

@@ -12,7 +12,11 @@ IMAGE_ROOT = "/opt/airflow"
 
 
 def env_file(path: Path) -> dict[str, str]:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
 
 

@@ -20,7 +20,16 @@ Airflow's, and of groups' names.
 ANY_MARK = f"(?i:{PERSON}|{SECRET}|{TYPED}|{GROUP})"
 
 ATTRIBUTES = (
-    *("address", "birthdate", "email", "family_name", "gender", "given_name", "locale", "middle_name"),
+    *(
+        "address",
+        "birthdate",
+        "email",
+        "family_name",
+        "gender",
+        "given_name",
+        "locale",
+        "middle_name",
+    ),
     *("name", "nickname", "phone_number", "picture", "preferred_username", "profile", "website"),
     *("zoneinfo", "custom:badge", "dev:custom:badge"),
 )
@@ -45,7 +54,10 @@ def person(number: int | str, *, stem: str = PERSON, **attributes: str) -> Any:
     values = {name: mark(f"{name.replace(':', '_')}{number}", stem) for name in ATTRIBUTES}
     values |= {"email": login(number, stem), **attributes}
     found = user(login(number, stem))
-    pairs = [{"Name": "sub", "Value": sub_of(found)}, *({"Name": name, "Value": values[name]} for name in values)]
+    pairs = [
+        {"Name": "sub", "Value": sub_of(found)},
+        *({"Name": name, "Value": values[name]} for name in values),
+    ]
     return found | {"Username": mark(f"username{number}", stem), "Attributes": pairs}
 
 
@@ -78,9 +90,17 @@ class Search:
         finds = []
         for form in _decoded(content):
             small = form.lower()
-            hits = [(form, needle, which) for needle, which in self._needles.items() if needle in form]
-            hits += [(small, needle, which) for needle, which in self._needles_in_small.items() if needle in small]
-            finds += [Found(place, self._around(text, needle, which)) for text, needle, which in hits]
+            hits = [
+                (form, needle, which) for needle, which in self._needles.items() if needle in form
+            ]
+            hits += [
+                (small, needle, which)
+                for needle, which in self._needles_in_small.items()
+                if needle in small
+            ]
+            finds += [
+                Found(place, self._around(text, needle, which)) for text, needle, which in hits
+            ]
         return finds
 
     def in_text(self, place: str, text: str) -> list[Found]:
@@ -88,12 +108,18 @@ class Search:
         finds = self.in_bytes(place, text.encode("utf-8", "surrogatepass"))
         if not finds:
             return []
-        lines = [self.in_bytes(f"{place}:{at}", line.encode("utf-8", "surrogatepass")) for at, line in _lines(text)]
+        lines = [
+            self.in_bytes(f"{place}:{at}", line.encode("utf-8", "surrogatepass"))
+            for at, line in _lines(text)
+        ]
         return [find for line in lines for find in line] or finds
 
     def in_value(self, place: str, value: Any) -> list[Found]:
         """What is in a column of a database."""
-        return self.in_bytes(place, value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"))
+        return self.in_bytes(
+            place,
+            value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"),
+        )
 
     def _around(self, text: bytes, needle: bytes, which: str) -> str:
         """What stands around a find, all marks replaced by what they mark."""
@@ -109,11 +135,16 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _spelled(stem: str) -> list[bytes]:
-    """Letters' case ignored: as it is, each letter percent-encoded or escaped, in hex, in UTF-16."""
+    """Letters' case ignored: as it is, each letter percent-encoded or escaped, in hex, in
+    UTF-16.
+    """
     found = [stem.encode(), stem.encode("utf-16-le")]
     for written in (stem, stem.upper(), stem.capitalize()):
         codes = [f"{byte:02x}" for byte in written.encode()]
-        found += ["".join(f"{before}{code}" for code in codes).encode() for before in ("", "%", "%25", "\\u00", "\\x")]
+        found += [
+            "".join(f"{before}{code}" for code in codes).encode()
+            for before in ("", "%", "%25", "\\u00", "\\x")
+        ]
     return found
 
 
@@ -122,7 +153,9 @@ def _encoded(text: str) -> list[bytes]:
     found = []
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + text.encode())
-        inner = whole[-(-before * 8 // 6) : len(whole) // 4 * 4 - 4]  # without what depends on the neighbours
+        inner = whole[
+            -(-before * 8 // 6) : len(whole) // 4 * 4 - 4
+        ]  # without what depends on the neighbours
         found += [inner, inner.replace(b"+", b"-").replace(b"/", b"_")]
     return found
 
@@ -132,7 +165,11 @@ def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
     yield content
     if not depth or len(content) < len(PERSON):
         return
-    decoders = (binascii.unhexlify, lambda packed: base64.b64decode(packed, validate=True), zlib.decompress)
+    decoders = (
+        binascii.unhexlify,
+        lambda packed: base64.b64decode(packed, validate=True),
+        zlib.decompress,
+    )
     for decode in decoders:
         try:
             unpacked = decode(content.strip().strip(b'"'))

@@ -1,4 +1,6 @@
-"""A private PostgreSQL and a private Redis: this machine's, or those that bin/setup-servers fetched."""
+"""A private PostgreSQL and a private Redis: this machine's, or those that bin/setup-servers
+fetched.
+"""
 
 import os
 import shutil
@@ -16,7 +18,9 @@ UNPRIVILEGED = "nobody"
 
 
 def find_program(name: str) -> Path:
-    """A server's program, on PATH, where Debian keeps PostgreSQL's, or fetched; raises StartError."""
+    """A server's program, on PATH, where Debian keeps PostgreSQL's, or fetched; raises
+    StartError.
+    """
     if found := shutil.which(name):
         return Path(found).resolve()
     for root in (Path("/"), FETCHED):
@@ -73,7 +77,9 @@ class Postgres:
         return ["setpriv", f"--reuid={UNPRIVILEGED}", "--regid=nogroup", "--clear-groups"]
 
     def _reachable_programs(self) -> Path:
-        """The programs' folder; copied where root started us from a folder that is closed to others."""
+        """The programs' folder; copied where root started us from a folder that is closed to
+        others.
+        """
         programs = find_program("initdb").parent
         test = [*self._as_user(), "test", "-x", str(programs / "initdb")]
         if subprocess.run(test, check=False).returncode == 0:

@@ -1,9 +1,9 @@
 """The compose file's processes on this machine, each as its container would run it.
 
 Commands, environment and health checks are the file's own. What differs is said in this module:
-hosts (ADDRESSES), ports (PORT_SETTINGS), names (SITECUSTOMIZE), and what the image and Docker give to
-a container (`make_airflow`, `initialise`). PostgreSQL and Redis are Debian's instead of the images'.
-log-groomer, which is a script of the image, isn't started.
+hosts (ADDRESSES), ports (PORT_SETTINGS), names (SITECUSTOMIZE), and what the image and Docker give
+to a container (`make_airflow`, `initialise`). PostgreSQL and Redis are Debian's instead of the
+images'. log-groomer, which is a script of the image, isn't started.
 """
 
 import os
@@ -42,7 +42,8 @@ PORT_SETTINGS = {
     "airflow-worker": ("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT",),
     "airflow-triggerer": ("AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT",),
 }
-"""The ports that a service listens on. Containers have addresses of their own; processes share one."""
+"""The ports that a service listens on. Containers have addresses of their own; processes share one.
+"""
 
 SITECUSTOMIZE = """\
 import os
@@ -150,7 +151,9 @@ class Stack:
         return [one for name, one in self.containers.items() if name.startswith("airflow-worker")]
 
     def check_health(self, name: str) -> "subprocess.CompletedProcess[str]":
-        """Run the health check that the file has for a container, as Docker does: in its environment."""
+        """Run the health check that the file has for a container, as Docker does: in its
+        environment.
+        """
         container = self.containers[name]
         form, *command = COMPOSE["services"][service_of(name)]["healthcheck"]["test"]
         command = [self._with_ports(interpolated(part, {}), container) for part in command]
@@ -158,7 +161,9 @@ class Stack:
             command = ["/bin/sh", "-c", *command]
         if command[0] == "redis-cli":
             command[1:1] = ["-p", str(self.ports["redis"])]
-        return subprocess.run(command, env=container.variables, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, env=container.variables, capture_output=True, text=True, check=False
+        )
 
     def _with_ports(self, text: str, container: Container) -> str:
         """A check's address, with this machine's port instead of the container's own."""
@@ -176,7 +181,9 @@ class Stack:
             self.containers[name].await_ready()
 
     def revive(self) -> None:
-        """Start containers that ended by themselves, as Docker does: the file says `restart: always`."""
+        """Start containers that ended by themselves, as Docker does: the file says `restart:
+        always`.
+        """
         for name, container in self.containers.items():
             if container.ended:
                 assert COMPOSE["services"][service_of(name)]["restart"] == "always"
@@ -238,13 +245,17 @@ def make_postgres(folder: Path, stack: Stack) -> Container:
     """PostgreSQL, with the user and password that the file gives to its image."""
     given = environment("postgres", stack.variables)
     port = stack.ports["postgres"]
-    postgres = Postgres(folder, port, user=given["POSTGRES_USER"], password=given["POSTGRES_PASSWORD"])
+    postgres = Postgres(
+        folder, port, user=given["POSTGRES_USER"], password=given["POSTGRES_PASSWORD"]
+    )
     variables = {
         **postgres.variables,
         "PGHOST": "127.0.0.1",
         "PGPORT": str(port),
     }
-    return Container("postgres", postgres.command, folder, variables, ready=lambda: is_healthy(stack, "postgres"))
+    return Container(
+        "postgres", postgres.command, folder, variables, ready=lambda: is_healthy(stack, "postgres")
+    )
 
 
 def create_database(folder: Path, stack: Stack) -> None:
@@ -265,8 +276,12 @@ def make_redis(folder: Path, stack: Stack) -> Container:
     return Container("redis", command, home, variables, ready=lambda: is_healthy(stack, "redis"))
 
 
-def make_airflow(name: str, stack: Stack, addresses: Mapping[str, str], settings: Mapping[str, str]) -> Container:
-    """A container of one of Airflow's services: a folder as its image has it, and its environment."""
+def make_airflow(
+    name: str, stack: Stack, addresses: Mapping[str, str], settings: Mapping[str, str]
+) -> Container:
+    """A container of one of Airflow's services: a folder as its image has it, and its
+    environment.
+    """
     service = service_of(name)
     home = stack.folder / name
     home.mkdir()
@@ -279,7 +294,10 @@ def make_airflow(name: str, stack: Stack, addresses: Mapping[str, str], settings
         variable: _translate(value, {**addresses, IMAGE_ROOT: str(home)})
         for variable, value in environment(service, stack.variables).items()
     }
-    ports = {setting: str(stack.ports.get(service) or free_port()) for setting in PORT_SETTINGS.get(service, ())}
+    ports = {
+        setting: str(stack.ports.get(service) or free_port())
+        for setting in PORT_SETTINGS.get(service, ())
+    }
     docker = {
         "AIRFLOW_HOME": str(home),
         "HOME": str(home),

@@ -1,4 +1,6 @@
-"""docker-compose.yaml and Dockerfile, held to what the code needs: each service's process, natively."""
+"""docker-compose.yaml and Dockerfile, held to what the code needs: each service's process,
+natively.
+"""
 
 import json
 import os
@@ -17,7 +19,7 @@ from packaging.requirements import Requirement
 from demo.aws import Aws
 from demo.database import ACCOUNT, DatabaseServer
 from demo.world import World
-from include.directory_sync import settings
+from directory_sync import settings
 from tests.production.compose import (
     AIRFLOW_SERVICES,
     COMPOSE,
@@ -39,7 +41,7 @@ LOADS_EVERYTHING = """
 import json
 from airflow.dag_processing.dagbag import DagBag
 from airflow.configuration import conf
-import include.directory_sync.steps
+import directory_sync.tasks.load
 bag = DagBag(dag_folder=conf.get("core", "dags_folder"))
 print("ANSWER", json.dumps({"dags": sorted(bag.dags), "errors": list(bag.import_errors.values()),
                             "executor": conf.get("core", "executor")}))
@@ -50,7 +52,9 @@ print("ANSWER", json.dumps({"dags": sorted(bag.dags), "errors": list(bag.import_
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the Dockerfile would fill, filled by the Dockerfile's own COPY lines."""
     folder = tmp_path_factory.mktemp("image")
-    copies = re.findall(r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", dockerfile(), re.MULTILINE)
+    copies = re.findall(
+        r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", dockerfile(), re.MULTILINE
+    )
     for source, target in copies:
         (folder / target).symlink_to(ROOT / source)
     return folder
@@ -61,20 +65,30 @@ def dockerfile() -> str:
 
 
 @pytest.mark.parametrize("service", AIRFLOW_SERVICES)
-def test_each_service_imports_dag_and_include_in_its_own_environment(service: str, image: Path, tmp_path: Path) -> None:
+def test_each_service_imports_dag_and_include_in_its_own_environment(
+    service: str, image: Path, tmp_path: Path
+) -> None:
     settings_file = tmp_path / "syncs.yaml"
-    settings_file.write_text((ROOT / "include/syncs.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    settings_file.write_text(
+        (ROOT / "include/syncs.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     translated = {
         name: value.replace(f"{IMAGE_ROOT}/settings", str(tmp_path)).replace(IMAGE_ROOT, str(image))
         for name, value in environment(service, SECRETS).items()
     }
-    # The database is the one thing that importing doesn't need, and whose driver only the image has.
+    # The database is the one thing that importing doesn't need, and whose driver only the image
+    # has.
     translated["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{tmp_path}/airflow.db"
     # So is FAB, which guards the UI alone.
     del translated["AIRFLOW__CORE__AUTH_MANAGER"]
     answer = subprocess.run(
         [sys.executable, "-c", LOADS_EVERYTHING],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AIRFLOW_HOME": str(tmp_path), **translated},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "AIRFLOW_HOME": str(tmp_path),
+            **translated,
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -112,14 +126,21 @@ def test_all_services_share_the_secrets_the_settings_and_the_stagings_connection
         "AIRFLOW_CONN_COGNITO_AWS",
         "PYTHONPATH",
     ]
-    first, *others = ({name: environment(service, SECRETS)[name] for name in names} for service in AIRFLOW_SERVICES)
+    first, *others = (
+        {name: environment(service, SECRETS)[name] for name in names}
+        for service in AIRFLOW_SERVICES
+    )
     assert all(other == first for other in others)
     assert first["AIRFLOW__API_AUTH__JWT_SECRET"] == SECRETS["AIRFLOW_JWT_SECRET"]
     assert first["AIRFLOW__API__SECRET_KEY"] == SECRETS["AIRFLOW_API_SECRET_KEY"]
 
 
 def test_the_worker_alone_has_jogets_password() -> None:
-    holders = [name for name in AIRFLOW_SERVICES if "AIRFLOW_CONN_JOGET_MYSQL" in environment(name, SECRETS)]
+    holders = [
+        name
+        for name in AIRFLOW_SERVICES
+        if "AIRFLOW_CONN_JOGET_MYSQL" in environment(name, SECRETS)
+    ]
     assert holders == ["airflow-worker"]
 
 
@@ -134,7 +155,11 @@ def test_every_host_in_an_environment_is_a_service() -> None:
     hosts = set()
     for service in AIRFLOW_SERVICES:
         values = environment(service, SECRETS | env_file(ROOT / "demo/compose.env")).values()
-        hosts |= {urlsplit(url.strip('"')).hostname for value in values for url in re.findall(r'\S+://[^\s"]+', value)}
+        hosts |= {
+            urlsplit(url.strip('"')).hostname
+            for value in values
+            for url in re.findall(r'\S+://[^\s"]+', value)
+        }
     assert hosts == {"airflow-apiserver", "postgres", "redis", "aws", "joget-mysql"}
     assert hosts <= set(COMPOSE["services"])
 
@@ -160,28 +185,41 @@ def test_every_file_that_is_mounted_exists() -> None:
 
 
 def test_the_ui_listens_on_the_loopback_interface_alone() -> None:
-    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    published = [
+        port for service in COMPOSE["services"].values() for port in service.get("ports", [])
+    ]
     assert [interpolated(port, {}) for port in published] == ["127.0.0.1:8080:8080"]
 
 
 def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> None:
-    demo = {name for name, service in COMPOSE["services"].items() if service.get("profiles") == ["demo"]}
+    demo = {
+        name for name, service in COMPOSE["services"].items() if service.get("profiles") == ["demo"]
+    }
     assert demo == {"joget-mysql", "aws", "aws-seed"}
     assert COMPOSE["services"]["joget-mysql"]["image"].startswith("mysql:8")
     assert COMPOSE["services"]["joget-mysql"]["command"][-1].endswith("utf8mb4_unicode_ci")
-    loaded = settings.load(ROOT / "demo/syncs.yaml")
+    loaded = settings.load_settings(ROOT / "demo/syncs.yaml")
     assert (len(loaded.syncs), loaded.faults) == (1, ())
     variables = env_file(ROOT / "demo/compose.env")
-    assert json.loads(environment("airflow-worker", variables)["AIRFLOW_CONN_COGNITO_AWS"])["conn_type"] == "aws"
+    assert (
+        json.loads(environment("airflow-worker", variables)["AIRFLOW_CONN_COGNITO_AWS"])[
+            "conn_type"
+        ]
+        == "aws"
+    )
 
 
 def test_the_demo_reaches_joget_by_an_account_with_the_documented_rights() -> None:
-    connection = environment("airflow-worker", env_file(ROOT / "demo/compose.env"))["AIRFLOW_CONN_JOGET_MYSQL"]
+    connection = environment("airflow-worker", env_file(ROOT / "demo/compose.env"))[
+        "AIRFLOW_CONN_JOGET_MYSQL"
+    ]
     assert urlsplit(connection).username == ACCOUNT
     assert urlsplit(World(Path(), DatabaseServer(3306), Aws(""), "").joget_uri).username == ACCOUNT
     run_in_order = [
         volume.partition(":")[0]
-        for volume in sorted(COMPOSE["services"]["joget-mysql"]["volumes"], key=lambda volume: volume.split(":")[1])
+        for volume in sorted(
+            COMPOSE["services"]["joget-mysql"]["volumes"], key=lambda volume: volume.split(":")[1]
+        )
     ]
     assert run_in_order == ["./demo/joget.sql", "./demo/account.sql", "./docs/joget-grants.sql"]
 
@@ -200,10 +238,14 @@ def test_each_value_of_the_example_stands_in_single_quotes() -> None:
 
 
 def test_a_redeploy_lets_the_running_tasks_end() -> None:
-    seconds = {name: duration(service["stop_grace_period"]) for name, service in lasting_services().items()}
+    seconds = {
+        name: duration(service["stop_grace_period"]) for name, service in lasting_services().items()
+    }
     assert seconds["airflow-worker"] == 600
     assert all(period >= 30 for period in seconds.values())
-    assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", "the signal reaches Celery alone"
+    assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", (
+        "the signal reaches Celery alone"
+    )
 
 
 def test_the_readme_stops_the_worker_before_the_api_server_that_its_tasks_need() -> None:
@@ -213,14 +255,22 @@ def test_the_readme_stops_the_worker_before_the_api_server_that_its_tasks_need()
     redeploys = [block.splitlines() for block in blocks if "stop airflow-worker" in block]
     assert redeploys == [
         ["docker compose build", "docker compose stop airflow-worker", "docker compose up -d"],
-        ["docker compose stop airflow-worker", "DIRECTORY_SYNC_VERSION=0.1.0 docker compose up --no-build -d"],
+        [
+            "docker compose stop airflow-worker",
+            "DIRECTORY_SYNC_VERSION=0.1.0 docker compose up --no-build -d",
+        ],
     ]
 
 
-def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(tmp_path: Path) -> None:
+def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(
+    tmp_path: Path,
+) -> None:
     init = COMPOSE["services"]["airflow-init"]
     assert init["restart"] == "on-failure"
-    waiting = [service["depends_on"]["airflow-init"]["condition"] for service in lasting_airflow_services().values()]
+    waiting = [
+        service["depends_on"]["airflow-init"]["condition"]
+        for service in lasting_airflow_services().values()
+    ]
     assert set(waiting) == {"service_completed_successfully"}
     folder = {"AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}
     database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db"}
@@ -237,7 +287,11 @@ def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothin
 
 def test_a_slow_first_start_does_not_count_as_unhealthy() -> None:
     checks = {name: service["healthcheck"] for name, service in lasting_services().items()}
-    assert all(duration(checks[name]["start_period"]) == 300 for name in checks if name.startswith("airflow-"))
+    assert all(
+        duration(checks[name]["start_period"]) == 300
+        for name in checks
+        if name.startswith("airflow-")
+    )
     assert all(check["retries"] * duration(check["interval"]) >= 50 for check in checks.values())
 
 
@@ -247,8 +301,12 @@ def test_a_task_whose_worker_died_is_tried_again_after_a_minute_and_a_half() -> 
     values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]
     assert {each["AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL"] for each in values} == {"60"}
     timeouts = {each["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"] for each in values}
-    assert timeouts == {"90"}, "the worker reads it too, and shows itself after 75 % of it at the latest"
-    beats = conf.getint("workers", "min_heartbeat_interval") * conf.getint("workers", "max_failed_heartbeats")
+    assert timeouts == {"90"}, (
+        "the worker reads it too, and shows itself after 75 % of it at the latest"
+    )
+    beats = conf.getint("workers", "min_heartbeat_interval") * conf.getint(
+        "workers", "max_failed_heartbeats"
+    )
     assert beats * 4 < 90, "a worker gives its task up by itself long before the scheduler does"
 
 
@@ -256,11 +314,15 @@ def test_redis_hands_no_task_to_a_second_worker_while_it_may_still_run() -> None
     from airflow.dag_processing.dagbag import DagBag
 
     values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]
-    seconds = {each["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] for each in values}
+    seconds = {
+        each["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"] for each in values
+    }
     assert seconds == {"86400"}
     assert settings.LONGEST_EXTRACT_HOURS * 3600 < 86400
     tasks = [task for dag in DagBag(dag_folder=ROOT / "dags").dags.values() for task in dag.tasks]
-    limits = [task.execution_timeout or timedelta.max for task in tasks if task.task_id != "review_held"]
+    limits = [
+        task.execution_timeout or timedelta.max for task in tasks if task.task_id != "review_held"
+    ]
     assert max(limits) < timedelta(days=1), "a review waits without a worker"
 
 
@@ -274,14 +336,18 @@ def test_the_images_tag_and_label_name_the_projects_version() -> None:
 
 
 def test_an_older_version_can_be_started_without_building_it() -> None:
-    assert {interpolated(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"}) for service in ours().values()} == {
-        "directory-sync:0.0.9"
-    }
+    assert {
+        interpolated(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"})
+        for service in ours().values()
+    } == {"directory-sync:0.0.9"}
 
 
 def test_no_containers_output_grows_without_limit() -> None:
     for name, service in COMPOSE["services"].items():
-        assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}, name
+        assert service["logging"] == {
+            "driver": "json-file",
+            "options": {"max-size": "10m", "max-file": "5"},
+        }, name
 
 
 def test_old_task_logs_are_deleted_by_the_official_images_script() -> None:
@@ -296,7 +362,9 @@ def test_each_service_that_others_wait_for_or_people_use_has_a_health_check() ->
     assert set(lasting_services()) == {*AIRFLOW_SERVICES, "postgres", "redis"} - {"airflow-init"}
     for service in COMPOSE["services"].values():
         waited_for = service.get("depends_on") or {}
-        healthy = [name for name, how in waited_for.items() if how["condition"] == "service_healthy"]
+        healthy = [
+            name for name, how in waited_for.items() if how["condition"] == "service_healthy"
+        ]
         assert all("healthcheck" in COMPOSE["services"][name] for name in healthy)
 
 
@@ -308,12 +376,18 @@ def ours() -> dict[str, Any]:
 def lasting_services() -> dict[str, Any]:
     """The services with a health check that run all the time, also without the demo."""
     services = COMPOSE["services"].items()
-    return {name: service for name, service in services if "healthcheck" in service and "profiles" not in service}
+    return {
+        name: service
+        for name, service in services
+        if "healthcheck" in service and "profiles" not in service
+    }
 
 
 def lasting_airflow_services() -> dict[str, Any]:
     """Those of them that run Airflow."""
-    return {name: service for name, service in lasting_services().items() if name.startswith("airflow-")}
+    return {
+        name: service for name, service in lasting_services().items() if name.startswith("airflow-")
+    }
 
 
 def duration(written: str) -> int:
@@ -322,22 +396,33 @@ def duration(written: str) -> int:
 
 
 def test_the_versions_of_image_requirements_and_lock_agree() -> None:
-    lock = dict(re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;\\]+)", text("requirements.lock"), re.MULTILINE))
+    lock = dict(
+        re.findall(
+            r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;\\]+)", text("requirements.lock"), re.MULTILINE
+        )
+    )
     required = [
-        Requirement(line) for line in text("requirements.txt").splitlines() if line and not line.startswith("#")
+        Requirement(line)
+        for line in text("requirements.txt").splitlines()
+        if line and not line.startswith("#")
     ]
     for requirement in required:
         assert requirement.specifier.contains(lock[requirement.name]), requirement
     assert f"FROM apache/airflow:{lock['apache-airflow']}-python3.12" in dockerfile()
-    assert {"apache-airflow", "apache-airflow-providers-amazon", "apache-airflow-providers-mysql", "pandas"} <= {
-        requirement.name for requirement in required
-    }
+    assert {
+        "apache-airflow",
+        "apache-airflow-providers-amazon",
+        "apache-airflow-providers-mysql",
+        "pandas",
+    } <= {requirement.name for requirement in required}
 
 
 def test_the_lock_holds_hashes_and_no_address() -> None:
     lock = text("requirements.lock")
     assert "://" not in lock
-    pinned: list[Any] = re.findall(r"^[\w.-]+==[^\n]*\\\n(?: +--hash=sha256:\w+)", lock, re.MULTILINE)
+    pinned: list[Any] = re.findall(
+        r"^[\w.-]+==[^\n]*\\\n(?: +--hash=sha256:\w+)", lock, re.MULTILINE
+    )
     assert len(pinned) == len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))
 
 

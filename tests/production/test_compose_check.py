@@ -30,12 +30,19 @@ if arguments[0] == "exec":
     url = arguments[-1].removeprefix("http://localhost:8080")
     print(world["web"].get(url, "{}"))
     sys.exit(0)
-answer = next((world["docker"][begin] for begin in world["docker"] if command.startswith(begin)), [0, ""])
+found = [answer for begin, answer in world["docker"].items() if command.startswith(begin)]
+answer = next(iter(found), [0, ""])
 print(answer[1])
 print(answer[1], file=sys.stderr)
 sys.exit(answer[0])
 """
-IMAGES = ["apache/airflow:3.3.2-python3.12", "motoserver/moto:5.2.5", "mysql:8.4", "postgres:16", "redis:7.2-bookworm"]
+IMAGES = [
+    "apache/airflow:3.3.2-python3.12",
+    "motoserver/moto:5.2.5",
+    "mysql:8.4",
+    "postgres:16",
+    "redis:7.2-bookworm",
+]
 
 
 class Machine:
@@ -52,7 +59,9 @@ class Machine:
             "/auth/token": {"access_token": "a token"},
             "/api/v2/dags/cognito_to_joget": {"dag_id": "cognito_to_joget"},
             RUN_URL: {"state": "success"},
-            f"{RUN_URL}/taskInstances/load/xcomEntries/return_value": {"value": EXPECTED_COUNTS | {"users_read": 2}},
+            f"{RUN_URL}/taskInstances/load/xcomEntries/return_value": {
+                "value": EXPECTED_COUNTS | {"users_read": 2}
+            },
             PAGE_URL: "<td>demo.user1@example.com</td>",
         }
 
@@ -60,14 +69,21 @@ class Machine:
         """Run the check to its end."""
         path = self.folder / "path"
         path.mkdir(exist_ok=True)
-        script = STAND_IN.replace("WORLD", str(self.folder / "world")).replace("CALLS", str(self.folder / "calls"))
+        script = STAND_IN.replace("WORLD", str(self.folder / "world")).replace(
+            "CALLS", str(self.folder / "calls")
+        )
         (path / "docker.py").write_text(script, encoding="utf-8")
         (path / "docker").write_text(
             f'#!/bin/sh\nexec {sys.executable} -I -S {path}/docker.py "$@"\n', encoding="utf-8"
         )
         (path / "docker").chmod(0o755)
-        web = {url: answer if isinstance(answer, str) else json.dumps(answer) for url, answer in self.web.items()}
-        (self.folder / "world").write_text(json.dumps({"docker": self.docker, "web": web}), encoding="utf-8")
+        web = {
+            url: answer if isinstance(answer, str) else json.dumps(answer)
+            for url, answer in self.web.items()
+        }
+        (self.folder / "world").write_text(
+            json.dumps({"docker": self.docker, "web": web}), encoding="utf-8"
+        )
         return check({"PATH": f"{path}:{os.environ['PATH']}", "WAIT_SECONDS": "0", **variables})
 
     @property
@@ -78,18 +94,34 @@ class Machine:
 
 def check(variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "demo.compose_check"]
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
 
 
 def containers(**health: str) -> list[dict[str, Any]]:
-    """What `docker compose ps --format json` lists when all is well; `health` differs for some services."""
+    """What `docker compose ps --format json` lists when all is well; `health` differs for some
+    services.
+    """
     lasting = ["postgres", "airflow-apiserver", "airflow-worker"]
     listed: list[dict[str, Any]] = [
-        {"Service": name, "State": "running", "Health": health.get(name.replace("-", "_"), "healthy"), "ExitCode": 0}
+        {
+            "Service": name,
+            "State": "running",
+            "Health": health.get(name.replace("-", "_"), "healthy"),
+            "ExitCode": 0,
+        }
         for name in lasting
     ]
-    ended = [{"Service": name, "State": "exited", "Health": "", "ExitCode": 0} for name in ("airflow-init", "aws-seed")]
-    return [*listed, {"Service": "log-groomer", "State": "running", "Health": "", "ExitCode": 0}, *ended]
+    ended = [
+        {"Service": name, "State": "exited", "Health": "", "ExitCode": 0}
+        for name in ("airflow-init", "aws-seed")
+    ]
+    return [
+        *listed,
+        {"Service": "log-groomer", "State": "running", "Health": "", "ExitCode": 0},
+        *ended,
+    ]
 
 
 @pytest.fixture
@@ -101,7 +133,8 @@ def test_without_docker_it_says_so(tmp_path: Path) -> None:
     done = check({"PATH": str(tmp_path)})
     assert done.returncode == 1
     assert done.stderr == (
-        "compose-check: there is no docker on PATH. Install Docker with its compose plugin, then run this again.\n"
+        "compose-check: there is no docker on PATH. Install Docker with its compose plugin, then "
+        "run this again.\n"
     )
 
 
@@ -114,7 +147,11 @@ def test_without_an_engine_it_says_where_it_looked(machine: Machine) -> None:
 
 
 def test_every_image_that_can_not_be_had_is_named_and_nothing_starts(machine: Machine) -> None:
-    machine.docker |= {"image inspect mysql:8.4": (0, ""), "image inspect": (1, ""), "pull": (1, "no route")}
+    machine.docker |= {
+        "image inspect mysql:8.4": (0, ""),
+        "image inspect": (1, ""),
+        "pull": (1, "no route"),
+    }
     done = machine.check()
     assert done.returncode == 1
     named = [line.strip() for line in done.stderr.splitlines() if line.startswith("  ")]
@@ -129,7 +166,16 @@ def test_it_builds_waits_runs_the_dag_reads_report_and_page_and_stops(machine: M
     calls = [call for call in machine.calls if call.startswith("compose")]
     mine = "compose --project-name directory-sync-check --profile demo --env-file demo/compose.env"
     assert all(call.startswith(mine) for call in calls if call != "compose version")
-    order = [" up --build", " ps ", "/auth/token", "PATCH", "POST", "xcomEntries", PAGE_URL, " down --volumes"]
+    order = [
+        " up --build",
+        " ps ",
+        "/auth/token",
+        "PATCH",
+        "POST",
+        "xcomEntries",
+        PAGE_URL,
+        " down --volumes",
+    ]
     places = [next(place for place, call in enumerate(calls) if part in call) for part in order]
     assert places == sorted(places)
     assert calls[-1].endswith("down --volumes --remove-orphans --timeout 30")
@@ -139,10 +185,16 @@ def test_it_builds_waits_runs_the_dag_reads_report_and_page_and_stops(machine: M
     ("change", "said"),
     [
         ({"docker": {"up": (1, "the build failed at step 3")}}, "the build failed at step 3"),
-        ({"docker": {"ps": (0, json.dumps(containers(airflow_worker="starting")))}}, "every health check didn't come"),
+        (
+            {"docker": {"ps": (0, json.dumps(containers(airflow_worker="starting")))}},
+            "every health check didn't come",
+        ),
         ({"web": {RUN_URL: {"state": "failed"}}}, "the run ended as failed"),
         ({"web": {"/auth/token": {"detail": "no"}}}, "gives user airflow no token"),
-        ({"web": {f"{RUN_URL}/taskInstances/load/xcomEntries/return_value": {"value": {}}}}, "the report counts"),
+        (
+            {"web": {f"{RUN_URL}/taskInstances/load/xcomEntries/return_value": {"value": {}}}},
+            "the report counts",
+        ),
         ({"web": {PAGE_URL: "nothing here"}}, "doesn't show the run's changes"),
     ],
 )

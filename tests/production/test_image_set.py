@@ -16,7 +16,12 @@ def machine(tmp_path: Path) -> Path:
     checkout, path = tmp_path / "checkout", tmp_path / "path"
     for folder in (checkout / "bin", checkout / ".venv/bin", path):
         folder.mkdir(parents=True)
-    for name in ("bin/test-image-set", "requirements.txt", "requirements-dev.txt", "requirements-image.txt"):
+    for name in (
+        "bin/test-image-set",
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-image.txt",
+    ):
         shutil.copy(ROOT / name, checkout / name)
     provide(checkout / ".venv/bin/uv", UV)
     for tool in TOOLS:
@@ -33,7 +38,8 @@ echo "$@" >>uv.log
 case "$1 $2" in
     "pip compile") for last; do :; done; echo pandas==3.0.5 >"$last" ;;
     "pip list") echo "pandas 3.0.5" ;;
-    "venv "*) mkdir -p .image-set/venv/bin; printf '#!/bin/sh\\necho "ran $*"\\n' >.image-set/venv/bin/python
+    "venv "*) mkdir -p .image-set/venv/bin
+              printf '#!/bin/sh\\necho "ran $*"\\n' >.image-set/venv/bin/python
               /bin/chmod +x .image-set/venv/bin/python ;;
 esac
 """
@@ -63,14 +69,21 @@ def test_without_the_images_python_it_says_which_it_needs(machine: Path) -> None
     provide(machine / "path/python3.12", "exit 1")
     done = run(machine)
     assert done.returncode == 1
-    assert "no Python 3.12, which the image has. Name one: make test-image-set PYTHON=" in done.stderr
+    assert (
+        "no Python 3.12, which the image has. Name one: make test-image-set PYTHON=" in done.stderr
+    )
 
 
 def test_without_airflows_constraints_the_set_is_resolved_as_of_the_release(machine: Path) -> None:
     done = run(machine)
     assert done.returncode == 0, done.stderr
-    assert "Constraints: resolved as of 2026-09-17T09:00:00Z, since Airflow's own can't be reached" in done.stdout
-    compiled, _, installed, _ = (machine / "checkout/uv.log").read_text(encoding="utf-8").splitlines()
+    assert (
+        "Constraints: resolved as of 2026-09-17T09:00:00Z, since Airflow's own can't be reached"
+        in done.stdout
+    )
+    compiled, _, installed, _ = (
+        (machine / "checkout/uv.log").read_text(encoding="utf-8").splitlines()
+    )
     assert "--exclude-newer 2026-09-17T09:00:00Z requirements-image.txt" in compiled
     assert "--constraints .image-set/constraints.txt" in installed
     assert "ran -m pytest" in done.stdout
@@ -87,13 +100,21 @@ def test_constraints_that_are_named_are_used_and_a_wrong_name_is_said(machine: P
 
 
 def test_constraints_are_asked_for_at_airflows_own_address(machine: Path) -> None:
-    provide(machine / "path/curl", 'echo "$@" >curl.log; for last; do :; done; echo pandas==3.0.5 >"$last"')
+    provide(
+        machine / "path/curl",
+        'echo "$@" >curl.log; for last; do :; done; echo pandas==3.0.5 >"$last"',
+    )
     assert "Constraints: Airflow's own for 3.3.2" in run(machine).stdout
     asked = (machine / "checkout/curl.log").read_text(encoding="utf-8")
     assert "apache/airflow/constraints-3.3.2/constraints-3.12.txt" in asked
 
 
 def test_the_image_the_requirements_and_the_set_name_one_airflow(machine: Path) -> None:
-    named = [(ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-image.txt")]
+    named = [
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("requirements.txt", "requirements-image.txt")
+    ]
     assert all("==3.3.2\n" in text for text in named)
-    assert "FROM apache/airflow:3.3.2-python3.12\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "FROM apache/airflow:3.3.2-python3.12\n" in (ROOT / "Dockerfile").read_text(
+        encoding="utf-8"
+    )

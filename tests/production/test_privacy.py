@@ -1,5 +1,5 @@
-"""A day of the sync in a real Airflow that logs at DEBUG, and a search of all that Airflow stored or
-printed, for values of people and for secrets.
+"""A day of the sync in a real Airflow that logs at DEBUG, and a search of all that Airflow stored
+or printed, for values of people and for secrets.
 """
 
 import base64
@@ -59,7 +59,10 @@ ROLES = {"olga": "admin", "vera": "viewer"}
 FERNET_KEY = base64.urlsafe_b64encode(f"{SECRET}-fernet".ljust(32, "x").encode()).decode()
 MYSQL_PASSWORD = f"{SECRET.capitalize()}-mysql"
 AWS_KEY_ID = f"{SECRET.upper()}KEYID"
-AWS_SECRETS = {"password": f"{SECRET.capitalize()}-aws/secret+key", "token": f"{SECRET.capitalize()}-aws-token=="}
+AWS_SECRETS = {
+    "password": f"{SECRET.capitalize()}-aws/secret+key",
+    "token": f"{SECRET.capitalize()}-aws-token==",
+}
 SERVER_SECRETS = {
     "AIRFLOW__CORE__FERNET_KEY": FERNET_KEY,
     "AIRFLOW__API_AUTH__JWT_SECRET": f"{SECRET.capitalize()}-jwt" * 3,
@@ -77,7 +80,9 @@ trigger's own error, a constraint.
 NEVER = 3_600.0
 """Seconds of an answer that nobody waits for."""
 
-SALES, LOCAL_GROUP, REFUSED_GROUP = (f"{GROUP.capitalize()}-{name}" for name in ("sales", "local", "refused"))
+SALES, LOCAL_GROUP, REFUSED_GROUP = (
+    f"{GROUP.capitalize()}-{name}" for name in ("sales", "local", "refused")
+)
 
 
 @dataclass
@@ -105,23 +110,37 @@ class Day:
         """Every value of Airflow's database, by table and column."""
         found: dict[str, dict[str, list[Any]]] = {}
         with sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True) as database:
-            names = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            names = [
+                row[0]
+                for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
             for name in names:
                 cursor = database.execute(f'SELECT * FROM "{name}"')
                 rows = cursor.fetchall()
-                found[name] = {column[0]: [row[at] for row in rows] for at, column in enumerate(cursor.description)}
+                found[name] = {
+                    column[0]: [row[at] for row in rows]
+                    for at, column in enumerate(cursor.description)
+                }
         return found
 
     def states(self, dag_id: str) -> list[str]:
         """States of a DAG's runs, in order."""
         runs = self.tables["dag_run"]
-        return [state for dag, state in zip(runs["dag_id"], runs["state"], strict=True) if dag == dag_id]
+        return [
+            state for dag, state in zip(runs["dag_id"], runs["state"], strict=True) if dag == dag_id
+        ]
 
     @cached_property
     def logs(self) -> dict[str, str]:
         """Texts of all log files, by their path below the home."""
-        files = [path for path in (self.home / "logs").rglob("*") if path.is_file() and not path.is_symlink()]
-        texts = {str(path.relative_to(self.home)): path.read_text("utf-8", "replace") for path in files}
+        files = [
+            path
+            for path in (self.home / "logs").rglob("*")
+            if path.is_file() and not path.is_symlink()
+        ]
+        texts = {
+            str(path.relative_to(self.home)): path.read_text("utf-8", "replace") for path in files
+        }
         return texts | {self.output.name: self.output.read_text("utf-8", "replace")}
 
     @property
@@ -148,7 +167,9 @@ class Day:
 class World:
     """The day as it goes on."""
 
-    def __init__(self, day: Day, joget: JogetDatabase, pools: dict[str, StandIn], moto: Aws) -> None:
+    def __init__(
+        self, day: Day, joget: JogetDatabase, pools: dict[str, StandIn], moto: Aws
+    ) -> None:
         self.day, self.joget, self.pools, self.moto = day, joget, pools, moto
         self.olga = Api(day.port, "olga")
 
@@ -159,12 +180,27 @@ class World:
 
     def connect(self) -> None:
         """Enter Connections as people do, through Airflow's API."""
-        mysql = {"conn_type": "mysql", "host": "127.0.0.1", "port": self.joget.server.port, "schema": self.joget.name}
+        mysql = {
+            "conn_type": "mysql",
+            "host": "127.0.0.1",
+            "port": self.joget.server.port,
+            "schema": self.joget.name,
+        }
         self._add("joget_mysql", mysql | {"login": "directory_sync", "password": MYSQL_PASSWORD})
-        self._add("joget_wrong", mysql | {"login": "directory_sync", "password": f"{MYSQL_PASSWORD}-wrong"})
+        self._add(
+            "joget_wrong",
+            mysql | {"login": "directory_sync", "password": f"{MYSQL_PASSWORD}-wrong"},
+        )
         for name, pool in self.pools.items():
-            endpoints = {"cognito-idp": {"endpoint_url": pool.endpoint}, "s3": {"endpoint_url": self.moto.endpoint}}
-            extra = {"aws_session_token": AWS_SECRETS["token"], "region_name": REGION, "service_config": endpoints}
+            endpoints = {
+                "cognito-idp": {"endpoint_url": pool.endpoint},
+                "s3": {"endpoint_url": self.moto.endpoint},
+            }
+            extra = {
+                "aws_session_token": AWS_SECRETS["token"],
+                "region_name": REGION,
+                "service_config": endpoints,
+            }
             keys = {"login": AWS_KEY_ID, "password": AWS_SECRETS["password"]}
             self._add(name, {"conn_type": "aws", **keys, "extra": json.dumps(extra)})
 
@@ -215,7 +251,8 @@ class World:
 
     def folder(self, dag_id: str, run_id: str, task_id: str) -> str:
         """The folder of the bucket that a task left."""
-        path = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
+        task = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}"
+        path = f"{task}/xcomEntries/return_value"
         value: Any = self.olga.call("GET", path)["value"]
         value = json.loads(value) if isinstance(value, str) else value
         return str(value["manifest"]).partition(f"{BUCKET}/")[2]
@@ -227,7 +264,9 @@ class World:
     def staged(self) -> dict[str, bytes]:
         """What is in the bucket."""
         client, found = self.moto.client("s3"), {}
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="privacy/"):
+        for page in client.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix="privacy/"
+        ):
             for key in (one["Key"] for one in page["Contents"]):
                 found[key] = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return found
@@ -257,8 +296,15 @@ def write_settings(path: Path) -> None:
         policies={"missing_minutes": 0, "missing_runs": 1},
         scope={"exclude_users": [login("excluded")], "include_groups": [f"{GROUP.capitalize()}*"]},
     )
-    attributes = {"username": "cognito_username", "first_name": "nickname", "last_name": "custom:badge"}
-    faulty = [own | {"name": name, "organization": f"ORG-{name}", "aws_conn_id": f"cognito_{name}"} for name in FAULTY]
+    attributes = {
+        "username": "cognito_username",
+        "first_name": "nickname",
+        "last_name": "custom:badge",
+    }
+    faulty = [
+        own | {"name": name, "organization": f"ORG-{name}", "aws_conn_id": f"cognito_{name}"}
+        for name in FAULTY
+    ]
     broken = {
         "name": "broken",
         "staging_url": f"s3://{AWS_KEY_ID}:{AWS_SECRETS['password']}@{BUCKET}/privacy",
@@ -266,9 +312,16 @@ def write_settings(path: Path) -> None:
         "limits": {"floor": mark("limit")},
         "password": MYSQL_PASSWORD,
     }
-    some = {"name": "some", "organization": "ORG-some", "mapping": attributes, "schedule": "0 0 1 1 *"}
+    some = {
+        "name": "some",
+        "organization": "ORG-some",
+        "mapping": attributes,
+        "schedule": "0 0 1 1 *",
+    }
     faulty[-1] |= {"joget_conn_id": "joget_wrong"}
-    path.write_text(yaml.safe_dump({"syncs": [own, own | some, *faulty, own | broken]}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"syncs": [own, own | some, *faulty, own | broken]}), encoding="utf-8"
+    )
 
 
 def prepare_joget(joget: JogetDatabase) -> None:
@@ -276,16 +329,28 @@ def prepare_joget(joget: JogetDatabase) -> None:
     values in their errors, as real databases do.
     """
     for name in ("some", *FAULTY):
-        joget.execute("INSERT INTO dir_organization (id, name) VALUES (%s, 'Another')", (f"ORG-{name}",))
+        joget.execute(
+            "INSERT INTO dir_organization (id, name) VALUES (%s, 'Another')", (f"ORG-{name}",)
+        )
     joget.execute(f"CREATE USER directory_sync@'%' IDENTIFIED BY '{MYSQL_PASSWORD}'")
     joget.execute(f"GRANT ALL ON {joget.name}.* TO directory_sync@'%'")
     joget.add_user(login("local"), password=mark("password"))
-    joget.execute("INSERT INTO dir_group (id, name, organizationId) VALUES (%s, %s, 'ORG-001')", (LOCAL_GROUP,) * 2)
+    joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES (%s, %s, 'ORG-001')",
+        (LOCAL_GROUP,) * 2,
+    )
     joget.execute("INSERT INTO dir_user_group (groupId, userId) VALUES (%s, 'cat')", (LOCAL_GROUP,))
-    users = "".join(_refusal("NEW.id", login(f"refused{number}"), number, state) for number, state in REFUSALS.items())
+    users = "".join(
+        _refusal("NEW.id", login(f"refused{number}"), number, state)
+        for number, state in REFUSALS.items()
+    )
     group = _refusal("NEW.name", REFUSED_GROUP, 1644, "45000")
-    joget.execute(f"CREATE TRIGGER refuse_users BEFORE UPDATE ON dir_user FOR EACH ROW BEGIN {users} END")
-    joget.execute(f"CREATE TRIGGER refuse_group BEFORE INSERT ON dir_group FOR EACH ROW BEGIN {group} END")
+    joget.execute(
+        f"CREATE TRIGGER refuse_users BEFORE UPDATE ON dir_user FOR EACH ROW BEGIN {users} END"
+    )
+    joget.execute(
+        f"CREATE TRIGGER refuse_group BEFORE INSERT ON dir_group FOR EACH ROW BEGIN {group} END"
+    )
 
 
 def _refusal(column: str, value: str, number: int, state: str) -> str:
@@ -297,7 +362,9 @@ def _refusal(column: str, value: str, number: int, state: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def day(new_joget: Callable[[str], JogetDatabase], moto: Aws, tmp_path_factory: pytest.TempPathFactory) -> Day:
+def day(
+    new_joget: Callable[[str], JogetDatabase], moto: Aws, tmp_path_factory: pytest.TempPathFactory
+) -> Day:
     folder = tmp_path_factory.mktemp("privacy")
     day = Day(folder / "airflow", folder / "airflow.log", folder / "tmp", free_port())
     day.home.mkdir()
@@ -308,8 +375,12 @@ def day(new_joget: Callable[[str], JogetDatabase], moto: Aws, tmp_path_factory: 
     write_settings(folder / "syncs.yaml")
     with ExitStack() as stack:
         pools = {name: stack.enter_context(pool) for name, pool in make_pools().items()}
-        variables = airflow.environment(day.home, settings=folder / "syncs.yaml", joget_uri="", endpoint="")
-        variables = {name: value for name, value in variables.items() if not name.startswith("AIRFLOW_CONN_")}
+        variables = airflow.environment(
+            day.home, settings=folder / "syncs.yaml", joget_uri="", endpoint=""
+        )
+        variables = {
+            name: value for name, value in variables.items() if not name.startswith("AIRFLOW_CONN_")
+        }
         variables |= SERVER_SECRETS | {
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
@@ -352,7 +423,9 @@ def looking_at_processes(day: Day, pid: int) -> Iterator[None]:
                 for process in psutil.Process(pid).children(recursive=True):
                     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                         day.command_lines.add(" ".join(process.cmdline()).strip())
-                        day.environments.update(f"{name}={value}" for name, value in process.environ().items())
+                        day.environments.update(
+                            f"{name}={value}" for name, value in process.environ().items()
+                        )
 
     with ThreadPoolExecutor(1) as beside:
         looked = beside.submit(look)
@@ -373,12 +446,17 @@ def live(world: World) -> None:
         rejected = world.answer(set(), "Reject")
         for at, one in enumerate(pool.users):
             if "refused" in one["Username"]:
-                refused = one["Username"].partition("-")[2].removeprefix("username").partition("-")[0]
+                refused = (
+                    one["Username"].partition("-")[2].removeprefix("username").partition("-")[0]
+                )
                 pool.users[at] = person(refused, given_name=mark("given_name_new"))
         del pool.users[-6:]
         second = world.ends(SYNC, "success")
         approved = world.answer({rejected}, "Approve")
-        undos = [world.start(UNDO, run_id=approved), world.start(UNDO, run_id=second, dry_run=False)]
+        undos = [
+            world.start(UNDO, run_id=approved),
+            world.start(UNDO, run_id=second, dry_run=False),
+        ]
         assert {olga.finished(UNDO, undo) for undo in undos} == {"success"}
         read_pages(world, [first, second])
         some = others.result()
@@ -403,9 +481,18 @@ def live_beside(world: World) -> str:
         world.start(SOME, users=typed)
     some = world.ends(SOME, "success", users=[typed, mark("username1", TYPED)])
     world.ends(SOME, "success", replay_run_id=some)
-    dates = {"from_date": "2020-12-31T00:00:00Z", "to_date": "2021-01-02T00:00:00Z", "max_active_runs": 1}
+    dates = {
+        "from_date": "2020-12-31T00:00:00Z",
+        "to_date": "2021-01-02T00:00:00Z",
+        "max_active_runs": 1,
+    }
     before = set(olga.runs(SOME))
-    wait(lambda: created(olga, {"dag_id": SOME, "run_backwards": False, "dag_run_conf": {}, **dates}), "the backfill")
+    wait(
+        lambda: created(
+            olga, {"dag_id": SOME, "run_backwards": False, "dag_run_conf": {}, **dates}
+        ),
+        "the backfill",
+    )
     for run in wait(lambda: set(olga.runs(SOME)) - before, "the backfill's run"):
         assert olga.finished(SOME, run) == "success"
     return some
@@ -417,7 +504,9 @@ def has_failed(olga: Api, dag_id: str, run_id: str, task_id: str = "extract_user
 
 
 def created(olga: Api, backfill: dict[str, Any]) -> bool:
-    """Create a backfill; false where SQLite was locked beside the scheduler (apache/airflow #68699)."""
+    """Create a backfill; false where SQLite was locked beside the scheduler (apache/airflow
+    #68699).
+    """
     try:
         olga.call("POST", "backfills", backfill)
     except urllib.error.HTTPError as error:
@@ -454,7 +543,9 @@ def read_pages(world: World, runs: Iterable[str]) -> None:
 
 
 def damage_staging(world: World, first: str, some: str) -> None:
-    """Put marked content into staged files, then use them: on the pages, in a replay and an undo."""
+    """Put marked content into staged files, then use them: on the pages, in a replay and an
+    undo.
+    """
     load, users = world.folder(SYNC, first, "load"), world.folder(SOME, some, "extract_users")
     staged = world.staged()
     plan = pq.read_table(io.BytesIO(staged[f"{load}/plan.parquet"]))
@@ -498,7 +589,13 @@ def test_the_day_had_runs_reviews_undos_and_faults(day: Day) -> None:
     ):
         assert fault in said, fault
     assert REFUSED_GROUP in said
-    assert sum("directory-sync/dags" in line and "POST" in line for line in day.logs[day.output.name].splitlines()) > 10
+    assert (
+        sum(
+            "directory-sync/dags" in line and "POST" in line
+            for line in day.logs[day.output.name].splitlines()
+        )
+        > 10
+    )
     assert "[debug" in day.logs[day.output.name]
     assert any("3 users updated" in text or "quarantined" in text for _, text in day.pages["vera"])
     assert login(3) in "".join(text for _, text in day.pages["olga"])
@@ -506,12 +603,20 @@ def test_the_day_had_runs_reviews_undos_and_faults(day: Day) -> None:
 
 def test_the_search_finds_a_mark_in_each_form(day: Day) -> None:
     search, found = day.search(PERSON), mark("family_name")
-    for text in (found, found.upper(), urllib.parse.quote(found), json.dumps({"a": [found]}), f"/x?who={login(1)}"):
+    for text in (
+        found,
+        found.upper(),
+        urllib.parse.quote(found),
+        json.dumps({"a": [found]}),
+        f"/x?who={login(1)}",
+    ):
         assert search.in_text("text", f"one line\n{text}\nanother"), text
     for before in range(3):
         packed = base64.b64encode(b"." * before + found.encode())
         assert search.in_bytes("base64", b"before " + packed + b" after")
-        assert search.in_value("base64 of JSON", base64.b64encode(json.dumps({"a": found}).encode()).decode())
+        assert search.in_value(
+            "base64 of JSON", base64.b64encode(json.dumps({"a": found}).encode()).decode()
+        )
     assert search.in_value("hex", pickle.dumps({"a": found}).hex())
     assert search.in_value("compressed", zlib.compress(found.encode()))
     assert search.in_bytes("percent", "".join(f"%{byte:02X}" for byte in found.encode()).encode())
@@ -526,7 +631,9 @@ def test_the_search_finds_a_mark_in_each_form(day: Day) -> None:
 def test_no_log_file_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     files = {name: text for name, text in day.logs.items() if name != day.output.name}
     assert len(files) > 50
-    assert not shown(find for name, text in files.items() for find in day.search(PERSON).in_text(name, text))
+    assert not shown(
+        find for name, text in files.items() for find in day.search(PERSON).in_text(name, text)
+    )
 
 
 def test_nothing_that_airflow_prints_holds_one_addresses_of_pages_included(day: Day) -> None:
@@ -535,7 +642,9 @@ def test_nothing_that_airflow_prints_holds_one_addresses_of_pages_included(day: 
 
 def test_no_address_of_a_page_or_link_on_it_holds_one(day: Day) -> None:
     pages = [page for opened in day.pages.values() for page in opened]
-    links = [link for _, text in pages for link in re.findall(r'(?:href|action|src)="([^"]*)"', text)]
+    links = [
+        link for _, text in pages for link in re.findall(r'(?:href|action|src)="([^"]*)"', text)
+    ]
     assert links
     addresses = "\n".join([*(address for address, _ in pages), *links])
     assert not shown(day.search(PERSON, TYPED, GROUP).in_text("addresses", addresses))
@@ -565,19 +674,27 @@ def test_no_other_table_of_airflows_database_holds_one(day: Day) -> None:
         for find in day.search_table(day.search(PERSON), table)
     ]
     assert not shown(finds)
-    assert not shown(day.search_table(Search((PERSON,), day.secrets), "log")), "the audit log has a Connection's login"
+    assert not shown(day.search_table(Search((PERSON,), day.secrets), "log")), (
+        "the audit log has a Connection's login"
+    )
 
 
 def test_airflows_database_keeps_the_secrets_of_connections_encrypted(day: Day) -> None:
     files = list(day.home.glob("airflow.db*"))
     search = Search((PERSON,), day.secrets)
-    assert not shown(find for path in files for find in search.in_bytes(path.name, path.read_bytes()))
+    assert not shown(
+        find for path in files for find in search.in_bytes(path.name, path.read_bytes())
+    )
 
 
 def test_no_command_line_or_environment_of_a_process_holds_one(day: Day) -> None:
     assert any("airflow" in line for line in day.command_lines)
     assert day.environments
-    finds = [find for line in day.command_lines for find in day.search(PERSON, TYPED).in_text("command line", line)]
+    finds = [
+        find
+        for line in day.command_lines
+        for find in day.search(PERSON, TYPED).in_text("command line", line)
+    ]
     for one in day.environments:
         if one.partition("=")[2] in SERVER_SECRETS.values():
             continue  # given to Airflow in this way
@@ -587,7 +704,9 @@ def test_no_command_line_or_environment_of_a_process_holds_one(day: Day) -> None
 
 def test_no_temporary_file_is_left_that_holds_one(day: Day) -> None:
     files = [path for path in day.temporary.rglob("*") if path.is_file()]
-    assert not shown(find for path in files for find in day.search(PERSON).in_bytes(path.name, path.read_bytes()))
+    assert not shown(
+        find for path in files for find in day.search(PERSON).in_bytes(path.name, path.read_bytes())
+    )
 
 
 def test_a_reader_who_may_not_answer_reviews_is_shown_none(day: Day) -> None:
@@ -599,32 +718,49 @@ def test_a_reader_who_may_not_answer_reviews_is_shown_none(day: Day) -> None:
     assert not shown(finds)
 
 
-def test_what_was_typed_into_a_form_is_in_the_runs_conf_the_audit_log_and_debug_lines_alone(day: Day) -> None:
+def test_what_was_typed_into_a_form_is_in_the_runs_conf_the_audit_log_and_debug_lines_alone(
+    day: Day,
+) -> None:
     search = Search((TYPED,))
     kept = {"dag_run": "conf", "log": "extra"}
     for table in day.tables:
         assert not shown(day.search_table(search, table, kept.get(table, "")))
     assert day.search_table(search, "dag_run")
-    lines = [(name, line) for name, text in day.logs.items() for line in text.splitlines() if TYPED in line.lower()]
+    lines = [
+        (name, line)
+        for name, text in day.logs.items()
+        for line in text.splitlines()
+        if TYPED in line.lower()
+    ]
     louder = [one for one in lines if '"level":"debug"' not in one[1] and "[debug" not in one[1]]
     assert not shown(find for name, line in louder for find in search.in_text(name, line))
 
 
-def test_names_of_groups_are_on_the_approval_page_and_in_lines_about_what_was_left_out_alone(day: Day) -> None:
+def test_names_of_groups_are_on_the_approval_page_and_in_lines_about_what_was_left_out_alone(
+    day: Day,
+) -> None:
     search = Search((GROUP,))
     asking = {"hitl_detail", "rendered_task_instance_fields", "trigger"}
     assert day.search_table(search, "hitl_detail")
-    assert not shown(find for table in set(day.tables) - asking for find in day.search_table(search, table))
+    assert not shown(
+        find for table in set(day.tables) - asking for find in day.search_table(search, table)
+    )
     for name, text in day.logs.items():
         # At DEBUG, Airflow logs the text of the approval page, which ends with the plan's hash.
-        others = [line for line in text.splitlines() if "Leaving out" not in line and "held_sha256" not in line]
+        others = [
+            line
+            for line in text.splitlines()
+            if "Leaving out" not in line and "held_sha256" not in line
+        ]
         assert not shown(search.in_text(name, "\n".join(others)))
 
 
 def test_staging_holds_the_attributes_that_the_mappings_name_and_no_secret(day: Day) -> None:
     assert len([key for key in day.staged if key.endswith("plan.parquet")]) > 5
     unmapped = [name for name in ATTRIBUTES if name not in MAPPED]
-    search = Search((SECRET,), day.secrets | {name: mark(f"{name.replace(':', '_')}3") for name in unmapped})
+    search = Search(
+        (SECRET,), day.secrets | {name: mark(f"{name.replace(':', '_')}3") for name in unmapped}
+    )
     texts = dict(day.staged)
     for key, content in day.staged.items():
         if content[:4] == b"PAR1":

@@ -1,4 +1,6 @@
-"""bin/setup's answers on machines that lack something: a PATH of stand-ins for the commands it looks for."""
+"""bin/setup's answers on machines that lack something: a PATH of stand-ins for the commands it
+looks for.
+"""
 
 import os
 import shutil
@@ -9,7 +11,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("sh", "dirname", "id", "cksum", "cut", "tr", "sed", "cat", "tail", "mktemp", "rm", "env", "awk", "printf")
+TOOLS = (
+    "sh",
+    "dirname",
+    "id",
+    "cksum",
+    "cut",
+    "tr",
+    "sed",
+    "cat",
+    "tail",
+    "mktemp",
+    "rm",
+    "env",
+    "awk",
+    "printf",
+)
 
 
 @pytest.fixture
@@ -60,10 +77,15 @@ def test_without_a_fitting_python_it_says_which_and_how(machine: Path) -> None:
 
 
 def test_a_python_that_was_named_and_does_not_fit_is_refused(machine: Path) -> None:
-    assert "PYTHON=/nowhere/python is no working Python" in setup(machine, PYTHON="/nowhere/python").stderr
+    assert (
+        "PYTHON=/nowhere/python is no working Python"
+        in setup(machine, PYTHON="/nowhere/python").stderr
+    )
 
 
-def test_missing_packages_without_apt_are_named_with_their_reasons_and_one_command(machine: Path) -> None:
+def test_missing_packages_without_apt_are_named_with_their_reasons_and_one_command(
+    machine: Path,
+) -> None:
     done = setup(machine)
     assert done.returncode == 1
     for package in ("gcc", "pkg-config", "libmariadb-dev"):
@@ -76,7 +98,10 @@ def test_with_apt_and_the_rights_they_are_installed_without_a_question_where_the
     machine: Path,
 ) -> None:
     provide(machine, "id", "echo 0")
-    install = 'case "$1" in install) cp "$0" "$(dirname "$0")/cc"; cp "$0" "$(dirname "$0")/pkg-config";; esac'
+    install = (
+        'case "$1" in install) cp "$0" "$(dirname "$0")/cc"; cp "$0" "$(dirname '
+        '"$0")/pkg-config";; esac'
+    )
     provide(machine, "apt-get", f'echo "$@" >> {machine}/apt.log; {install}')
     provide(machine, "cp", f'exec {shutil.which("cp")} "$@"')
     provide(machine, "python3.13", "exit 1")
@@ -103,10 +128,11 @@ def test_a_second_run_finds_its_stamp_and_does_nothing(machine: Path) -> None:
     provide(machine, "quiet", "exit 0")
     provide(machine, "uv", f"echo uv $1 $2 >> {machine}/uv.log")
     make += f"; {shutil.which('cp')} {machine}/path/uv {venv}/uv"
+    python = sys._base_executable  # type: ignore[attr-defined]
     provide(
         machine,
         "python3",
-        f'[ "$1 $2" = "-m venv" ] && {{ {make}; exit 0; }}; exec {sys._base_executable} "$@"',  # type: ignore[attr-defined]
+        f'[ "$1 $2" = "-m venv" ] && {{ {make}; exit 0; }}; exec {python} "$@"',
     )
     first, second = setup(machine), setup(machine)
     assert "Set-up is done: everything is in .venv." in first.stdout
@@ -117,5 +143,9 @@ def test_a_second_run_finds_its_stamp_and_does_nothing(machine: Path) -> None:
 
 
 def test_the_makefile_lists_its_targets() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
-    assert {"setup", "demo", "up", "test", "test-mysql"} <= {line.split()[1] for line in done.stdout.splitlines()}
+    done = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert {"setup", "demo", "up", "test", "test-mysql"} <= {
+        line.split()[1] for line in done.stdout.splitlines()
+    }

@@ -1,4 +1,6 @@
-"""What bin/setup-servers does on machines that lack something; scripts stand in for the commands."""
+"""What bin/setup-servers does on machines that lack something; scripts stand in for the
+commands.
+"""
 
 import shutil
 import subprocess

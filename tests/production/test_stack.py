@@ -93,7 +93,9 @@ class Company:
 
     def expected(self) -> State:
         """What Joget holds once the pool has arrived there."""
-        people = [{pair["Name"]: pair["Value"] for pair in one["Attributes"]} for one in self.pool.users]
+        people = [
+            {pair["Name"]: pair["Value"] for pair in one["Attributes"]} for one in self.pool.users
+        ]
         members = {
             (pair["Value"], group)
             for group, users in self.pool.members.items()
@@ -110,7 +112,8 @@ class Company:
 
 READINGS = (
     "SELECT id, lastName, CAST(active AS SIGNED) FROM dir_user WHERE id LIKE %s",
-    "SELECT userId, name FROM dir_user_group JOIN dir_group ON dir_group.id = groupId WHERE userId LIKE %s",
+    "SELECT userId, name FROM dir_user_group JOIN dir_group ON dir_group.id = groupId WHERE userId "
+    "LIKE %s",
     "SELECT userId, organizationId FROM dir_employment WHERE userId LIKE %s",
 )
 
@@ -182,7 +185,9 @@ class Town:
             yield outcomes
             for name, outcome in outcomes.items():
                 outcome.state = self.await_end(name)
-                outcome.tries = {task: found["try_number"] for task, found in self.tasks(name).items()}
+                outcome.tries = {
+                    task: found["try_number"] for task, found in self.tasks(name).items()
+                }
         finally:
             over.set()
             reader.join()
@@ -233,7 +238,9 @@ class Town:
         return psutil.Process(found)
 
     def await_failure(self, name: str, task: str, process: psutil.Process) -> None:
-        """Wait until a task has logged an error, or its worker has ended it for its lost heartbeats."""
+        """Wait until a task has logged an error, or its worker has ended it for its lost
+        heartbeats.
+        """
 
         def failed() -> bool:
             return '"level":"error"' in self.task_log(name, task) or not runs(process)
@@ -243,7 +250,11 @@ class Town:
     def task_log(self, name: str, task: str) -> str:
         """What a task of a sync's run logged, in all its tries."""
         found = self.stack.folder.glob(f"airflow-logs/dag_id={self.companies[name].dag_id}/*/*/*")
-        paths = [path for path in found if self.runs[name] in str(path) and f"task_id={task}" in str(path)]
+        paths = [
+            path
+            for path in found
+            if self.runs[name] in str(path) and f"task_id={task}" in str(path)
+        ]
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
 
     def close_gates(self, *names: str) -> dict[str, threading.Event]:
@@ -323,14 +334,20 @@ def synced(town: Town) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_five_syncs_at_once_apply_and_none_harms_another(synced: dict[str, Outcome], name: str) -> None:
+def test_five_syncs_at_once_apply_and_none_harms_another(
+    synced: dict[str, Outcome], name: str
+) -> None:
     synced[name].assert_whole_and_converged()
 
 
 def test_every_health_check_of_the_file_passes(town: Town, synced: dict[str, Outcome]) -> None:
     with ThreadPoolExecutor() as at_once:
         checks = dict(
-            zip(town.stack.containers, at_once.map(town.stack.check_health, town.stack.containers), strict=True)
+            zip(
+                town.stack.containers,
+                at_once.map(town.stack.check_health, town.stack.containers),
+                strict=True,
+            )
         )
     failed = {name: done.stdout + done.stderr for name, done in checks.items() if done.returncode}
     assert not failed
@@ -409,7 +426,10 @@ def servers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
         containers["redis"].stop()
         gates["five"].set()
         town.await_task("five", "extract_users", "success")
-        wait(lambda: containers["airflow-scheduler"].said("Error sending Celery"), "the scheduler to miss Redis")
+        wait(
+            lambda: containers["airflow-scheduler"].said("Error sending Celery"),
+            "the scheduler to miss Redis",
+        )
         town.stack.restart("redis")
 
         process = town.process_of("one", "extract_users")
@@ -468,7 +488,9 @@ def locked_connections(stack: Stack) -> Iterator[Callable[[], bool]]:
 
 @pytest.fixture(scope="module")
 def database_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]:
-    """Airflow's database dies while it is asked for a Connection, and stays away until that failed."""
+    """Airflow's database dies while it is asked for a Connection, and stays away until that
+    failed.
+    """
     with locked_connections(town.stack) as one_waits, town.watched("four") as outcomes:
         wait(one_waits, "a task to ask for a Connection")
         process = town.process_of("four", "extract_users")

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from airflow.providers.mysql.hooks.mysql import MySqlHook
 
-from include.directory_sync import connections
-from include.directory_sync.errors import (
+from directory_sync import connections
+from directory_sync.errors import (
     ConflictError,
     DirectorySyncError,
     MissingRightError,
@@ -31,7 +31,7 @@ from include.directory_sync.errors import (
     TakenKeyError,
     TransientError,
 )
-from include.directory_sync.frames import from_table
+from directory_sync.frames import make_frame
 
 ROWS_IN_A_BATCH = 5_000
 ROWS_IN_A_PARAMETER = 500
@@ -39,26 +39,62 @@ ROWS_IN_A_PARAMETER = 500
 
 ROWS_IN_A_READ = 20_000
 
-CONFLICTS = {1020, 1205, 1213}
+CONFLICT_CODES = {1020, 1205, 1213}
 """Changed since read, lock wait, deadlock."""
 
-TAKEN_KEYS = {1062, 1451, 1452}
+TAKEN_KEY_CODES = {1062, 1451, 1452}
 """Duplicate key, a row that has a child, a row that lacks its parent."""
 
-UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
-"""Too many connections, shutting down, network errors, names that don't resolve, lost and refused connections."""
-
-READ_ONLY = {1290, 1792, 1836}
-"""The server, or its session, takes no writes. During a fail-over this passes."""
-
-NO_ROOM = {3, 5, 20, 200, 201, 1021, 1026, 1030, 1037, 1038, 1041, 1114, 1135, 1197, 1206, 1878, 3019}
-"""A disk, a tablespace, a log, the space for temporary tables, or the server's memory is full. Codes
-below 1000 are those of the server's file layer: a failed write (3), no memory (5), a full disk (20),
-and MariaDB's limits of temporary space (200, 201). 1030 wraps the storage engine's own number, most
-often that of a full disk.
+UNREACHABLE_CODES = {
+    1040,
+    1053,
+    1152,
+    1158,
+    1159,
+    1160,
+    1161,
+    1927,
+    2002,
+    2003,
+    2005,
+    2006,
+    2013,
+    2055,
+    4031,
+}
+"""Too many connections, shutting down, network errors, names that don't resolve, lost and refused
+connections.
 """
 
-INTERRUPTED = {1028, 1047, 1180, 1317, 1412, 1969, 3024, 3101, 3572}
+READ_ONLY_CODES = {1290, 1792, 1836}
+"""The server, or its session, takes no writes. During a fail-over this passes."""
+
+NO_ROOM_CODES = {
+    3,
+    5,
+    20,
+    200,
+    201,
+    1021,
+    1026,
+    1030,
+    1037,
+    1038,
+    1041,
+    1114,
+    1135,
+    1197,
+    1206,
+    1878,
+    3019,
+}
+"""A disk, a tablespace, a log, the space for temporary tables, or the server's memory is full.
+Codes below 1000 are those of the server's file layer: a failed write (3), no memory (5), a full
+disk (20), and MariaDB's limits of temporary space (200, 201). 1030 wraps the storage engine's own
+number, most often that of a full disk.
+"""
+
+INTERRUPTED_CODES = {1028, 1047, 1180, 1317, 1412, 1969, 3024, 3101, 3572}
 """A statement that was stopped, and that the next attempt may finish: a sort that was aborted, a
 node of a cluster that isn't ready (1047) or lost against another writer (3101), a failed commit
 (1180), a killed query (1317), a table that was altered since the transaction began (1412),
@@ -68,38 +104,40 @@ statement time-outs of MariaDB (1969) and MySQL (3024), and a row that is locked
 CLIENT_CODES = range(2000, 3000)
 """The client library's own codes."""
 
-FILES_REFUSED = {1148, 2068, 3948, 4166}
+FILES_REFUSED_CODES = {1148, 2068, 3948, 4166}
 """The server, or our own client library, doesn't let files through."""
 
-LOGIN_REFUSED = {1045, 1698}
-SCHEMA_REFUSED = 1044
+LOGIN_REFUSED_CODES = {1045, 1698}
+SCHEMA_REFUSED_CODE = 1044
 """The account has no right on the schema, or lacks CREATE TEMPORARY TABLES, which is a right on a
 whole schema.
 """
 
-DENIED = LOGIN_REFUSED | {SCHEMA_REFUSED, 1142, 1143, 1227, 1370}
+DENIED_CODES = LOGIN_REFUSED_CODES | {SCHEMA_REFUSED_CODE, 1142, 1143, 1227, 1370}
 
 LOCKING_READ = "SELECT with locking clause"
 """MySQL's name in a denial for a SELECT ... FOR UPDATE, which needs UPDATE too."""
 
 DENIED_RIGHT = re.compile(
-    r"([A-Z][A-Za-z ]*) command denied .* for (?:table|column \S+ in table) (?:\S+\.)?['`](\w+)['`]$"
+    r"([A-Z][A-Za-z ]*) command denied .* for (?:table|column \S+ in table) "
+    r"(?:\S+\.)?['`](\w+)['`]$"
 )
-"""A denial in the server's words. It may name another table of the statement than our error would."""
+"""A denial in the server's words. It may name another table of the statement than our error would.
+"""
 
-TLS_FAILED = 2026
+TLS_FAILED_CODE = 2026
 TLS_REFUSED = re.compile("certificate|verif|not support", re.IGNORECASE)
-"""Words of the client library about failures that a second attempt can't mend: the server's certificate
-isn't trusted, or the server has no TLS.
+"""Words of the client library about failures that a second attempt can't mend: the server's
+certificate isn't trusted, or the server has no TLS.
 """
 
 TEMPORARY_TABLE = "a temporary table"
 """What errors call our temporary tables."""
 
-NOT_JOGET = {1049, 1054, 1146}
+NOT_JOGET_CODES = {1049, 1054, 1146}
 
 
-SORT_BUFFER = 64 * 1024 * 1024
+SORT_BUFFER_BYTES = 64 * 1024 * 1024
 """Bytes, of the session's sort_buffer_size."""
 
 IDLE_SECONDS = 8 * 60 * 60
@@ -113,20 +151,25 @@ the session after this time and releases its locks.
 """
 
 LOCK_WAIT_SECONDS = 20
-"""The session's innodb_lock_wait_timeout, by default 50, and lock_wait_timeout, by default a day or
-more, for whole tables that an ALTER or a backup has locked. After it, the run plans again, and
-leaves out rows that are still locked.
+"""The session's innodb_lock_wait_timeout, by default 50, and its lock_wait_timeout for whole tables
+that an ALTER or a backup has locked, by default a day or more. After either, the run plans again;
+it leaves out rows that are still locked.
 """
 
-VANISHED_SERVER = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
-"""The connection's socket options, in seconds but for the last one, which is in milliseconds. A server
-whose machine is gone, or cut off, is noticed after two minutes, while a slow statement may take
-hours: the machine of a server that works answers. The system's own default is two hours. What a
-system lacks (macOS) is left out.
+VANISHED_SERVER = {
+    "TCP_KEEPIDLE": 60,
+    "TCP_KEEPINTVL": 15,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": 120_000,
+}
+"""The connection's socket options, in seconds but for the last one, which is in milliseconds. A
+server whose machine is gone, or cut off, is noticed after two minutes, while a statement may run
+for hours. A server that reads nothing of a LOAD DATA for two minutes counts as gone too. The
+system's own default is two hours. What a system lacks (macOS) is left out.
 """
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-VERIFIED = ("VERIFY_CA", "VERIFY_IDENTITY")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+VERIFYING_SSL_MODES = ("VERIFY_CA", "VERIFY_IDENTITY")
 """Values of ssl_mode that check who the server is. REQUIRED only encrypts: anybody in between can
 pose as the server.
 """
@@ -135,12 +178,16 @@ pose as the server.
 class Database:
     """Runs statements on one connection, in autocommit until `transaction`."""
 
-    def __init__(self, connection: Any, conn_id: str, target: str, *, sends_files: bool = True) -> None:
+    def __init__(
+        self, connection: Any, conn_id: str, target: str, *, sends_files: bool = True
+    ) -> None:
         self._connection = connection
         self._sends_files = sends_files
         self._conn_id = conn_id
         self.target = target
-        """A short hash of the server's address and the schema: the same for every run to the same database."""
+        """A short hash of the server's address and the schema: the same for every run to the same
+        database.
+        """
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), *, about: str) -> int:
         """Run a statement; gives the count of its rows. `about` names the table for errors."""
@@ -155,36 +202,47 @@ class Database:
         if frame.empty:
             return
         rows = pa.Table.from_pandas(frame, preserve_index=False)
-        rows = rows.select([name for name in rows.column_names if rows[name].null_count < len(rows)])
-        with self._errors(about), _without_collection():
+        rows = rows.select(
+            [name for name in rows.column_names if rows[name].null_count < len(rows)]
+        )
+        with self._errors(about), _pause_garbage_collector():
             if self._takes_files:
                 try:
                     self._load(table, rows)
                 except MySQLdb.Error as error:
-                    if error.args[0] not in FILES_REFUSED:
+                    if error.args[0] not in FILES_REFUSED_CODES:
                         raise
                     self._takes_files = False
             if not self._takes_files:
                 self._insert_json(table, rows)
 
     def insert(self, statement: str, frame: pd.DataFrame, *, about: str) -> None:
-        """Run a multi-row INSERT of a frame's columns, in batches; the statement ends with its VALUES."""
+        """Run a multi-row INSERT of a frame's columns, in batches; the statement ends with its
+        VALUES.
+        """
         rows = pa.Table.from_pandas(frame, preserve_index=False)
         with self._errors(about), self._connection.cursor() as cursor:
             for batch in rows.to_batches(ROWS_IN_A_BATCH):
-                cursor.executemany(statement, list(zip(*(column.to_pylist() for column in batch.columns), strict=True)))
+                cursor.executemany(
+                    statement,
+                    list(zip(*(column.to_pylist() for column in batch.columns), strict=True)),
+                )
 
     @cached_property
     def _takes_files(self) -> bool:
         """Whether rows may go as a file: MySQL 8 takes none unless its administrator says so."""
-        return self._sends_files and bool(self.rows("SELECT @@local_infile", about="the server's settings")[0][0])
+        return self._sends_files and bool(
+            self.rows("SELECT @@local_infile", about="the server's settings")[0][0]
+        )
 
     def _load(self, table: str, rows: pa.Table) -> None:
         """LOAD DATA LOCAL from a pipe, so that no personal value is ever on a worker's disk.
 
         A value that all rows share is sent once.
         """
-        shared = {name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])}
+        shared = {
+            name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])
+        }
         rows = rows.drop_columns(list(shared))
         statement = f"INTO TABLE {table} CHARACTER SET utf8mb4 ({', '.join(rows.column_names)})"
         if shared:
@@ -198,7 +256,9 @@ class Database:
             os.mkfifo(pipe, 0o600)
             written = beside.submit(_write_rows, pipe, rows)
             try:
-                loaded = cursor.execute(f"LOAD DATA LOCAL INFILE '{pipe}' {statement}", list(shared.values()) or None)
+                loaded = cursor.execute(
+                    f"LOAD DATA LOCAL INFILE '{pipe}' {statement}", list(shared.values()) or None
+                )
             finally:
                 while not written.done():  # LOAD ended: free a writer that waits for a reader
                     os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
@@ -206,19 +266,25 @@ class Database:
             written.result()
             # With LOCAL, errors become warnings, and the server cuts values and leaves out rows.
             if self._connection.warning_count() or loaded != len(rows):
-                warnings = self._connection.show_warnings()  # none where the server's max_error_count is 0
+                # None where the server's max_error_count is 0.
+                warnings = self._connection.show_warnings()
                 raise MySQLdb.DataError(warnings[0][1] if warnings else 0, "rows were refused")
 
-    def rows(self, statement: str, parameters: Sequence[Any] = (), *, about: str) -> list[tuple[Any, ...]]:
+    def rows(
+        self, statement: str, parameters: Sequence[Any] = (), *, about: str
+    ) -> list[tuple[Any, ...]]:
         """All rows of a small result."""
         with self._errors(about), self._connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall())
 
     def _insert_json(self, table: str, rows: pa.Table) -> None:
-        """Each batch as one parameter: half as fast as LOAD DATA, twice as fast as executemany (docs/speed.md)."""
+        """Each batch as one parameter: half as fast as LOAD DATA, twice as fast as executemany
+        (docs/speed.md).
+        """
         columns = ", ".join(
-            f"c{at} {'INT' if pa.types.is_integer(field.type) else 'VARCHAR(1000)'} PATH '$[{at}]' ERROR ON ERROR"
+            f"c{at} {'INT' if pa.types.is_integer(field.type) else 'VARCHAR(1000)'} PATH '$[{at}]' "
+            "ERROR ON ERROR"
             for at, field in enumerate(rows.schema)
         )
         statement = (
@@ -230,21 +296,35 @@ class Database:
                 values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 cursor.execute(statement, (json.dumps(list(values), ensure_ascii=False),))
 
-    def frame(self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str) -> pd.DataFrame:
-        """A result of any size as a frame in Arrow types, streamed; its columns come in the schema's order."""
+    def frame(
+        self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str
+    ) -> pd.DataFrame:
+        """A result of any size as a frame in Arrow types, streamed; its columns come in the
+        schema's order.
+        """
         parts = []
         cursors = MySQLdb.cursors.SSCursor
-        with self._errors(about), self._raw(), _without_collection(), self._connection.cursor(cursors) as cursor:
+        with (
+            self._errors(about),
+            self._raw(),
+            _pause_garbage_collector(),
+            self._connection.cursor(cursors) as cursor,
+        ):
             cursor.execute(statement, parameters or None)
             while rows := cursor.fetchmany(ROWS_IN_A_READ):
                 columns = zip(*rows, strict=True)
-                arrays = [_column(values, field.type) for values, field in zip(columns, schema, strict=True)]
+                arrays = [
+                    _make_arrow_column(values, field.type)
+                    for values, field in zip(columns, schema, strict=True)
+                ]
                 parts.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-        return from_table(pa.Table.from_batches(parts, schema=schema))
+        return make_frame(pa.Table.from_batches(parts, schema=schema))
 
     @contextmanager
     def _raw(self) -> Iterator[None]:
-        """Values as the server sends them: Arrow converts columns faster than the driver converts cells."""
+        """Values as the server sends them: Arrow converts columns faster than the driver converts
+        cells.
+        """
         converter = self._connection.converter
         self._connection.converter = {}
         try:
@@ -253,15 +333,23 @@ class Database:
             self._connection.converter = converter
 
     def prepare_session(self) -> None:
-        """Set the new connection to autocommit, utf8mb4, strict mode and UTC, with our time-outs."""
+        """Set the new connection to autocommit, utf8mb4, strict mode and UTC, with our
+        time-outs.
+        """
         _notice_vanished_server(self._connection.fileno())
         with self._errors("the session"):
             self._connection.set_character_set("utf8mb4")
             self._connection.autocommit(True)
         # A million rows are sorted by key before they are written. The default sort buffer of 2 MB
         # would take hundreds of passes.
-        settings = f"sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = {SORT_BUFFER}"
-        settings += f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, lock_wait_timeout = {LOCK_WAIT_SECONDS}"
+        settings = (
+            "sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = "
+            f"{SORT_BUFFER_BYTES}"
+        )
+        settings += (
+            f", innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, lock_wait_timeout = "
+            f"{LOCK_WAIT_SECONDS}"
+        )
         settings += f", wait_timeout = {IDLE_SECONDS}"
         self.execute(f"SET SESSION {settings}", about="the session")
 
@@ -287,6 +375,7 @@ class Database:
         self.execute(start, about="the transaction")
         try:
             yield
+            # Servers roll back by themselves when a COMMIT fails. A proxy that refuses it may not.
             self.execute("COMMIT", about="the transaction")
         except BaseException:
             self._roll_back()
@@ -300,7 +389,7 @@ class Database:
     @contextmanager
     def open_another(self) -> Iterator["Database"]:
         """Another connection to the same database, closed at the end."""
-        with session(self._conn_id) as database:
+        with open_session(self._conn_id) as database:
             yield database
 
     @contextmanager
@@ -311,32 +400,39 @@ class Database:
         except DirectorySyncError:
             raise
         except MySQLdb.Error as error:
-            ours = translated(error, about, self._conn_id)
+            ours = translate_error(error, about, self._conn_id)
         else:
             return
         raise ours from None
 
 
-def connect(conn_id: str) -> Database:
+def open_database(conn_id: str) -> Database:
     """Open the sync's Joget database through its Connection; strict, in utf8mb4 and UTC.
 
     Rows go as files (LOAD DATA LOCAL) only where nobody can stand between us and the server, since
     such a connection lets the server ask for any file of the worker's. The Connection's extra
     `local_infile`, true or false, overrides that.
 
-    Raises PermanentError for a missing Connection or refused login, TransientError where the server can't be reached
-    or the Connection can't be looked up now.
+    Raises PermanentError for a missing Connection or refused login, TransientError where the server
+    can't be reached or the Connection can't be looked up now.
     """
-    connection = connections.require(conn_id, "mysql", "joget_conn_id")
+    connection = connections.require_connection(conn_id, "mysql", "joget_conn_id")
     if connection.extra_dejson.get("client", "mysqlclient") != "mysqlclient":
-        raise PermanentError(f"Connection {conn_id!r} asks for another client; remove `client` from its extras.")
+        raise PermanentError(
+            f"Connection {conn_id!r} asks for another client; remove `client` from its extras."
+        )
     extras = connection.extra_dejson
-    sends_files = str(extras.get("local_infile", _is_private(connection.host, extras))).lower() in ("true", "1")
+    sends_files = str(extras.get("local_infile", _is_private(connection.host, extras))).lower() in (
+        "true",
+        "1",
+    )
     try:
         hook = MySqlHook(mysql_conn_id=conn_id, connection=connection, local_infile=sends_files)
         opened: Any = hook.get_conn()
     except MySQLdb.Error as error:
-        ours = _refused_tls(error, conn_id) or translated(error, "the server", conn_id)
+        ours = _translate_refused_tls(error, conn_id) or translate_error(
+            error, "the server", conn_id
+        )
     else:
         address = f"{connection.host}:{connection.port or 3306}/{connection.schema}"
         target = hashlib.sha256(address.encode()).hexdigest()[:16]
@@ -352,22 +448,26 @@ def connect(conn_id: str) -> Database:
 
 def _notice_vanished_server(descriptor: int) -> None:
     """Set VANISHED_SERVER on a connection's socket, unless it is a local one."""
-    with socket.socket(fileno=os.dup(descriptor)) as line:  # the options are the socket's, not the descriptor's
-        if line.family == socket.AF_UNIX:
-            return
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in VANISHED_SERVER.items():
-            if hasattr(socket, option):
-                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    is_blocking = os.get_blocking(descriptor)
+    # Options belong to the socket, so that the driver's descriptor has them too.
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        if duplicate.family != socket.AF_UNIX:
+            with suppress(OSError):  # a sandboxed system may refuse an option
+                duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in VANISHED_SERVER.items():
+                    if hasattr(socket, option):
+                        duplicate.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    os.set_blocking(descriptor, is_blocking)  # socket.setdefaulttimeout would have changed it
 
 
-def _refused_tls(error: MySQLdb.Error, conn_id: str) -> PermanentError | None:
-    if error.args[0] != TLS_FAILED or not TLS_REFUSED.search(str(error.args[-1])):
+def _translate_refused_tls(error: MySQLdb.Error, conn_id: str) -> PermanentError | None:
+    if error.args[0] != TLS_FAILED_CODE or not TLS_REFUSED.search(str(error.args[-1])):
         return None
     return PermanentError(
-        f"Joget's database offers no TLS that Connection {conn_id!r} trusts (MySQL error {TLS_FAILED}). Correct the "
-        f"Connection's extras: `ssl` names the file with the authority of the server's certificate (`ca`), which "
-        f"each worker must have, and the Connection's host must be a name in that certificate."
+        f"Joget's database offers no TLS that Connection {conn_id!r} trusts (MySQL error "
+        f"{TLS_FAILED_CODE}). Correct the Connection's extras: `ssl` names the file with the "
+        "authority of the server's certificate (`ca`), which each worker must have, and the "
+        "Connection's host must be a name in that certificate."
     )
 
 
@@ -377,23 +477,26 @@ def _require_tls(database: Database, extras: Mapping[str, Any]) -> None:
     """
     mode = str(extras.get("ssl_mode", "")).upper()
     wants = bool(mode or extras.get("ssl")) and mode not in ("DISABLED", "PREFERRED")
-    if wants and not database.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]:
+    if (
+        wants
+        and not database.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]
+    ):
         raise PermanentError(
-            f"Connection {database._conn_id!r} asks for TLS, and Joget's database has none. Switch TLS on at the "
-            f"server, or remove `ssl` and `ssl_mode` from the Connection's extras."
+            f"Connection {database._conn_id!r} asks for TLS, and Joget's database has none. Switch "
+            "TLS on at the server, or remove `ssl` and `ssl_mode` from the Connection's extras."
         )
 
 
 def _is_private(host: str | None, extras: Mapping[str, Any]) -> bool:
     """Whether nobody can stand between us and the server, or pose as the server."""
-    verified = str(extras.get("ssl_mode", "")).upper() in VERIFIED
-    return host in LOOPBACK or bool(extras.get("unix_socket")) or verified
+    verified = str(extras.get("ssl_mode", "")).upper() in VERIFYING_SSL_MODES
+    return host in LOOPBACK_HOSTS or bool(extras.get("unix_socket")) or verified
 
 
 @contextmanager
-def session(conn_id: str) -> Iterator[Database]:
-    """`connect`, closed at the end."""
-    database = connect(conn_id)
+def open_session(conn_id: str) -> Iterator[Database]:
+    """`open_database`, closed at the end."""
+    database = open_database(conn_id)
     try:
         yield database
     finally:
@@ -401,70 +504,76 @@ def session(conn_id: str) -> Iterator[Database]:
 
 
 def _make_error_of_writing(code: int, about: str, conn_id: str) -> TransientError:
-    if code in READ_ONLY:
+    if code in READ_ONLY_CODES:
         return TransientError(
-            f"Joget's database takes no writes now (MySQL error {code}, {about}); nothing was written. During a "
-            f"fail-over this passes. If it stays so, let Connection {conn_id!r} name the server that takes writes."
+            f"Joget's database takes no writes now (MySQL error {code}, {about}); nothing was "
+            f"written. During a fail-over this passes. If it stays so, let Connection {conn_id!r} "
+            "name the server that takes writes."
         )
     return TransientError(
-        f"Joget's database has no room (MySQL error {code}, {about}): a disk, a tablespace or its memory is "
-        f"full. Nothing was written. Make room on the database server; the run is tried again."
+        f"Joget's database has no room (MySQL error {code}, {about}): a disk, a tablespace or its "
+        "memory is full. Nothing was written. Make room on the database server; the run is tried "
+        "again."
     )
 
 
-def translated(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncError:  # noqa: PLR0911 - a table of codes
+def translate_error(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncError:  # noqa: PLR0911 - a table of codes
     """The error of ours for one of the driver's."""
     code = int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0
-    if code in CONFLICTS | TAKEN_KEYS:
-        kind = TakenKeyError if code in TAKEN_KEYS else ConflictError
-        return kind(f"MySQL error {code} on {about}: another row or writer is in the way. Planning again.")
-    if code in UNREACHABLE or isinstance(error, MySQLdb.InterfaceError):
+    if code in CONFLICT_CODES | TAKEN_KEY_CODES:
+        kind = TakenKeyError if code in TAKEN_KEY_CODES else ConflictError
+        return kind(f"MySQL error {code} on {about}: another row or writer is in the way.")
+    if code in UNREACHABLE_CODES or isinstance(error, MySQLdb.InterfaceError):
         return TransientError(
-            f"Joget's database can't be reached through Connection {conn_id!r} (MySQL error {code}, {about}). "
-            f"Is it up, does its host name resolve, and can this worker reach it?"
+            f"Joget's database can't be reached through Connection {conn_id!r} (MySQL error "
+            f"{code}, {about}). Is it up, does its host name resolve, and can this worker reach it?"
         )
-    if code in READ_ONLY | NO_ROOM:
+    if code in READ_ONLY_CODES | NO_ROOM_CODES:
         return _make_error_of_writing(code, about, conn_id)
-    if code in DENIED:
-        return _denied(code, str(error.args[-1]), about, conn_id)
-    if code in NOT_JOGET:
+    if code in DENIED_CODES:
+        return _translate_denial(code, str(error.args[-1]), about, conn_id)
+    if code in NOT_JOGET_CODES:
         return PermanentError(
             f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has "
             f"(MySQL error {code}). Correct the Connection's schema."
         )
     of_client = isinstance(error, MySQLdb.OperationalError) and code in CLIENT_CODES
-    if code in INTERRUPTED or of_client:
+    if code in INTERRUPTED_CODES or of_client:
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")
-    return RefusedRowError(f"MySQL error {code} on {about}; the run was rolled back and nothing was written.")
+    return RefusedRowError(
+        f"MySQL error {code} on {about}; the run was rolled back and nothing was written."
+    )
 
 
-def _denied(code: int, said: str, about: str, conn_id: str) -> MissingRightError:
+def _translate_denial(code: int, said: str, about: str, conn_id: str) -> MissingRightError:
     """Say what the account may not do, and what to do. Only the names of the right and
     the table are taken from the server's text.
     """
-    if code in LOGIN_REFUSED:
+    if code in LOGIN_REFUSED_CODES:
         return MissingRightError(
-            f"Joget's database refuses the login of Connection {conn_id!r} (MySQL error {code}). Correct its login "
-            f"and password. If they are right, the account may not log in from this worker's address, or requires "
-            f"TLS, which the Connection's extras `ssl_mode` and `ssl` ask for."
+            f"Joget's database refuses the login of Connection {conn_id!r} (MySQL error {code}). "
+            "Correct its login and password. If they are right, the account may not log in from "
+            "this worker's address, or requires TLS, which the Connection's extras `ssl_mode` and "
+            "`ssl` ask for."
         )
     denied = DENIED_RIGHT.search(said)
     if denied:
         right = f"the right {'UPDATE' if denied[1] == LOCKING_READ else denied[1]} on {denied[2]}"
-    elif code == SCHEMA_REFUSED and about == TEMPORARY_TABLE:
+    elif code == SCHEMA_REFUSED_CODE and about == TEMPORARY_TABLE:
         right = "the right CREATE TEMPORARY TABLES on its schema"
-    elif code == SCHEMA_REFUSED:
+    elif code == SCHEMA_REFUSED_CODE:
         right = "its schema, whose name is wrong or on which the account has no right,"
     else:
         right = f"access to {about}"
     return MissingRightError(
-        f"Joget's database refuses Connection {conn_id!r} {right} (MySQL error {code}); nothing was written. "
-        f"Let a DBA grant it: docs/joget-grants.sql lists the rights that the account needs."
+        f"Joget's database refuses Connection {conn_id!r} {right} (MySQL error {code}); nothing "
+        "was written. Let a DBA grant it: docs/joget-grants.sql lists the rights that the account "
+        "needs."
     )
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def _pause_garbage_collector() -> Iterator[None]:
     """Turn the garbage collector off: rows contain no reference cycles, and looking for them took
     five times as long as reading the rows.
     """
@@ -477,27 +586,31 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _column(values: tuple[bytes | None, ...], kind: pa.DataType) -> pa.Array:
+def _make_arrow_column(values: tuple[bytes | None, ...], kind: pa.DataType) -> pa.Array:
     texts = pa.array(values, pa.binary()).cast(pa.string())
     return texts.cast(pa.int64()).cast(kind) if kind == pa.bool_() else texts.cast(kind)
 
 
 def _is_shared(column: pa.ChunkedArray) -> bool:
     """Whether all rows have one value. Comparing the first and last row first saves most scans."""
-    return bool(column[0] == column[-1] and column.null_count == 0 and pc.all(pc.equal(column, column[0])).as_py())
+    return bool(
+        column[0] == column[-1]
+        and column.null_count == 0
+        and pc.all(pc.equal(column, column[0])).as_py()
+    )
 
 
 def _write_rows(pipe: Path, rows: pa.Table) -> None:
     with suppress(BrokenPipeError), pipe.open("wb") as file:
         for start in range(0, len(rows), ROWS_IN_A_READ):
-            file.write(tab_separated(rows.slice(start, ROWS_IN_A_READ)))
+            file.write(format_tab_separated(rows.slice(start, ROWS_IN_A_READ)))
 
 
-def tab_separated(rows: pa.Table) -> memoryview:
+def format_tab_separated(rows: pa.Table) -> memoryview:
     """Rows in LOAD DATA's default format: tabs between values, backslashes before literal tabs,
     line ends and backslashes, and MySQL's escape for NULL.
     """
-    *others, last = [_escaped(column.combine_chunks()) for column in rows.columns]
+    *others, last = [_escape_texts(column.combine_chunks()) for column in rows.columns]
     ended = pc.binary_join_element_wise(last, "", "\n")
     lines = pc.binary_join_element_wise(*others, ended, "\t") if others else ended
     offsets = lines.buffers()[1]
@@ -505,8 +618,11 @@ def tab_separated(rows: pa.Table) -> memoryview:
     return memoryview(lines.buffers()[2])[ends[lines.offset] : ends[lines.offset + len(lines)]]
 
 
-def _escaped(column: pa.Array) -> pa.Array:
+def _escape_texts(column: pa.Array) -> pa.Array:
     texts = column.cast(pa.string())
-    if not pa.types.is_integer(column.type) and pc.any(pc.match_substring_regex(texts, r"[\\\t\n]")).as_py():
+    if (
+        not pa.types.is_integer(column.type)
+        and pc.any(pc.match_substring_regex(texts, r"[\\\t\n]")).as_py()
+    ):
         texts = pc.replace_substring_regex(texts, r"([\\\t\n])", r"\\\1")
     return pc.fill_null(texts, r"\N")

@@ -8,41 +8,59 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.errors import MissingRightError
-from include.directory_sync.frames import BEYOND_BMP, FLAG, TEXT, arrow, empty, look_up, matches, places, taken, yes
-from include.directory_sync.joget import ledger, links, reviews, runs
-from include.directory_sync.joget.database import TEMPORARY_TABLE, Database
-from include.directory_sync.joget.tables import OF_A_USERNAME, OUR_LENGTH, WITHOUT_INDEX, Tables
-from include.directory_sync.mapping import LOGIN_LENGTH, Desired
-from include.directory_sync.plan import Removals
-from include.directory_sync.plan import current as now
-from include.directory_sync.plan.current import Current
-from include.directory_sync.plan.employments import EMPLOYMENT_IDS, make_employment_id
-from include.directory_sync.plan.users import MADE_WITHOUT_PASSWORD
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import State, Verdict
+from directory_sync.errors import MissingRightError
+from directory_sync.frames import (
+    BEYOND_BMP_PATTERN,
+    FLAG_TYPE,
+    TEXT_TYPE,
+    contains_pattern,
+    find_positions,
+    is_true,
+    look_up,
+    make_empty_frame,
+    take_values,
+    to_arrow_types,
+)
+from directory_sync.joget.database import TEMPORARY_TABLE, Database
+from directory_sync.joget.ledger import definition, links, reviews, runs
+from directory_sync.joget.schema import (
+    LEDGER_TEXT_LENGTH,
+    TABLES_BY_USERNAME,
+    TABLES_WITHOUT_INDEX,
+    JogetTables,
+)
+from directory_sync.mapping import LOGIN_LENGTH, Desired
+from directory_sync.plan import Removals
+from directory_sync.plan import current as now
+from directory_sync.plan.current import Current
+from directory_sync.plan.employments import MOST_EMPLOYMENT_IDS, make_employment_id
+from directory_sync.plan.users import MADE_WITHOUT_PASSWORD
+from directory_sync.run import Run
+from directory_sync.vocabulary import State, Verdict
 
 log = logging.getLogger(__name__)
 
 IDS_IN_A_QUERY = 1_000
 
-UNCOMPARED = "="
+UNCOMPARED_KEY_PREFIX = "="
 """The first character of a key that stands for an id that the database wasn't asked about. The
 database's own keys are hashes, so no such key equals one of them.
 """
 
-ASKED_APART = ("is_admin", "is_used", "is_replaced")
+COLUMNS_READ_APART = ("is_admin", "is_used", "is_replaced")
 
-FOUND = pa.schema([field for field in now.USERS if field.name not in ASKED_APART])
+FOUND_USERS_SCHEMA = pa.schema(
+    [field for field in now.JOGET_USERS_SCHEMA if field.name not in COLUMNS_READ_APART]
+)
 
-MEMBERS = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
+MEMBERS_SCHEMA = pa.schema([("sub", pa.string()), ("group_name", pa.string())])
 
 LEDGER_FRAMES = {
-    "group_links": now.GROUP_LINKS,
-    "local_memberships": now.LOCAL_MEMBERSHIPS,
-    "past_links": now.PAST_LINKS,
-    "retired": now.RETIRED,
-    "answers": now.ANSWERS,
+    "group_links": now.GROUP_LINKS_SCHEMA,
+    "local_memberships": now.LOCAL_MEMBERSHIPS_SCHEMA,
+    "past_links": now.PAST_LINKS_SCHEMA,
+    "retired": now.RETIRED_LOGINS_SCHEMA,
+    "answers": now.ANSWERS_SCHEMA,
 }
 
 
@@ -52,10 +70,12 @@ class Lookups:
 
     desired: tuple[Desired, ...] = ()
     """The directories whose users and groups are looked up."""
-    ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT))
+    ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT_TYPE))
     """Ids of Joget's users and groups that are looked up besides."""
-    remembered: pd.DataFrame = field(default_factory=lambda: empty(now.REMEMBERED))
-    """Links that the ledger lost: columns current.REMEMBERED."""
+    remembered: pd.DataFrame = field(
+        default_factory=lambda: make_empty_frame(now.REMEMBERED_LINKS_SCHEMA)
+    )
+    """Links that the ledger lost: columns current.REMEMBERED_LINKS_SCHEMA."""
     remembered_organization: str | None = None
     """The organization of the runs that the ledger lost."""
     reads_belongings: bool = False
@@ -64,7 +84,7 @@ class Lookups:
     """Whether to look for accounts of the organization that the pool doesn't have."""
 
 
-def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups) -> Current:
+def read_current(database: Database, tables: JogetTables, run: Run, lookups: Lookups) -> Current:
     """Read the rows of Joget that a plan may touch, and the ledger; a ledger that doesn't exist yet
     is empty.
 
@@ -74,53 +94,83 @@ def read_current(database: Database, tables: Tables, run: Run, lookups: Lookups)
     desired, remembered = lookups.desired, lookups.remembered
     _make_text_table(database, tables)
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
-        has_ledger = ledger.exists(database)
-        linked = links.linked_users(database, tables, run) if has_ledger else empty(links.LINKED)
-        keys = _keys(database, tables, _texts(run, desired, pd.concat([lookups.ids, remembered["joget_id"]]), linked))
-        found = _found_users(database, tables)
-        groups = _groups(database, tables, run, keys, has_ledger=has_ledger)
-        users = _users(linked, found, _admins(database))
-        users = _with_replacements(database, tables, run, users, linked)
-        users = _with_use(database, tables, users, linked=linked, desired=desired, keys=keys)
+        has_ledger = definition.is_ledger_complete(database)
+        linked = (
+            links.read_linked_users(database, tables, run)
+            if has_ledger
+            else make_empty_frame(links.LINKED_USERS_SCHEMA)
+        )
+        keys = _read_text_keys(
+            database,
+            tables,
+            _collect_texts(run, desired, pd.concat([lookups.ids, remembered["joget_id"]]), linked),
+        )
+        found = _read_users_by_login(database, tables)
+        groups = _read_groups(database, tables, run, keys, has_ledger=has_ledger)
+        users = _read_users(linked, found, _read_admin_ids(database))
+        users = _add_replacements(database, tables, run, users, linked)
+        users = _add_use(database, tables, users, linked=linked, desired=desired, keys=keys)
         return Current(
             users=users,
             groups=groups,
-            memberships=_memberships(database, tables, groups["id"].tolist(), users["id"]),
-            **_ledger_frames(database, tables, run, has_ledger=has_ledger),
-            user_links=_user_links(database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger),
-            employment_ids=_employment_ids(database, tables, found.loc[~found["id"].isin(keys["text"]), "id"]),
+            memberships=_read_memberships_of_groups(
+                database, tables, groups["id"].tolist(), users["id"]
+            ),
+            **_read_ledger_frames(database, tables, run, has_ledger=has_ledger),
+            user_links=_read_user_links(
+                database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger
+            ),
+            employment_ids=_read_employment_ids(
+                database, tables, found.loc[~found["id"].isin(keys["text"]), "id"]
+            ),
             keys=keys,
             stores_all_of_unicode=tables.stores_all_of_unicode,
-            revision=ledger.revision(database) if has_ledger else 0,
-            newest_snapshot_at=runs.newest_snapshot_at(database, run) if has_ledger else None,
-            users_in_all=int(database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0]),
-            removals=runs.removals(database, run) if has_ledger else Removals(),
+            revision=definition.read_revision(database) if has_ledger else 0,
+            newest_snapshot_at=runs.find_newest_snapshot_time(database, run)
+            if has_ledger
+            else None,
+            users_in_all=int(
+                database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0]
+            ),
+            removals=runs.count_recent_removals(database, run) if has_ledger else Removals(),
             remembered=remembered,
             column_lengths=tables.column_lengths,
-            organization=(runs.newest_organization(database, run) if has_ledger else None)
+            organization=(runs.find_newest_organization(database, run) if has_ledger else None)
             or lookups.remembered_organization,
             left_over=_find_left_over(database, tables, desired[0], keys, has_ledger=has_ledger)
             if lookups.finds_left_over
-            else empty(now.LEFT_OVER),
-            employed_twice=_count_employed_twice(database, tables) if lookups.finds_left_over else 0,
-            belongings=_read_belongings(database) if lookups.reads_belongings else empty(now.BELONGINGS),
+            else make_empty_frame(now.LEFT_OVER_SCHEMA),
+            employed_twice=_count_employed_twice(database, tables)
+            if lookups.finds_left_over
+            else 0,
+            belongings=_read_belongings(database)
+            if lookups.reads_belongings
+            else make_empty_frame(now.BELONGINGS_SCHEMA),
             used_employments=_read_used_employments(database)
             if lookups.reads_belongings
-            else empty(now.USED_EMPLOYMENTS),
+            else make_empty_frame(now.USED_EMPLOYMENTS_SCHEMA),
         )
 
 
-def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFrame:
+def read_memberships(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
     """Columns sub, group_name: which linked users of this pool are in which linked groups in Joget;
     none without a ledger.
     """
-    if not ledger.exists(database):
-        return empty(MEMBERS)
-    users, groups = links.subs_of_users(database, run), links.group_links(database, tables, now.GROUP_LINKS)
-    groups = groups[(groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)]
-    members = _memberships(database, tables, groups["group_id"].tolist(), users["user_id"])
+    if not definition.is_ledger_complete(database):
+        return make_empty_frame(MEMBERS_SCHEMA)
+    users, groups = (
+        links.read_subs_of_users(database, run),
+        links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA),
+    )
+    groups = groups[
+        (groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)
+    ]
+    members = _read_memberships_of_groups(
+        database, tables, groups["group_id"].tolist(), users["user_id"]
+    )
     subs, names = (
-        places(members[column], known[column]) for column, known in (("user_id", users), ("group_id", groups))
+        find_positions(members[column], known[column])
+        for column, known in (("user_id", users), ("group_id", groups))
     )
     both = (subs >= 0) & (names >= 0)
     return pd.DataFrame(
@@ -131,11 +181,11 @@ def read_memberships(database: Database, tables: Tables, run: Run) -> pd.DataFra
     )
 
 
-def read_group_names(database: Database, tables: Tables, run: Run) -> list[str]:
+def read_group_names(database: Database, tables: JogetTables, run: Run) -> list[str]:
     """The Cognito names of this pool's linked groups that are in scope; none without a ledger."""
-    if not ledger.exists(database):
+    if not definition.is_ledger_complete(database):
         return []
-    groups = links.group_links(database, tables, now.GROUP_LINKS)
+    groups = links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA)
     own = (groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)
     names = sorted(groups.loc[own, "group_name"])
     return [name for name in names if run.sync.scope.has_group(name, run.sync.user_pool_id)]
@@ -143,14 +193,14 @@ def read_group_names(database: Database, tables: Tables, run: Run) -> list[str]:
 
 def read_expected_subs(database: Database, run: Run) -> pa.Array:
     """The linked subs of this pool for which this run may count a miss; none without a ledger."""
-    if not ledger.exists(database):
+    if not definition.is_ledger_complete(database):
         return pa.array([], pa.string())
-    expected = links.expected_subs(database, run)
+    expected = links.read_expected_subs(database, run)
     return pa.array(expected["sub"], pa.string())
 
 
 def _read_belongings(database: Database) -> pd.DataFrame:
-    """Columns current.BELONGINGS, of the users whose ids were sent.
+    """Columns current.BELONGINGS_SCHEMA, of the users whose ids were sent.
 
     One query for each table counts for all users: two of the tables have no index on the username,
     and a query for each user would scan them each time.
@@ -159,14 +209,19 @@ def _read_belongings(database: Database) -> pd.DataFrame:
         ("memberships", _count_by_user(database, "dir_user_group", "userId")),
         ("roles", _count_by_user(database, "dir_user_role", "userId")),
         ("employments", _count_by_user(database, "dir_employment", "userId")),
-        *(("others", _count_by_user(database, table, column)) for table, column in OF_A_USERNAME),
+        *(
+            ("others", _count_by_user(database, table, column))
+            for table, column in TABLES_BY_USERNAME
+        ),
     ]
     rows = pd.concat([found.assign(what=what) for what, found in counts], ignore_index=True)
     if rows.empty:
-        return empty(now.BELONGINGS)
-    wide = rows.pivot_table(index="user_id", columns="what", values="rows", aggfunc="sum", fill_value=0)
-    wide = wide.reindex(columns=now.BELONGINGS.names[1:], fill_value=0).reset_index()
-    return arrow(wide, now.BELONGINGS)
+        return make_empty_frame(now.BELONGINGS_SCHEMA)
+    wide = rows.pivot_table(
+        index="user_id", columns="what", values="rows", aggfunc="sum", fill_value=0
+    )
+    wide = wide.reindex(columns=now.BELONGINGS_SCHEMA.names[1:], fill_value=0).reset_index()
+    return to_arrow_types(wide, now.BELONGINGS_SCHEMA)
 
 
 COUNT_SCHEMA = pa.schema([("user_id", pa.string()), ("rows", pa.int64())])
@@ -175,44 +230,58 @@ COUNT_SCHEMA = pa.schema([("user_id", pa.string()), ("rows", pa.int64())])
 def _count_by_user(database: Database, table: str, column: str) -> pd.DataFrame:
     """Columns COUNT_SCHEMA: rows of a table by user, for the sent ids of users that have any."""
     sent, rows = "directory_sync_text t", f"{table} c"
-    first, second = (rows, sent) if table in WITHOUT_INDEX else (sent, rows)
+    first, second = (rows, sent) if table in TABLES_WITHOUT_INDEX else (sent, rows)
     return database.frame(
-        f"SELECT t.text, COUNT(*) FROM {first} STRAIGHT_JOIN {second} WHERE c.{column} = t.text GROUP BY t.text",
+        f"SELECT t.text, COUNT(*) FROM {first} STRAIGHT_JOIN {second} WHERE c.{column} = t.text "
+        "GROUP BY t.text",
         schema=COUNT_SCHEMA,
         about=table,
     )
 
 
 def _find_left_over(
-    database: Database, tables: Tables, desired: Desired, keys: pd.DataFrame, *, has_ledger: bool
+    database: Database,
+    tables: JogetTables,
+    desired: Desired,
+    keys: pd.DataFrame,
+    *,
+    has_ledger: bool,
 ) -> pd.DataFrame:
-    """Columns current.LEFT_OVER. Where somebody's record is in quarantine, the database is asked
-    here for the key of the login, so that nobody who is listed counts as a leaver.
+    """Columns current.LEFT_OVER_SCHEMA. Where somebody's record is in quarantine, the database is
+    asked here for the key of the login, so that nobody who is listed counts as a leaver.
     """
     linked = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
     linked += "CONVERT(SHA2(u.id, 256) USING ascii))"
     employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
     accounts = database.frame(
-        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, u.lastName, u.email, "
-        f"u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM dir_user u WHERE u.active = 1 "
-        f"AND u.password IS NULL AND CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY) "
-        f"AND EXISTS (SELECT 1 {employed}) "
-        f"AND NOT EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = 'ROLE_ADMIN')"
-        + (f" AND NOT {linked}" if has_ledger else ""),
+        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
+        f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
+        "dir_user u WHERE u.active = 1 AND u.password IS NULL AND CAST(u.id AS BINARY) <=> "
+        f"CAST(u.username AS BINARY) AND EXISTS (SELECT 1 {employed}) AND NOT EXISTS (SELECT 1 "
+        "FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = "
+        "'ROLE_ADMIN')" + (f" AND NOT {linked}" if has_ledger else ""),
         (tables.organization, tables.organization),
-        schema=now.LEFT_OVER,
+        schema=now.LEFT_OVER_SCHEMA,
         about="dir_user",
     )
     if accounts.empty:
         return accounts
     logins = desired.users.dropna(subset=["username"])
     unasked = logins.loc[~logins["username"].isin(keys["text"]), "username"]
-    unasked = unasked[(logins["verdict"] == Verdict.QUARANTINED) & (unasked.str.len() <= OUR_LENGTH)]
+    unasked = unasked[
+        (logins["verdict"] == Verdict.QUARANTINED) & (unasked.str.len() <= LEDGER_TEXT_LENGTH)
+    ]
     known = pd.concat([keys, _find_text_keys(database, tables, unasked.drop_duplicates().tolist())])
     key = look_up(logins["username"], known, "text", "key")
-    by_login = look_up(accounts["id_key"], logins.assign(key=key).dropna(subset=["key"]), "key", "verdict")
-    emails = desired.users[["email", "verdict"]].assign(email=desired.users["email"].str.strip().str.casefold())
-    by_email = look_up(accounts["id"].str.strip().str.casefold(), emails[emails["email"] != ""], "email", "verdict")
+    by_login = look_up(
+        accounts["id_key"], logins.assign(key=key).dropna(subset=["key"]), "key", "verdict"
+    )
+    emails = desired.users[["email", "verdict"]].assign(
+        email=desired.users["email"].str.strip().str.casefold()
+    )
+    by_email = look_up(
+        accounts["id"].str.strip().str.casefold(), emails[emails["email"] != ""], "email", "verdict"
+    )
     name = ACCOUNT_PREFIX + accounts["account"]
     return accounts.assign(account=name, verdict=by_login.fillna(by_email))
 
@@ -222,19 +291,25 @@ ACCOUNT_PREFIX = "left-over-"
 which tells nobody's login."""
 
 
-def _find_text_keys(database: Database, tables: Tables, texts: list[str]) -> pd.DataFrame:
-    """Columns current.KEYS of texts that weren't sent, since no rule may see their keys."""
-    parts = [empty(now.KEYS)]
+def _find_text_keys(database: Database, tables: JogetTables, texts: list[str]) -> pd.DataFrame:
+    """Columns current.TEXT_KEYS_SCHEMA of texts that weren't sent, since no rule may see their
+    keys.
+    """
+    parts = [make_empty_frame(now.TEXT_KEYS_SCHEMA)]
     if not tables.stores_all_of_unicode:
         texts = [text for text in texts if max(map(ord, text), default=0) <= 0xFFFF]  # noqa: PLR2004 - the last of utf8
-    for batch in _batches(texts):
+    for batch in _split_into_batches(texts):
         rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS text"] * len(batch))
         statement = f"SELECT c.text, {tables.key('c.text')} FROM ({rows}) c"
-        parts.append(database.frame(statement, batch, schema=now.KEYS, about="a query without tables"))
+        parts.append(
+            database.frame(
+                statement, batch, schema=now.TEXT_KEYS_SCHEMA, about="a query without tables"
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
-def _count_employed_twice(database: Database, tables: Tables) -> int:
+def _count_employed_twice(database: Database, tables: JogetTables) -> int:
     """How many users have several employments in the organization: the Joget plugin makes one for
     each of a user's groups.
     """
@@ -246,8 +321,10 @@ def _count_employed_twice(database: Database, tables: Tables) -> int:
 
 
 def _read_used_employments(database: Database) -> pd.DataFrame:
-    """Columns current.USED_EMPLOYMENTS, of the sent ids of users."""
-    entered = " OR ".join(f"e.{column} IS NOT NULL" for column in ("startDate", "endDate", "gradeId", "departmentId"))
+    """Columns current.USED_EMPLOYMENTS_SCHEMA, of the sent ids of users."""
+    entered = " OR ".join(
+        f"e.{column} IS NOT NULL" for column in ("startDate", "endDate", "gradeId", "departmentId")
+    )
     entered += " OR COALESCE(e.employeeCode, '') <> '' OR COALESCE(e.role, '') <> ''"
     heads = "EXISTS (SELECT 1 FROM dir_department d WHERE d.hod = e.id)"
     reports = " OR ".join(
@@ -255,26 +332,33 @@ def _read_used_employments(database: Database) -> pd.DataFrame:
         for side in ("employmentId", "reportToId")
     )
     return database.frame(
-        f"SELECT e.id, e.userId FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.userId = t.text "
+        "SELECT e.id, e.userId FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON "
+        "e.userId = t.text "
         f"WHERE {entered} OR {heads} OR {reports}",
-        schema=now.USED_EMPLOYMENTS,
+        schema=now.USED_EMPLOYMENTS_SCHEMA,
         about="dir_employment, dir_department, dir_employment_report_to",
     )
 
 
-def _ledger_frames(database: Database, tables: Tables, run: Run, *, has_ledger: bool) -> dict[str, Any]:
+def _read_ledger_frames(
+    database: Database, tables: JogetTables, run: Run, *, has_ledger: bool
+) -> dict[str, Any]:
     if not has_ledger:
-        return {name: empty(schema) for name, schema in LEDGER_FRAMES.items()}
+        return {name: make_empty_frame(schema) for name, schema in LEDGER_FRAMES.items()}
     return {
-        "group_links": links.group_links(database, tables, now.GROUP_LINKS),
-        "local_memberships": links.local_memberships(database, run, now.LOCAL_MEMBERSHIPS),
-        "past_links": links.past_links(database, tables, run, now.PAST_LINKS),
-        "retired": links.retired_logins(database, tables, now.RETIRED),
-        "answers": reviews.read_answers(database, run, now.ANSWERS),
+        "group_links": links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA),
+        "local_memberships": links.read_local_memberships(
+            database, run, now.LOCAL_MEMBERSHIPS_SCHEMA
+        ),
+        "past_links": links.read_past_links(database, tables, run, now.PAST_LINKS_SCHEMA),
+        "retired": links.read_retired_logins(database, tables, now.RETIRED_LOGINS_SCHEMA),
+        "answers": reviews.read_answers(database, run, now.ANSWERS_SCHEMA),
     }
 
 
-def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: pd.DataFrame) -> pd.DataFrame:
+def _collect_texts(
+    run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: pd.DataFrame
+) -> pd.DataFrame:
     """Column text: each text whose key a plan compares with others. These are logins, possible
     group ids and names, logins in the settings and the trigger form, and the linked users that
     Joget changed or that aren't active.
@@ -283,23 +367,29 @@ def _texts(run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: 
     to.
     """
     quiet = linked[
-        linked["is_same"] & (linked["state"] == State.ACTIVE) & (linked["user_pool_id"] == run.sync.user_pool_id)
+        linked["is_same"]
+        & (linked["state"] == State.ACTIVE)
+        & (linked["user_pool_id"] == run.sync.user_pool_id)
     ]
     changed = linked[~linked["is_same"] | (linked["state"] != State.ACTIVE)]
     named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users, *run.users]
-    parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT)]
+    parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT_TYPE)]
     for one in desired:
-        usable = (one.users["verdict"] != Verdict.QUARANTINED) & (one.users["username"].str.len() <= LOGIN_LENGTH)
+        usable = (one.users["verdict"] != Verdict.QUARANTINED) & (
+            one.users["username"].str.len() <= LOGIN_LENGTH
+        )
         users = one.users.loc[usable, ["sub", "username"]]
-        link = places(users["sub"], quiet["sub"])
-        is_linked_login = (link >= 0) & yes(taken(quiet["user_id"], link, users.index) == users["username"])
+        link = find_positions(users["sub"], quiet["sub"])
+        is_linked_login = (link >= 0) & is_true(
+            take_values(quiet["user_id"], link, users.index) == users["username"]
+        )
         parts.append(users.loc[~is_linked_login, "username"])
         groups = one.groups[one.groups["verdict"] == Verdict.MAPPED]
         parts += [groups["group_name"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 
 
-def _make_text_table(database: Database, tables: Tables) -> None:
+def _make_text_table(database: Database, tables: JogetTables) -> None:
     """Make a temporary table for the texts, before the transaction begins, since DDL commits."""
     database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=TEMPORARY_TABLE)
     database.execute(
@@ -309,22 +399,25 @@ def _make_text_table(database: Database, tables: Tables) -> None:
     )
 
 
-def _keys(database: Database, tables: Tables, texts: pd.DataFrame) -> pd.DataFrame:
-    """Send the texts and get their keys (columns current.KEYS); later joins use the texts too."""
+def _read_text_keys(database: Database, tables: JogetTables, texts: pd.DataFrame) -> pd.DataFrame:
+    """Send the texts and get their keys (columns current.TEXT_KEYS_SCHEMA); later joins use the
+    texts too.
+    """
     if not tables.stores_all_of_unicode:
-        texts = texts[~matches(texts["text"], BEYOND_BMP)]
+        texts = texts[~contains_pattern(texts["text"], BEYOND_BMP_PATTERN)]
     database.fill("directory_sync_text", texts.sort_values("text"), about=TEMPORARY_TABLE)
     return database.frame(
         f"SELECT text, {tables.key('text')} FROM directory_sync_text",
-        schema=now.KEYS,
+        schema=now.TEXT_KEYS_SCHEMA,
         about=TEMPORARY_TABLE,
     )
 
 
-def _found_users(database: Database, tables: Tables) -> pd.DataFrame:
-    """Columns FOUND: users whose id or username is a sent text."""
+def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFrame:
+    """Columns FOUND_USERS_SCHEMA: users whose id or username is a sent text."""
     columns = (
-        "u.id, u.username, u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, u.password IS NOT NULL, "
+        "u.id, u.username, u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, "
+        "u.password IS NOT NULL, "
         "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = 'ROLE_USER'), "
         "EXISTS (SELECT 1 FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s), "
         f"{tables.key('u.id')}, {tables.key('u.username')}"
@@ -335,36 +428,50 @@ def _found_users(database: Database, tables: Tables) -> pd.DataFrame:
         "WHERE NOT CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
     )
     parts = [
-        database.frame(f"SELECT {columns} {source}", (tables.organization,), schema=FOUND, about="dir_user")
+        database.frame(
+            f"SELECT {columns} {source}",
+            (tables.organization,),
+            schema=FOUND_USERS_SCHEMA,
+            about="dir_user",
+        )
         for source in (by_id, by_name)
     ]
     return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
 
 
-def _admins(database: Database) -> "pd.Series[str]":
+def _read_admin_ids(database: Database) -> "pd.Series[str]":
     """Ids of all who hold ROLE_ADMIN, in the bytes of dir_user.id."""
     return database.frame(
-        "SELECT u.id FROM dir_user_role r STRAIGHT_JOIN dir_user u ON u.id = r.userId WHERE r.roleId = 'ROLE_ADMIN'",
+        "SELECT u.id FROM dir_user_role r STRAIGHT_JOIN dir_user u ON u.id = r.userId WHERE "
+        "r.roleId = 'ROLE_ADMIN'",
         schema=pa.schema([("id", pa.string())]),
         about="dir_user_role",
     )["id"]
 
 
-def _users(linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]") -> pd.DataFrame:
-    """Columns current.USERS. For linked users whose id wasn't sent, roles and employments stay
-    unknown: no rule changes them.
+def _read_users(
+    linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]"
+) -> pd.DataFrame:
+    """Columns current.JOGET_USERS_SCHEMA. For linked users whose id wasn't sent, roles and
+    employments stay unknown: no rule changes them.
     """
     others = linked[linked["is_same"]].rename(columns={"user_id": "id"})
     others = others[~others["id"].isin(found["id"])]
-    key = UNCOMPARED + others["id"]
+    key = UNCOMPARED_KEY_PREFIX + others["id"]
     others = others.assign(username=others["id"], id_key=key, username_key=key)
-    users = pd.concat([arrow(found, now.USERS), arrow(others, now.USERS)], ignore_index=True)
-    return users.assign(is_admin=users["id"].isin(admins).astype(FLAG))
+    users = pd.concat(
+        [
+            to_arrow_types(found, now.JOGET_USERS_SCHEMA),
+            to_arrow_types(others, now.JOGET_USERS_SCHEMA),
+        ],
+        ignore_index=True,
+    )
+    return users.assign(is_admin=users["id"].isin(admins).astype(FLAG_TYPE))
 
 
-def _with_use(
+def _add_use(
     database: Database,
-    tables: Tables,
+    tables: JogetTables,
     users: pd.DataFrame,
     *,
     linked: pd.DataFrame,
@@ -374,21 +481,27 @@ def _with_use(
     """Add is_used, known for the few unlinked users whose login a linked user wants."""
     parts = []
     for one in desired:
-        at = places(one.users["sub"], linked["sub"])
-        own = taken(linked["user_id"], at, one.users.index)
-        parts.append(one.users["username"].where(own.notna() & ~yes(own == one.users["username"])))
-    logins = pd.concat(parts, ignore_index=True) if parts else pd.Series([], dtype=TEXT)
+        at = find_positions(one.users["sub"], linked["sub"])
+        own = take_values(linked["user_id"], at, one.users.index)
+        parts.append(
+            one.users["username"].where(own.notna() & ~is_true(own == one.users["username"]))
+        )
+    logins = pd.concat(parts, ignore_index=True) if parts else pd.Series([], dtype=TEXT_TYPE)
     wanted = users["id_key"].isin(look_up(logins.dropna(), keys, "text", "key").dropna())
-    wanted &= ~users["id"].isin(linked["user_id"]) & ~yes(users["has_password"])
-    ids = users.loc[yes(wanted), "id"].tolist()
-    used = {user_id for batch in _batches(ids) for user_id in _find_used(database, tables, batch)}
+    wanted &= ~users["id"].isin(linked["user_id"]) & ~is_true(users["has_password"])
+    ids = users.loc[is_true(wanted), "id"].tolist()
+    used = {
+        user_id
+        for batch in _split_into_batches(ids)
+        for user_id in _find_used(database, tables, batch)
+    }
     known = users["id"].isin(ids)
-    is_used = users["id"].isin(used).astype(FLAG).mask(~known)
+    is_used = users["id"].isin(used).astype(FLAG_TYPE).mask(~known)
     return users.assign(is_used=is_used)
 
 
-def _with_replacements(
-    database: Database, tables: Tables, run: Run, users: pd.DataFrame, linked: pd.DataFrame
+def _add_replacements(
+    database: Database, tables: JogetTables, run: Run, users: pd.DataFrame, linked: pd.DataFrame
 ) -> pd.DataFrame:
     """Add is_replaced. A user that the sync made has no password, and an employment with an id of
     ours.
@@ -396,23 +509,27 @@ def _with_replacements(
     If the account has a password and no such employment, the sync's user was deleted in Joget, and
     somebody made another account under the same name.
     """
-    made = linked["origin"].isin(MADE_WITHOUT_PASSWORD) & yes(linked["has_password"])
+    made = linked["origin"].isin(MADE_WITHOUT_PASSWORD) & is_true(linked["has_password"])
     if run.sync.policies.new_password != "none":  # noqa: S105 - a policy
         made &= False
-    ids = linked.loc[yes(made), "user_id"].tolist()
+    ids = linked.loc[is_true(made), "user_id"].tolist()
     ours = {
-        make_employment_id(tables.organization, user_id, at): user_id for user_id in ids for at in range(EMPLOYMENT_IDS)
+        make_employment_id(tables.organization, user_id, at): user_id
+        for user_id in ids
+        for at in range(MOST_EMPLOYMENT_IDS)
     }
     kept = set[str]()
-    for batch in _batches(list(ours)):
+    for batch in _split_into_batches(list(ours)):
         marks = ", ".join(["%s"] * len(batch))
         statement = f"SELECT id FROM dir_employment WHERE id IN ({marks})"
-        kept |= {ours[str(row[0])] for row in database.rows(statement, batch, about="dir_employment")}
-    replaced = (~users["id"].isin(kept)).astype(FLAG)
+        kept |= {
+            ours[str(row[0])] for row in database.rows(statement, batch, about="dir_employment")
+        }
+    replaced = (~users["id"].isin(kept)).astype(FLAG_TYPE)
     return users.assign(is_replaced=replaced.where(users["id"].isin(ids)))
 
 
-def _find_used(database: Database, tables: Tables, ids: list[str]) -> list[str]:
+def _find_used(database: Database, tables: JogetTables, ids: list[str]) -> list[str]:
     """Find those of these users who have more in Joget than single sign-on makes: a row in dir_user
     and ROLE_USER. What Joget notes at each login (dir_user_extra) doesn't count.
 
@@ -421,8 +538,12 @@ def _find_used(database: Database, tables: Tables, ids: list[str]) -> list[str]:
     """
     marks = ", ".join(["%s"] * len(ids))
     sources = [("dir_user_group", "userId"), ("dir_employment", "userId")]
-    sources += [(table, column) for table, column in OF_A_USERNAME if table != "dir_user_extra"]
-    used = " OR ".join(f"EXISTS (SELECT 1 FROM {table} c WHERE c.{column} = u.id)" for table, column in sources)
+    sources += [
+        (table, column) for table, column in TABLES_BY_USERNAME if table != "dir_user_extra"
+    ]
+    used = " OR ".join(
+        f"EXISTS (SELECT 1 FROM {table} c WHERE c.{column} = u.id)" for table, column in sources
+    )
     roles = "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId <> %s)"
     try:
         rows = database.rows(
@@ -431,14 +552,16 @@ def _find_used(database: Database, tables: Tables, ids: list[str]) -> list[str]:
             about="the tables of a user's belongings",
         )
     except MissingRightError as error:
-        log.warning("can't tell whether single sign-on made the accounts in the way of renames: %s", error)
+        log.warning(
+            "can't tell whether single sign-on made the accounts in the way of renames: %s", error
+        )
         return ids
     return [str(row[0]) for row in rows]
 
 
-def _user_links(
+def _read_user_links(
     database: Database,
-    tables: Tables,
+    tables: JogetTables,
     run: Run,
     *,
     linked: pd.DataFrame,
@@ -446,91 +569,134 @@ def _user_links(
     found: pd.DataFrame,
     has_ledger: bool,
 ) -> pd.DataFrame:
-    """Columns current.USER_LINKS."""
+    """Columns current.USER_LINKS_SCHEMA."""
     if not has_ledger:
-        return empty(now.USER_LINKS)
-    asked = pd.concat([found[["id", "id_key"]].set_axis(["text", "key"], axis=1), keys], ignore_index=True)
+        return make_empty_frame(now.USER_LINKS_SCHEMA)
+    asked = pd.concat(
+        [found[["id", "id_key"]].set_axis(["text", "key"], axis=1), keys], ignore_index=True
+    )
     was_asked = linked["user_id"].isin(asked["text"])
     known = look_up(linked.loc[was_asked, "user_id"], asked, "text", "key")
-    uncompared = UNCOMPARED + linked["user_id"]
+    uncompared = UNCOMPARED_KEY_PREFIX + linked["user_id"]
     own = linked.assign(
         user_key=uncompared.mask(was_asked, known.reindex(linked.index)),
         is_compared=was_asked,
     )
-    others = links.other_syncs_links(database, tables, run).assign(is_compared=True)
-    return pd.concat([arrow(own, now.USER_LINKS), arrow(others, now.USER_LINKS)], ignore_index=True)
+    others = links.read_links_of_other_syncs(database, tables, run).assign(is_compared=True)
+    return pd.concat(
+        [to_arrow_types(own, now.USER_LINKS_SCHEMA), to_arrow_types(others, now.USER_LINKS_SCHEMA)],
+        ignore_index=True,
+    )
 
 
-def _employment_ids(database: Database, tables: Tables, user_ids: "pd.Series[str]") -> pd.DataFrame:
+def _read_employment_ids(
+    database: Database, tables: JogetTables, user_ids: "pd.Series[str]"
+) -> pd.DataFrame:
     """Find which ids exist already among those that plan.employments chooses from: the ids for the
     sent texts, and for these users, whose stored ids have other bytes than the texts.
     """
     parts = []
-    for at in range(EMPLOYMENT_IDS):
+    for at in range(MOST_EMPLOYMENT_IDS):
         text = "CONVERT(t.text USING utf8mb4)"
         of = (
             f"CONCAT(RPAD(LOWER(HEX(LEFT(CAST({text} AS BINARY), 8))), 16, '0'), "
             f"LEFT(SHA2(CONCAT(%s, CHAR(0), {text}, CHAR(0), %s), 256), 16))"
         )
         statement = (
-            f"SELECT e.id FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.id = {tables.as_directory(of)}"
+            "SELECT e.id FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.id = "
+            f"{tables.as_directory(of)}"
         )
         found = database.frame(
-            statement, (tables.organization, str(at)), schema=now.EMPLOYMENT_IDS, about="dir_employment"
+            statement,
+            (tables.organization, str(at)),
+            schema=now.EMPLOYMENT_IDS_SCHEMA,
+            about="dir_employment",
         )
         parts.append(found)
-    ids = [make_employment_id(tables.organization, user_id, at) for user_id in user_ids for at in range(EMPLOYMENT_IDS)]
-    for batch in _batches(ids):
+    ids = [
+        make_employment_id(tables.organization, user_id, at)
+        for user_id in user_ids
+        for at in range(MOST_EMPLOYMENT_IDS)
+    ]
+    for batch in _split_into_batches(ids):
         statement = f"SELECT id FROM dir_employment WHERE id IN ({', '.join(['%s'] * len(batch))})"
-        parts.append(database.frame(statement, batch, schema=now.EMPLOYMENT_IDS, about="dir_employment"))
+        parts.append(
+            database.frame(
+                statement, batch, schema=now.EMPLOYMENT_IDS_SCHEMA, about="dir_employment"
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
-def _groups(database: Database, tables: Tables, run: Run, keys: pd.DataFrame, *, has_ledger: bool) -> pd.DataFrame:
-    """Columns current.GROUPS. All groups are read, since names have no index and groups are few."""
+def _read_groups(
+    database: Database, tables: JogetTables, run: Run, keys: pd.DataFrame, *, has_ledger: bool
+) -> pd.DataFrame:
+    """Columns current.JOGET_GROUPS_SCHEMA. All groups are read, since names have no index and
+    groups are few.
+    """
     columns = f"g.id, g.name, g.organizationId, {tables.key('g.id')}, {tables.key('g.name')}"
-    groups = database.frame(f"SELECT {columns} FROM dir_group g", schema=now.GROUPS, about="dir_group")
+    groups = database.frame(
+        f"SELECT {columns} FROM dir_group g", schema=now.JOGET_GROUPS_SCHEMA, about="dir_group"
+    )
     wanted = groups["id_key"].isin(keys["key"]) | groups["name_key"].isin(keys["key"])
     if has_ledger:
-        own = links.group_links(database, tables, now.GROUP_LINKS)
+        own = links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA)
         own = own[own["sync"] == run.sync.name]
         wanted |= groups["id_key"].isin(own["group_key"])
-    return groups[yes(wanted)].reset_index(drop=True)
+    return groups[is_true(wanted)].reset_index(drop=True)
 
 
-def _memberships(database: Database, tables: Tables, group_ids: list[str], user_ids: "pd.Series[str]") -> pd.DataFrame:
+def _read_memberships_of_groups(
+    database: Database, tables: JogetTables, group_ids: list[str], user_ids: "pd.Series[str]"
+) -> pd.DataFrame:
     """Read the members of these groups, with ids as dir_user and dir_group store them: a row of
     dir_user_group may have the same key in other letters.
 
     `user_ids` and `group_ids` are stored ids; the database is asked only for ids that aren't among
     them.
     """
-    parts = [empty(now.MEMBERSHIPS)]
-    for ids in _batches(group_ids):
-        statement = f"SELECT userId, groupId FROM dir_user_group WHERE groupId IN ({', '.join(['%s'] * len(ids))})"
-        parts.append(database.frame(statement, ids, schema=now.MEMBERSHIPS, about="dir_user_group"))
+    parts = [make_empty_frame(now.JOGET_MEMBERSHIPS_SCHEMA)]
+    for ids in _split_into_batches(group_ids):
+        statement = (
+            "SELECT userId, groupId FROM dir_user_group WHERE groupId IN "
+            f"({', '.join(['%s'] * len(ids))})"
+        )
+        parts.append(
+            database.frame(
+                statement, ids, schema=now.JOGET_MEMBERSHIPS_SCHEMA, about="dir_user_group"
+            )
+        )
     members = pd.concat(parts, ignore_index=True)
-    known = {"user_id": ("dir_user", user_ids), "group_id": ("dir_group", pd.Series(group_ids, dtype=TEXT))}
+    known = {
+        "user_id": ("dir_user", user_ids),
+        "group_id": ("dir_group", pd.Series(group_ids, dtype=TEXT_TYPE)),
+    }
     for column, (table, parents) in known.items():
         odd = members.loc[~members[column].isin(parents), column]
         if len(odd):
-            stored = _stored_ids(database, tables, table, odd.drop_duplicates().tolist())
+            stored = _read_stored_ids(database, tables, table, odd.drop_duplicates().tolist())
             members.loc[odd.index, column] = look_up(odd, stored, "child", "id")
     return members.dropna(ignore_index=True)
 
 
-STORED = pa.schema([("child", pa.string()), ("id", pa.string())])
+STORED_IDS_SCHEMA = pa.schema([("child", pa.string()), ("id", pa.string())])
 
 
-def _stored_ids(database: Database, tables: Tables, table: str, children: list[str]) -> pd.DataFrame:
-    """Columns STORED: for each value of a foreign key, the stored id that it refers to."""
-    parts = [empty(STORED)]
-    for ids in _batches(children):
+def _read_stored_ids(
+    database: Database, tables: JogetTables, table: str, children: list[str]
+) -> pd.DataFrame:
+    """Columns STORED_IDS_SCHEMA: for each value of a foreign key, the stored id that it refers
+    to.
+    """
+    parts = [make_empty_frame(STORED_IDS_SCHEMA)]
+    for ids in _split_into_batches(children):
         rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS child"] * len(ids))
-        statement = f"SELECT c.child, d.id FROM ({rows}) c STRAIGHT_JOIN {table} d ON d.id = c.child"
-        parts.append(database.frame(statement, ids, schema=STORED, about=table))
+        statement = (
+            f"SELECT c.child, d.id FROM ({rows}) c STRAIGHT_JOIN {table} d ON d.id = c.child"
+        )
+        parts.append(database.frame(statement, ids, schema=STORED_IDS_SCHEMA, about=table))
     return pd.concat(parts, ignore_index=True)
 
 
-def _batches(ids: list[str]) -> Iterable[list[str]]:
+def _split_into_batches(ids: list[str]) -> Iterable[list[str]]:
     return (ids[start : start + IDS_IN_A_QUERY] for start in range(0, len(ids), IDS_IN_A_QUERY))

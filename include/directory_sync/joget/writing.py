@@ -6,28 +6,49 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from include.directory_sync.errors import ConflictError, RefusedRowError, TakenKeyError
-from include.directory_sync.joget import recording, reviews, sending
-from include.directory_sync.joget.comparing import GROUP_COLUMNS, as_bytes, lock_and_compare, same, verify
-from include.directory_sync.joget.database import TEMPORARY_TABLE, Database
-from include.directory_sync.joget.runs import RunRow
-from include.directory_sync.joget.sending import EMPLOYMENTS, GROUPS, MEMBERSHIPS, ROLES, USERS
-from include.directory_sync.joget.tables import OF_A_USER, OF_A_USERNAME, WITHOUT_INDEX, Tables
-from include.directory_sync.plan import Plan
-from include.directory_sync.plan.answers import AnswerUpdate
-from include.directory_sync.plan.changes import USER_COLUMNS
-from include.directory_sync.plan.deferral import Deferred, defer
-from include.directory_sync.vocabulary import Action, Entity
+from directory_sync.errors import ConflictError, RefusedRowError, TakenKeyError
+from directory_sync.joget import sending
+from directory_sync.joget.comparing import (
+    GROUP_COLUMNS,
+    cast_to_bytes,
+    compare_columns,
+    lock_and_compare,
+    verify_written_rows,
+)
+from directory_sync.joget.database import TEMPORARY_TABLE, Database
+from directory_sync.joget.ledger import recording, reviews
+from directory_sync.joget.ledger.runs import RunRow
+from directory_sync.joget.schema import (
+    TABLES_BY_USER_ID,
+    TABLES_BY_USERNAME,
+    TABLES_WITHOUT_INDEX,
+    JogetTables,
+)
+from directory_sync.joget.sending import (
+    EMPLOYMENT_CHANGES_TABLE,
+    GROUP_CHANGES_TABLE,
+    MEMBERSHIP_CHANGES_TABLE,
+    ROLE_CHANGES_TABLE,
+    USER_CHANGES_TABLE,
+)
+from directory_sync.plan import Plan
+from directory_sync.plan.answers import AnswerUpdate
+from directory_sync.plan.changes import USER_COLUMNS
+from directory_sync.plan.deferral import Deferred, defer_rows
+from directory_sync.vocabulary import Action, Entity
 
 
-def _of_users(table: str, column: str) -> str:
+def _join_to_user_changes(table: str, column: str) -> str:
     """SQL that joins rows `d` to their users' changes `t`, looking up the side with an index."""
-    if table in WITHOUT_INDEX:
-        return f"{table} d STRAIGHT_JOIN {USERS} t ON t.user_id = d.{column} AND t.before_id IS NOT NULL"
-    return f"{USERS} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id"
+    if table in TABLES_WITHOUT_INDEX:
+        return (
+            f"{table} d STRAIGHT_JOIN {USER_CHANGES_TABLE} t ON t.user_id = d.{column} AND "
+            "t.before_id IS NOT NULL"
+        )
+    return f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id"
 
 
-MOST_REFUSED = 50
+MOST_REFUSED_NAMES = 50
 """How many users, or groups, that the database refuses are left out. If it refuses more, something
 is wrong with the database, and the run fails.
 """
@@ -41,19 +62,21 @@ class RefusedRowsError(ConflictError):
         self.deferred = deferred
 
 
-MOST_BLAMED = 5
+MOST_REFUSED_MEMBERS = 5
 """Users that are left out for a membership; with more of them the group is at fault."""
 
 
 def _find_names(plan: Plan, column: str, entities: list[Entity]) -> frozenset[str]:
-    return frozenset(name for entity in entities for name in plan.safe_part(entity)[column].dropna())
+    return frozenset(
+        name for entity in entities for name in plan.safe_part(entity)[column].dropna()
+    )
 
 
 def _find_refused_names(
     names: frozenset[str],
     leave_out_others: Callable[[frozenset[str]], Deferred],
     refuses: Callable[[Deferred], bool],
-    most: int = MOST_REFUSED,
+    most: int = MOST_REFUSED_NAMES,
 ) -> frozenset[str]:
     """The names that are refused beside those that were accepted before, found by halves.
 
@@ -89,7 +112,7 @@ def _roll_back() -> None:
 
 
 @dataclass(frozen=True)
-class Apply:
+class PlanApplication:
     """One application of one plan.
 
     `publish` is called before the transaction begins, so that every change has its published plan
@@ -99,7 +122,7 @@ class Apply:
     """
 
     database: Database
-    tables: Tables
+    tables: JogetTables
     row: RunRow
     revision: int
     publish: Callable[[], None]
@@ -160,12 +183,12 @@ class Apply:
             return self.row
         if not self.defers:
             raise ConflictError(
-                f"{len(changed.subs)} users and {len(changed.groups)} groups were changed by somebody "
-                f"else since they were read. Planning again."
+                f"{len(changed.subs)} users and {len(changed.groups)} groups were changed by "
+                "somebody else since they were read. Planning again."
             )
         deferred = self.row.deferred.join_all(changed)
-        plan = defer(self.row.plan, deferred)
-        sending.remove_deferred(self.database, plan)
+        plan = defer_rows(self.row.plan, deferred)
+        sending.remove_deferred_rows(self.database, plan)
         return replace(self.row, plan=plan, deferred=deferred)
 
     def _find_refused(self) -> Deferred:
@@ -177,15 +200,22 @@ class Apply:
         """
         plan = self.row.plan
         subs = _find_names(plan, "sub", [entity for entity in Entity if entity != Entity.GROUP])
-        groups, members_of = (_find_names(plan, "group_name", [entity]) for entity in (Entity.GROUP, Entity.MEMBERSHIP))
+        groups, members_of = (
+            _find_names(plan, "group_name", [entity])
+            for entity in (Entity.GROUP, Entity.MEMBERSHIP)
+        )
         rows = plan.safe_part(Entity.GROUP)
         deleted = frozenset(rows.loc[rows["action"] == Action.DELETE, "group_name"].dropna())
         if self._refuses(Deferred(subs, groups, members_of)):
             return Deferred()
         kept = groups - deleted
-        bad_groups = _find_refused_names(kept, lambda names: Deferred(subs, groups - names, members_of), self._refuses)
+        bad_groups = _find_refused_names(
+            kept, lambda names: Deferred(subs, groups - names, members_of), self._refuses
+        )
         left = bad_groups | deleted
-        bad_subs = _find_refused_names(subs, lambda names: Deferred(subs - names, left, members_of), self._refuses)
+        bad_subs = _find_refused_names(
+            subs, lambda names: Deferred(subs - names, left, members_of), self._refuses
+        )
         bad_members = _find_refused_names(
             members_of, lambda names: Deferred(bad_subs, left, members_of - names), self._refuses
         )
@@ -209,14 +239,19 @@ class Apply:
             return refused.subs | subs, frozenset()
         try:
             bad = _find_refused_names(
-                subs, lambda names: Deferred(refused.subs | (subs - names), refused.groups), self._refuses, MOST_BLAMED
+                subs,
+                lambda names: Deferred(refused.subs | (subs - names), refused.groups),
+                self._refuses,
+                MOST_REFUSED_MEMBERS,
             )
         except RefusedRowError:
             return refused.subs, refused.members_of
-        return (refused.subs | bad, frozenset()) if bad != subs else (refused.subs, refused.members_of)
+        return (
+            (refused.subs | bad, frozenset()) if bad != subs else (refused.subs, refused.members_of)
+        )
 
     def _refuses(self, left_out: Deferred) -> bool:
-        row = replace(self.row, plan=defer(self.row.plan, left_out))
+        row = replace(self.row, plan=defer_rows(self.row.plan, left_out))
         trial = replace(self, row=row, publish=lambda: None, before_commit=_roll_back)
         try:
             trial._run()
@@ -228,7 +263,9 @@ class Apply:
 
     def _send(self) -> None:
         random_passwords = self.row.run.sync.policies.new_password == "random"  # noqa: S105 - a policy
-        sending.send(self.database, self.tables, self.row.plan, random_passwords=random_passwords)
+        sending.send_plan(
+            self.database, self.tables, self.row.plan, random_passwords=random_passwords
+        )
 
     def _take_turn(self) -> None:
         """Write the ledger's lock row first: a clustered database refuses a second writer here."""
@@ -238,12 +275,14 @@ class Apply:
             about="directory_sync_lock",
         )
         if turns != 1:
-            raise ConflictError("Another run wrote through the ledger since this one read it. Planning again.")
+            raise ConflictError(
+                "Another run wrote through the ledger since this one read it. Planning again."
+            )
 
     def _execute(self, table: str, statement: str, parameters: tuple[str, ...] = ()) -> None:
         self.database.execute(statement, parameters, about=table)
 
-    def _has_changes(self, condition: str, changes: str = USERS) -> bool:
+    def _has_changes(self, condition: str, changes: str = USER_CHANGES_TABLE) -> bool:
         """Whether any sent change is of that kind. The account needs the rights to delete and to
         rename only where something is deleted or renamed: the server asks for them before it
         looks for rows.
@@ -254,17 +293,21 @@ class Apply:
     def _write_groups(self) -> None:
         self._execute(
             "dir_group",
-            f"INSERT INTO dir_group (id, name, description, organizationId) SELECT after_id, after_name, '', "
-            f"after_organizationId FROM {GROUPS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY group_id",
+            "INSERT INTO dir_group (id, name, description, organizationId) SELECT after_id, "
+            "after_name, '', "
+            f"after_organizationId FROM {GROUP_CHANGES_TABLE} WHERE before_id IS NULL AND after_id "
+            "IS NOT NULL ORDER BY group_id",
         )
         self._execute(
             "dir_group",
-            f"UPDATE {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.after_id SET d.name = t.after_name "
-            f"WHERE t.before_id IS NOT NULL AND NOT {same(GROUP_COLUMNS, 'after')}",
+            f"UPDATE {GROUP_CHANGES_TABLE} t STRAIGHT_JOIN dir_group d ON d.id = t.after_id SET "
+            "d.name = t.after_name "
+            f"WHERE t.before_id IS NOT NULL AND NOT {compare_columns(GROUP_COLUMNS, 'after')}",
         )
 
     def _evict_users(self) -> None:
-        """Delete accounts that single sign-on made for a linked user's new login, before the rename.
+        """Delete accounts that single sign-on made for a linked user's new login, before the
+        rename.
 
         Only what single sign-on makes is deleted: another role, a membership or an employment that
         came meanwhile stops the deletion by its foreign key, and what Joget keeps by username is
@@ -273,16 +316,23 @@ class Apply:
         evicted = "t.action = 'evict'"
         if not self._has_changes(evicted):
             return
-        for table, column in OF_A_USERNAME:
+        for table, column in TABLES_BY_USERNAME:
             if table != "dir_user_extra":
-                used = f"SELECT 1 FROM {_of_users(table, column)} WHERE {evicted} LIMIT 1"
+                used = (
+                    f"SELECT 1 FROM {_join_to_user_changes(table, column)} WHERE {evicted} LIMIT 1"
+                )
                 if self.database.rows(used, about=table):
-                    raise TakenKeyError(f"{table} got a row of an account that was to be evicted. Planning again.")
-        source = f"{USERS} t STRAIGHT_JOIN"
+                    raise TakenKeyError(
+                        f"{table} got a row of an account that was to be evicted. Planning again."
+                    )
+        source = f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN"
         role = f"dir_user_role d ON d.userId = t.before_id AND d.roleId = %s WHERE {evicted}"
         self._execute("dir_user_role", f"DELETE d FROM {source} {role}", (self.tables.role_user,))
         for table, column in (("dir_user", "id"), ("dir_user_extra", "username")):
-            self._execute(table, f"DELETE d FROM {source} {table} d ON d.{column} = t.before_id WHERE {evicted}")
+            self._execute(
+                table,
+                f"DELETE d FROM {source} {table} d ON d.{column} = t.before_id WHERE {evicted}",
+            )
 
     def _write_users(self) -> None:
         self._rename_users()
@@ -290,47 +340,65 @@ class Apply:
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
         self._execute(
             "dir_user",
-            f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, password, {after} "
-            f"FROM {USERS} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY user_id",
+            f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, "
+            f"password, {after} "
+            f"FROM {USER_CHANGES_TABLE} WHERE before_id IS NULL AND after_id IS NOT NULL ORDER BY "
+            "user_id",
         )
         values = ", ".join(f"d.{column} = t.after_{column}" for column in USER_COLUMNS)
         self._execute(
             "dir_user",
-            f"UPDATE {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id SET {values} "
-            f"WHERE t.before_id IS NOT NULL AND NOT ({same(USER_COLUMNS, 'after')})",
+            f"UPDATE {USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id SET "
+            f"{values} WHERE t.before_id IS NOT NULL AND NOT "
+            f"({compare_columns(USER_COLUMNS, 'after')})",
         )
 
     def _rename_users(self) -> None:
         """Insert a new row with every column of the old one, move every child to it, and delete the
         old row, since MySQL refuses to change the id of a row with children.
         """
-        renamed = f"t.after_id IS NOT NULL AND NOT {as_bytes('t.after_id')} = {as_bytes('t.before_id')}"
-        others = [column for column in self.tables.user_columns if column.lower() not in {"id", "username"}]
+        renamed = (
+            f"t.after_id IS NOT NULL AND NOT {cast_to_bytes('t.after_id')} = "
+            f"{cast_to_bytes('t.before_id')}"
+        )
+        others = [
+            column
+            for column in self.tables.user_columns
+            if column.lower() not in {"id", "username"}
+        ]
         columns = ", ".join(f"`{column}`" for column in others)
         copied = ", ".join(f"d.`{column}`" for column in others)
         moved = self.database.execute(
-            f"INSERT INTO dir_user (id, username, {columns}) SELECT t.after_id, t.after_id, {copied} "
-            f"FROM {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id WHERE {renamed} ORDER BY t.after_id",
+            f"INSERT INTO dir_user (id, username, {columns}) SELECT t.after_id, t.after_id, "
+            f"{copied} FROM {USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id "
+            f"WHERE {renamed} ORDER BY t.after_id",
             about="dir_user",
         )
         if moved:
-            for table, column in OF_A_USER + OF_A_USERNAME:
-                self._execute(table, f"UPDATE {_of_users(table, column)} SET d.{column} = t.after_id WHERE {renamed}")
+            for table, column in TABLES_BY_USER_ID + TABLES_BY_USERNAME:
+                self._execute(
+                    table,
+                    f"UPDATE {_join_to_user_changes(table, column)} SET d.{column} = t.after_id "
+                    f"WHERE {renamed}",
+                )
             self._execute(
-                "dir_user", f"DELETE d FROM {USERS} t STRAIGHT_JOIN dir_user d ON d.id = t.before_id WHERE {renamed}"
+                "dir_user",
+                f"DELETE d FROM {USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_user d ON d.id = "
+                f"t.before_id WHERE {renamed}",
             )
 
     def _write_roles(self) -> None:
-        if self._has_changes("t.action = 'remove'", ROLES):
+        if self._has_changes("t.action = 'remove'", ROLE_CHANGES_TABLE):
             self._execute(
                 "dir_user_role",
-                f"DELETE d FROM {ROLES} t STRAIGHT_JOIN dir_user_role d ON d.userId = t.user_id "
-                f"WHERE t.action = 'remove' AND d.roleId = %s",
+                f"DELETE d FROM {ROLE_CHANGES_TABLE} t STRAIGHT_JOIN dir_user_role d ON d.userId = "
+                "t.user_id WHERE t.action = 'remove' AND d.roleId = %s",
                 (self.tables.role_user,),
             )
         self._execute(
             "dir_user_role",
-            f"INSERT INTO dir_user_role (roleId, userId) SELECT %s, user_id FROM {ROLES} WHERE action = 'add' "
+            "INSERT INTO dir_user_role (roleId, userId) SELECT %s, user_id FROM "
+            f"{ROLE_CHANGES_TABLE} WHERE action = 'add' "
             f"ORDER BY user_id",
             (self.tables.role_user,),
         )
@@ -338,22 +406,24 @@ class Apply:
     def _write_memberships(self) -> None:
         self._execute(
             "dir_user_group",
-            f"DELETE d FROM {MEMBERSHIPS} t STRAIGHT_JOIN dir_user_group d "
+            f"DELETE d FROM {MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN dir_user_group d "
             f"ON d.userId = t.user_id AND d.groupId = t.group_id WHERE t.action = 'remove'",
         )
         self._execute(
             "dir_user_group",
-            f"INSERT INTO dir_user_group (groupId, userId) SELECT group_id, user_id FROM {MEMBERSHIPS} "
+            "INSERT INTO dir_user_group (groupId, userId) SELECT group_id, user_id FROM "
+            f"{MEMBERSHIP_CHANGES_TABLE} "
             f"WHERE action = 'add' ORDER BY user_id, group_id",
         )
 
     def _delete_groups(self) -> None:
         """Delete groups. A member who joined meanwhile is a conflict, by the foreign key."""
         deleted = "t.after_id IS NULL"
-        if self._has_changes(f"{deleted} AND t.before_id IS NOT NULL", GROUPS):
+        if self._has_changes(f"{deleted} AND t.before_id IS NOT NULL", GROUP_CHANGES_TABLE):
             self._execute(
                 "dir_group",
-                f"DELETE d FROM {GROUPS} t STRAIGHT_JOIN dir_group d ON d.id = t.before_id WHERE {deleted}",
+                f"DELETE d FROM {GROUP_CHANGES_TABLE} t STRAIGHT_JOIN dir_group d ON d.id = "
+                f"t.before_id WHERE {deleted}",
             )
 
     def _delete_users(self) -> None:
@@ -363,35 +433,45 @@ class Apply:
         deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL AND t.action <> 'evict'"
         if not self._has_changes(deleted):
             return
-        theirs = f"{USERS} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
+        theirs = f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
         self._execute(
             "dir_department",
-            f"UPDATE {theirs} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL WHERE {deleted}",
+            f"UPDATE {theirs} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL "
+            f"WHERE {deleted}",
         )
         for side in ("employmentId", "reportToId"):
             self._execute(
                 "dir_employment_report_to",
-                f"DELETE d FROM {theirs} STRAIGHT_JOIN dir_employment_report_to d ON d.{side} = e.id WHERE {deleted}",
+                f"DELETE d FROM {theirs} STRAIGHT_JOIN dir_employment_report_to d ON d.{side} = "
+                f"e.id WHERE {deleted}",
             )
-        for table, column in (*reversed(OF_A_USER), ("dir_user", "id"), *OF_A_USERNAME):
-            self._execute(table, f"DELETE d FROM {_of_users(table, column)} WHERE {deleted}")
+        for table, column in (
+            *reversed(TABLES_BY_USER_ID),
+            ("dir_user", "id"),
+            *TABLES_BY_USERNAME,
+        ):
+            self._execute(
+                table, f"DELETE d FROM {_join_to_user_changes(table, column)} WHERE {deleted}"
+            )
 
     def _write_employments(self) -> None:
-        if self._has_changes("t.action = 'remove'", EMPLOYMENTS):
+        if self._has_changes("t.action = 'remove'", EMPLOYMENT_CHANGES_TABLE):
             self._execute(
                 "dir_employment",
-                f"DELETE d FROM {EMPLOYMENTS} t STRAIGHT_JOIN dir_employment d ON d.id = t.employment_id "
+                f"DELETE d FROM {EMPLOYMENT_CHANGES_TABLE} t STRAIGHT_JOIN dir_employment d ON "
+                "d.id = t.employment_id "
                 f"WHERE t.action = 'remove'",
             )
         self._execute(
             "dir_employment",
-            f"INSERT INTO dir_employment (id, userId, organizationId) SELECT employment_id, user_id, %s "
-            f"FROM {EMPLOYMENTS} WHERE action = 'add' ORDER BY employment_id",
+            "INSERT INTO dir_employment (id, userId, organizationId) SELECT employment_id, "
+            f"user_id, %s FROM {EMPLOYMENT_CHANGES_TABLE} WHERE action = 'add' ORDER BY "
+            "employment_id",
             (self.tables.organization,),
         )
 
     def _write_ledger(self, row: RunRow) -> None:
-        recording.record(self.database, self.tables, row)
+        recording.record_run(self.database, self.tables, row)
 
     def _verify(self) -> None:
-        verify(self.database, self.row.run.sync.name, self.row.key)
+        verify_written_rows(self.database, self.row.run.sync.name, self.row.key)

@@ -1,4 +1,6 @@
-"""What Airflow knows of the sync's runs: states, and where their files are. Only in the API server, synchronously."""
+"""What Airflow knows of the sync's runs: states, and where their files are. Only in the API server,
+synchronously.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,15 +14,15 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import Select, and_, select, tuple_
 
-from include.directory_sync.settings import Sync, load
-from include.directory_sync.vocabulary import Outcome
+from directory_sync.settings import Sync, load_settings
+from directory_sync.vocabulary import Outcome
 
-REPORTING = {"sync": "load", "review": "load_held", "undo": "undo"}
+REPORTING_TASKS = {"sync": "load", "review": "load_held", "undo": "undo"}
 """By kind of DAG: the task whose report tells what a run did."""
 
-ASKING = "review_held"
+ASKING_TASK = "review_held"
 
-UNCHANGING = (
+UNCHANGING_COUNTS = (
     "read",
     Outcome.UNCHANGED,
     Outcome.FROZEN,
@@ -35,7 +37,7 @@ ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class SyncDag:
     """A DAG of a sync's."""
 
     sync: Sync
@@ -45,17 +47,23 @@ class Place:
     @property
     def dag_id(self) -> str:
         """Airflow's id of it."""
-        return {"sync": self.sync.dag_id, "review": self.sync.review_dag_id, "undo": self.sync.undo_dag_id}[self.kind]
+        return {
+            "sync": self.sync.dag_id,
+            "review": self.sync.review_dag_id,
+            "undo": self.sync.undo_dag_id,
+        }[self.kind]
 
     @property
     def reporting_task(self) -> str:
         """The task that leaves report.json."""
-        return REPORTING[self.kind]
+        return REPORTING_TASKS[self.kind]
 
 
 @dataclass(frozen=True)
 class AirflowRun:
-    """A run, with the states of its tasks, when they ended, and what the reporting one passed on, by task id."""
+    """A run, with the states of its tasks, when they ended, and what the reporting one passed on,
+    by task id.
+    """
 
     dag_id: str
     run_id: str
@@ -75,70 +83,98 @@ class AirflowRun:
         return str(url) if url else None
 
 
-def places_of(sync: Sync) -> list[Place]:
+def list_sync_dags(sync: Sync) -> list[SyncDag]:
     """A sync's three DAGs."""
-    return [Place(sync, kind) for kind in REPORTING]
+    return [SyncDag(sync, kind) for kind in REPORTING_TASKS]
 
 
-def place_of(dag_id: str) -> Place | None:
-    """Which of whose DAGs it is; None where it is no sync's, or that sync's settings aren't valid any more."""
-    return next((place for sync in load().syncs for place in places_of(sync) if place.dag_id == dag_id), None)
+def find_sync_dag(dag_id: str) -> SyncDag | None:
+    """Which of whose DAGs it is; None where it is no sync's, or that sync's settings aren't valid
+    any more.
+    """
+    return next(
+        (
+            place
+            for sync in load_settings().syncs
+            for place in list_sync_dags(sync)
+            if place.dag_id == dag_id
+        ),
+        None,
+    )
 
 
 def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
     """One run."""
-    return next(iter(_runs(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))), None)
+    return next(
+        iter(_list_runs(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))),
+        None,
+    )
 
 
-def newest_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
-    """The runs of these DAGs together that Airflow made last, the newest first; a backfill's are new, too."""
-    return _runs(select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.id.desc()).limit(limit))
+def list_newest_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
+    """The runs of these DAGs together that Airflow made last, the newest first; a backfill's are
+    new, too.
+    """
+    return _list_runs(
+        select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.id.desc()).limit(limit)
+    )
 
 
-def waiting_reviews(dag_id: str) -> list[AirflowRun]:
+def list_waiting_reviews(dag_id: str) -> list[AirflowRun]:
     """All runs of a review DAG that wait for an answer."""
-    return _runs(
+    return _list_runs(
         select(DagRun)
-        .join(TaskInstance, and_(TaskInstance.dag_id == DagRun.dag_id, TaskInstance.run_id == DagRun.run_id))
-        .where(DagRun.dag_id == dag_id, TaskInstance.task_id == ASKING, TaskInstance.state == "awaiting_input")
+        .join(
+            TaskInstance,
+            and_(TaskInstance.dag_id == DagRun.dag_id, TaskInstance.run_id == DagRun.run_id),
+        )
+        .where(
+            DagRun.dag_id == dag_id,
+            TaskInstance.task_id == ASKING_TASK,
+            TaskInstance.state == "awaiting_input",
+        )
         .order_by(DagRun.id.desc())
     )
 
 
-def changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
-    """The newest runs of these DAGs whose counts tell of a change, however far back, the newest first."""
+def list_changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
+    """The newest runs of these DAGs whose counts tell of a change, however far back, the newest
+    first.
+    """
     statement = (
         select(DagRun.id, XComModel.value)
         .join(XComModel, and_(XComModel.dag_id == DagRun.dag_id, XComModel.run_id == DagRun.run_id))
-        .where(DagRun.dag_id.in_(dag_ids), *_reported())
+        .where(DagRun.dag_id.in_(dag_ids), *_find_reporting_task())
         .order_by(DagRun.id.desc())
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
     found: list[int] = []
     with create_session(scoped=False) as session:
         for number, value in session.execute(statement):
-            if _changed(_as_dict(value)):
+            if _has_changes(_require_dict(value)):
                 found.append(number)
             if len(found) == limit:
                 break
-    return _runs(select(DagRun).where(DagRun.id.in_(found)).order_by(DagRun.id.desc()))
+    return _list_runs(select(DagRun).where(DagRun.id.in_(found)).order_by(DagRun.id.desc()))
 
 
-def _changed(reference: dict[str, Any]) -> bool:
+def _has_changes(reference: dict[str, Any]) -> bool:
     return any(
-        isinstance(count, int) and count and name.partition("_")[2] not in UNCHANGING
+        isinstance(count, int) and count and name.partition("_")[2] not in UNCHANGING_COUNTS
         for name, count in reference.items()
     )
 
 
-def _reported() -> tuple[Any, ...]:
-    return XComModel.task_id.in_(REPORTING.values()), XComModel.key == "return_value"
+def _find_reporting_task() -> tuple[Any, ...]:
+    return XComModel.task_id.in_(REPORTING_TASKS.values()), XComModel.key == "return_value"
 
 
-def _runs(statement: Select[Any]) -> list[AirflowRun]:
+def _list_runs(statement: Select[Any]) -> list[AirflowRun]:
     with create_session(scoped=False) as session:
-        runs = {(run.dag_id, run.run_id): _run(run) for run in session.scalars(statement)}
-        for keys in _batches(list(runs)):
+        runs = {
+            (run.dag_id, run.run_id): _make_airflow_run(run) for run in session.scalars(statement)
+        }
+        for keys in _split_into_batches(list(runs)):
             # Both columns: scheduled runs of all of Airflow's DAGs have the same ids.
             tasks = select(
                 TaskInstance.dag_id,
@@ -152,15 +188,15 @@ def _runs(statement: Select[Any]) -> list[AirflowRun]:
                 run.tasks[task_id] = str(state or "scheduled")
                 if ended:
                     run.ended[task_id] = ended
-            passed = select(XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.value).where(
-                tuple_(XComModel.dag_id, XComModel.run_id).in_(keys), *_reported()
-            )
+            passed = select(
+                XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.value
+            ).where(tuple_(XComModel.dag_id, XComModel.run_id).in_(keys), *_find_reporting_task())
             for dag_id, run_id, task_id, value in session.execute(passed):
-                runs[dag_id, run_id].references[task_id] = _as_dict(value)
+                runs[dag_id, run_id].references[task_id] = _require_dict(value)
     return list(runs.values())
 
 
-def _run(run: DagRun) -> AirflowRun:
+def _make_airflow_run(run: DagRun) -> AirflowRun:
     return AirflowRun(
         dag_id=run.dag_id,
         run_id=run.run_id,
@@ -171,10 +207,10 @@ def _run(run: DagRun) -> AirflowRun:
     )
 
 
-def _batches(keys: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def _split_into_batches(keys: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
     return (keys[start : start + ROWS_AT_ONCE] for start in range(0, len(keys), ROWS_AT_ONCE))
 
 
-def _as_dict(value: Any) -> dict[str, Any]:
+def _require_dict(value: Any) -> dict[str, Any]:
     value = json.loads(value) if isinstance(value, str) else value
     return value if isinstance(value, dict) else {}

@@ -11,13 +11,19 @@ current       what planning sees of Joget and the ledger
 approval, undoing    plans made from plans
 """
 
-from include.directory_sync.plan.changes import CHANGES, DIRECTORY, Plan, Removals, make_empty_plan
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.planning import make_plan
+from directory_sync.plan.changes import (
+    CHANGES_SCHEMA,
+    DIRECTORY_SCHEMA,
+    Plan,
+    Removals,
+    make_empty_plan,
+)
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.planning import make_plan
 
 __all__ = [
-    "CHANGES",
-    "DIRECTORY",
+    "CHANGES_SCHEMA",
+    "DIRECTORY_SCHEMA",
     "Current",
     "Evidence",
     "Plan",

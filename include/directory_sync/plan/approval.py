@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, look_up, yes
-from include.directory_sync.plan.changes import Plan, row_hashes, split_by_entity
-from include.directory_sync.plan.dependencies import EXCHANGES, find_dependent_holds
-from include.directory_sync.plan.memberships import count_memberships
-from include.directory_sync.plan.rows import give_renamed_ids
-from include.directory_sync.vocabulary import (
+from directory_sync.frames import TEXT_TYPE, is_true, look_up
+from directory_sync.plan.changes import Plan, hash_rows, split_by_entity
+from directory_sync.plan.dependencies import EXCHANGE_ACTIONS, find_dependent_holds
+from directory_sync.plan.memberships import count_memberships
+from directory_sync.plan.rows import give_renamed_ids
+from directory_sync.vocabulary import (
     APPLIED_OUTCOMES,
-    REMOVALS,
-    UNANSWERABLE,
+    REMOVAL_ACTIONS,
+    UNANSWERABLE_CAUSES,
     Action,
     Entity,
     Outcome,
@@ -21,15 +21,15 @@ from include.directory_sync.vocabulary import (
 
 
 def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
-    """Make each held row safe whose hash (changes.row_hashes) was approved.
+    """Make each held row safe whose hash (changes.hash_rows) was approved.
 
     A row that depends on a row that stays held also stays held (plan.dependencies).
     """
     changes = plan.changes
     held = changes["hold"].notna()
-    hashes = row_hashes(changes[held]).reindex(changes.index)
-    released = yes(hashes.isin(approved)) & ~changes["hold"].isin(UNANSWERABLE)
-    released &= ~_moves_otherwise(changes, released)
+    hashes = hash_rows(changes[held]).reindex(changes.index)
+    released = is_true(hashes.isin(approved)) & ~changes["hold"].isin(UNANSWERABLE_CAUSES)
+    released &= ~_is_moved_otherwise(changes, released)
     # Each round may hold rows that others wait for; a chain is at most user, membership, group.
     for _ in range(3):
         staying = changes.assign(hold=changes["hold"].mask(released))
@@ -43,7 +43,9 @@ def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
     renamed_ids = give_renamed_ids(changes[theirs], renamed)["user_id"]
     changes = changes.assign(user_id=renamed_ids.reindex(changes.index).fillna(changes["user_id"]))
     changes = changes[~seen]
-    counts = count_memberships(changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"])
+    counts = count_memberships(
+        changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"]
+    )
     return replace(
         plan,
         parts=split_by_entity(changes),
@@ -52,18 +54,20 @@ def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
     )
 
 
-def _moves_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "pd.Series[bool]":
+def _is_moved_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "pd.Series[bool]":
     """Whether a held row is about a Joget user that other rows of this plan change.
 
     After those changes the row will have other values, so the approval no longer fits it.
     """
     is_user = changes["entity"] == Entity.USER
-    leaving = changes["action"].isin(REMOVALS)
+    leaving = changes["action"].isin(REMOVAL_ACTIONS)
     moves = is_user & (changes["action"] != Action.SEEN)
     moves &= changes["hold"].isna() | (released & leaving)
     moving = changes.loc[moves, "user_id"].dropna()
-    other = is_user & ~changes["action"].isin([Action.SEEN, Action.RENAME, *EXCHANGES])
-    renames = (changes["action"] == Action.RENAME) & changes["user_id"].isin(changes.loc[other, "user_id"])
+    other = is_user & ~changes["action"].isin([Action.SEEN, Action.RENAME, *EXCHANGE_ACTIONS])
+    renames = (changes["action"] == Action.RENAME) & changes["user_id"].isin(
+        changes.loc[other, "user_id"]
+    )
     return (is_user & ~leaving & changes["user_id"].isin(moving)) | renames
 
 
@@ -71,7 +75,7 @@ def _update_directory(directory: pd.DataFrame, changes: pd.DataFrame) -> pd.Data
     """The directory with what becomes of the users and groups that aren't held any more."""
     done = changes[changes["hold"].isna() & changes["action"].isin(list(APPLIED_OUTCOMES))]
     outcomes = {str(action): str(outcome) for action, outcome in APPLIED_OUTCOMES.items()}
-    done = done.assign(outcome=done["action"].map(outcomes).astype(TEXT))
+    done = done.assign(outcome=done["action"].map(outcomes).astype(TEXT_TYPE))
     for entity, key, joget_id in (
         (Entity.USER, "sub", "user_id"),
         (Entity.GROUP, "group_name", "group_id"),

@@ -10,12 +10,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from include.directory_sync.frames import TEXT, arrow, empty, from_table, sort_texts
-from include.directory_sync.vocabulary import (
-    ANSWERED,
-    LEDGER_ONLY,
-    REMOVALS,
-    UNANSWERABLE,
+from directory_sync.frames import (
+    TEXT_TYPE,
+    make_empty_frame,
+    make_frame,
+    sort_texts,
+    to_arrow_types,
+)
+from directory_sync.vocabulary import (
+    ANSWERED_CAUSES,
+    LEDGER_ACTIONS,
+    REMOVAL_ACTIONS,
+    UNANSWERABLE_CAUSES,
     Action,
     Entity,
     Reason,
@@ -25,9 +31,9 @@ from include.directory_sync.vocabulary import (
 USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale")
 """dir_user's source-owned columns."""
 
-NUMBERS = ("active", "misses")
+NUMBER_COLUMNS = ("active", "misses")
 
-VALUES = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
+VALUE_COLUMNS = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
 """What has a before and an after.
 
 id: the Joget row's stored id, null where there is no row. firstName to organizationId: the columns
@@ -37,16 +43,21 @@ many proven snapshots in a row lacked the user or group.
 """
 
 
-USER_VALUES = ("id", *USER_COLUMNS, "link", "state", "misses")
-GROUP_VALUES = ("id", "name", "organizationId", "link", "misses")
+USER_VALUE_COLUMNS = ("id", *USER_COLUMNS, "link", "state", "misses")
+GROUP_VALUE_COLUMNS = ("id", "name", "organizationId", "link", "misses")
 
 
-def value_fields(prefix: str, values: Sequence[str] = VALUES) -> list[tuple[str, pa.DataType]]:
+def make_value_fields(
+    prefix: str, values: Sequence[str] = VALUE_COLUMNS
+) -> list[tuple[str, pa.DataType]]:
     """The names and types of the columns `<prefix>_<value>`, for a schema."""
-    return [(f"{prefix}_{name}", pa.int64() if name in NUMBERS else pa.string()) for name in values]
+    return [
+        (f"{prefix}_{name}", pa.int64() if name in NUMBER_COLUMNS else pa.string())
+        for name in values
+    ]
 
 
-CHANGES = pa.schema(
+CHANGES_SCHEMA = pa.schema(
     [
         ("entity", pa.string()),
         ("action", pa.string()),
@@ -55,8 +66,8 @@ CHANGES = pa.schema(
         ("user_id", pa.string()),
         ("group_id", pa.string()),
         ("employment_id", pa.string()),
-        *value_fields("before"),
-        *value_fields("after"),
+        *make_value_fields("before"),
+        *make_value_fields("after"),
         ("code", pa.string()),
         ("reason", pa.string()),
         ("hold", pa.string()),
@@ -78,10 +89,10 @@ sentence. hold is null for a safe row, else a vocabulary.Cause. ids are in Joget
 user_id of the role, employment and memberships of a user renamed by this plan is the new one.
 """
 
-ENTITIES = tuple(str(entity) for entity in Entity)
+ENTITY_ORDER = tuple(str(entity) for entity in Entity)
 """In the order of writing."""
 
-DIRECTORY = pa.schema(
+DIRECTORY_SCHEMA = pa.schema(
     [
         ("entity", pa.string()),
         ("sub", pa.string()),
@@ -115,7 +126,9 @@ class Excess:
 
 @dataclass(frozen=True)
 class SettingsChange:
-    """What a change of mapping, scope or policies alone does to the plan of one snapshot, by `<entity> <action>`."""
+    """What a change of mapping, scope or policies alone does to the plan of one snapshot, by
+    `<entity> <action>`.
+    """
 
     settings: tuple[str, ...]
     """Those that changed, such as `mapping.first_name`."""
@@ -139,12 +152,15 @@ class Removals:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do, as a value: dry run stops after it, the report counts it, loading applies its safe rows."""
+    """What a run would do, as a value: dry run stops after it, the report counts it, loading
+    applies its safe rows.
+    """
 
     parts: dict[str, pd.DataFrame]
-    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES."""
+    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES_SCHEMA.
+    """
     directory: pd.DataFrame
-    """Columns DIRECTORY."""
+    """Columns DIRECTORY_SCHEMA."""
     memberships: dict[str, int]
     """Counts of memberships, by MEMBERSHIP_COUNTS."""
     excesses: dict[str, Excess] = field(default_factory=dict)
@@ -155,7 +171,9 @@ class Plan:
 
     @cached_property
     def changes(self) -> pd.DataFrame:
-        """All changes as one frame: columns CHANGES, in the order of writing. It may be large."""
+        """All changes as one frame: columns CHANGES_SCHEMA, in the order of writing. It may be
+        large.
+        """
         return self._joined(self.part)
 
     @property
@@ -170,7 +188,7 @@ class Plan:
 
     def part(self, entity: str) -> pd.DataFrame:
         """The changes of an entity, in its own columns."""
-        return self.parts.get(entity, empty(CHANGES))
+        return self.parts.get(entity, make_empty_frame(CHANGES_SCHEMA))
 
     def safe_part(self, entity: str) -> pd.DataFrame:
         """The changes of an entity that are to be applied."""
@@ -178,7 +196,10 @@ class Plan:
         return rows[rows["hold"].isna()] if rows["hold"].notna().any() else rows
 
     def _joined(self, part: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat([arrow(part(entity), CHANGES) for entity in ENTITIES], ignore_index=True)
+        return pd.concat(
+            [to_arrow_types(part(entity), CHANGES_SCHEMA) for entity in ENTITY_ORDER],
+            ignore_index=True,
+        )
 
     @property
     def to_review(self) -> pd.DataFrame:
@@ -191,57 +212,68 @@ class Plan:
         held = self.held
         users = self.part(Entity.USER)
         users = users[users["action"] != Action.SEEN]
-        leaving = users["action"].isin(REMOVALS)
+        leaving = users["action"].isin(REMOVAL_ACTIONS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
         waiting &= users["action"] != Action.RENAME  # which changes the login alone
-        return held[~held["hold"].isin(UNANSWERABLE) & ~held["sub"].isin(users.loc[waiting, "sub"])]
+        return held[
+            ~held["hold"].isin(UNANSWERABLE_CAUSES) & ~held["sub"].isin(users.loc[waiting, "sub"])
+        ]
 
     @property
     def opens_review(self) -> bool:
         """Whether a person is to be asked: something is held that wasn't rejected or undone."""
-        return bool((~self.to_review["hold"].isin(ANSWERED)).any())
+        return bool((~self.to_review["hold"].isin(ANSWERED_CAUSES)).any())
 
     @property
     def touches_joget(self) -> bool:
         """Whether the safe rows write more than misses and the like into the ledger."""
-        return any((~self.safe_part(entity)["action"].isin(LEDGER_ONLY)).any() for entity in ENTITIES)
+        return any(
+            (~self.safe_part(entity)["action"].isin(LEDGER_ACTIONS)).any()
+            for entity in ENTITY_ORDER
+        )
 
     @property
     def removals(self) -> Removals:
         """The users that the safe rows deactivate or delete, and memberships that others lose."""
         users, gone = self.safe_part(Entity.USER), self.safe_part(Entity.MEMBERSHIP)
-        users = users[users["action"].isin(REMOVALS)]
-        gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(ENDING)]
+        users = users[users["action"].isin(REMOVAL_ACTIONS)]
+        gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(USER_REMOVAL_REASONS)]
         gone = gone[~gone["sub"].isin(users["sub"])]
         sizes = gone.groupby("group_name").size().items()
-        by_group = {name_sha256(str(name)): int(rows) for name, rows in sizes}
+        by_group = {hash_name(str(name)): int(rows) for name, rows in sizes}
         disabled = users["code"] == Reason.DISABLED
         removed = (users["before_state"] == State.ACTIVE) | (users["action"] == Action.DELETE)
-        return Removals(int((removed & ~disabled).sum()), len(gone), by_group, int((removed & disabled).sum()))
+        return Removals(
+            int((removed & ~disabled).sum()), len(gone), by_group, int((removed & disabled).sum())
+        )
 
     @cached_property
     def sha256(self) -> str:
         """Hash of every row: two plans with the same hash do the same."""
         digest = hashlib.sha256()
-        for entity in ENTITIES:
+        for entity in ENTITY_ORDER:
             rows = self.part(entity)
             if len(rows):
-                columns = [name for name in CHANGES.names if name in rows.columns and rows[name].notna().any()]
+                columns = [
+                    name
+                    for name in CHANGES_SCHEMA.names
+                    if name in rows.columns and rows[name].notna().any()
+                ]
                 _hash_rows(digest, rows[columns])
         return digest.hexdigest()
 
     @property
     def held_sha256(self) -> str | None:
         """Hash of what is held (entity, key, action, before, after); None where nothing is."""
-        return held_hash(self.held)
+        return hash_held_rows(self.held)
 
 
-def settings_change(settings: tuple[str, ...], plan: Plan, without: Plan) -> SettingsChange:
+def compare_settings(settings: tuple[str, ...], plan: Plan, without: Plan) -> SettingsChange:
     """Compare a plan with the one that the settings of the run before would have given."""
 
     def only_in(one: Plan, other: Plan) -> dict[str, int]:
-        rows = one.changes[~row_hashes(one.changes).isin(row_hashes(other.changes))]
+        rows = one.changes[~hash_rows(one.changes).isin(hash_rows(other.changes))]
         kinds = (rows["entity"] + " " + rows["action"]).value_counts().sort_index()
         return {str(kind): int(count) for kind, count in kinds.items()}
 
@@ -250,47 +282,52 @@ def settings_change(settings: tuple[str, ...], plan: Plan, without: Plan) -> Set
 
 def make_empty_plan() -> Plan:
     """The plan of a run that reads and changes nothing, since a newer one was applied."""
-    return Plan({}, empty(DIRECTORY), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
+    return Plan({}, make_empty_frame(DIRECTORY_SCHEMA), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
 
 
 def split_by_entity(changes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """One frame of changes, in the order of writing, as a plan's `parts`."""
-    parts = {entity: changes[changes["entity"] == entity].reset_index(drop=True) for entity in ENTITIES}
+    parts = {
+        entity: changes[changes["entity"] == entity].reset_index(drop=True)
+        for entity in ENTITY_ORDER
+    }
     return {entity: rows for entity, rows in parts.items() if len(rows)}
 
 
-def held_hash(held: pd.DataFrame) -> str | None:
+def hash_held_rows(held: pd.DataFrame) -> str | None:
     """Hash of held rows, leaving out their reasons and causes; None where no row is held."""
     if held.empty:
         return None
-    return _sha256(_with_codes_that_count(held).drop(columns=["reason", "hold"]))
+    return _hash_texts(_keep_hashed_codes(held).drop(columns=["reason", "hold"]))
 
 
-def name_sha256(name: str) -> str:
+def hash_name(name: str) -> str:
     """The ledger's key of a group's name, as SHA-256, since the ledger's keys are ASCII."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def link_parts(links: "pd.Series[str]") -> "tuple[pd.Series[str], pd.Series[str]]":
+def split_link(links: "pd.Series[str]") -> "tuple[pd.Series[str], pd.Series[str]]":
     """The pools of links, and their subs or group names."""
-    texts = links.astype(TEXT)
-    return texts.str.replace(r"(?s)/.*", "", regex=True), texts.str.replace(r"^[^/]*/", "", regex=True)
+    texts = links.astype(TEXT_TYPE)
+    return texts.str.replace(r"(?s)/.*", "", regex=True), texts.str.replace(
+        r"^[^/]*/", "", regex=True
+    )
 
 
-def row_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
+def hash_rows(rows: pd.DataFrame) -> "pd.Series[str]":
     """A hash for each row, of entity, key, action, before and after: what an approval names."""
-    columns = [name for name in CHANGES.names if name not in ("reason", "hold")]
-    return _hashes(_with_codes_that_count(rows), columns)
+    columns = [name for name in CHANGES_SCHEMA.names if name not in ("reason", "hold")]
+    return _hash_columns(_keep_hashed_codes(rows), columns)
 
 
-def answer_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
+def hash_for_answers(rows: pd.DataFrame) -> "pd.Series[str]":
     """A hash for each row, of entity, key, action and the values that it gives: what a rejection or
     an undo names.
 
     The same change asked for again has the same hash, whatever else changed in Joget meanwhile.
     """
-    given = _with_codes_that_count(rows)
-    for column in VALUES:
+    given = _keep_hashed_codes(rows)
+    for column in VALUE_COLUMNS:
         before, after = rows[f"before_{column}"], rows[f"after_{column}"]
         same = (before == after).fillna(False).astype(bool) | (before.isna() & after.isna())
         given[f"after_{column}"] = after.where(~same)
@@ -300,40 +337,49 @@ def answer_hashes(rows: pd.DataFrame) -> "pd.Series[str]":
         given[column] = given[column].mask(pairs)
     columns = ["entity", "action", "code", "sub", "group_name", "user_id", "group_id"]
     columns += ["employment_id"]
-    return _hashes(given, columns + [f"after_{name}" for name in VALUES if name != "misses"])
+    return _hash_columns(
+        given, columns + [f"after_{name}" for name in VALUE_COLUMNS if name != "misses"]
+    )
 
 
-def _with_codes_that_count(rows: pd.DataFrame) -> pd.DataFrame:
+def _keep_hashed_codes(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `code` only where a hash must tell it.
 
     Deactivating an absent user and deactivating a disabled user are two questions to a person. So
     are removing a membership that the pool no longer names, and removing it since the user is out.
     """
     disabled = (rows["action"] == Action.DEACTIVATE) & (rows["code"] == Reason.DISABLED)
-    ends = (rows["action"] == Action.REMOVE) & rows["code"].isin(ENDING)
+    ends = (rows["action"] == Action.REMOVE) & rows["code"].isin(USER_REMOVAL_REASONS)
     return rows.assign(code=rows["code"].where(disabled | ends))
 
 
-def _hashes(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
+def _hash_columns(rows: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
     digests: list[str] = []
     for start in range(0, len(rows), ROWS_AT_ONCE):  # each row takes a kilobyte as Python objects
         part = rows.iloc[start : start + ROWS_AT_ONCE][columns]
-        cells: Iterable[tuple[object, ...]] = part.astype(object).where(part.notna(), None).to_numpy()
-        digests += [hashlib.sha256(repr(tuple(row)).encode("utf-8", "surrogatepass")).hexdigest() for row in cells]
-    return pd.Series(digests, index=rows.index, dtype=TEXT)
+        cells: Iterable[tuple[object, ...]] = (
+            part.astype(object).where(part.notna(), None).to_numpy()
+        )
+        digests += [
+            hashlib.sha256(repr(tuple(row)).encode("utf-8", "surrogatepass")).hexdigest()
+            for row in cells
+        ]
+    return pd.Series(digests, index=rows.index, dtype=TEXT_TYPE)
 
 
-def _sha256(frame: pd.DataFrame) -> str:
+def _hash_texts(frame: pd.DataFrame) -> str:
     digest = hashlib.sha256()
     _hash_rows(digest, frame)
     return digest.hexdigest()
 
 
 def _hash_rows(digest: "hashlib._Hash", frame: pd.DataFrame) -> None:
-    schema = pa.schema([field for field in CHANGES if field.name in frame.columns])
+    schema = pa.schema([field for field in CHANGES_SCHEMA if field.name in frame.columns])
     header = True
     for start in range(0, max(len(frame), 1), ROWS_AT_ONCE):
-        part = pa.Table.from_pandas(frame.iloc[start : start + ROWS_AT_ONCE], schema=schema, preserve_index=False)
+        part = pa.Table.from_pandas(
+            frame.iloc[start : start + ROWS_AT_ONCE], schema=schema, preserve_index=False
+        )
         sink = pa.BufferOutputStream()
         pa.csv.write_csv(part, sink, pa.csv.WriteOptions(include_header=header))
         digest.update(sink.getvalue())
@@ -342,37 +388,48 @@ def _hash_rows(digest: "hashlib._Hash", frame: pd.DataFrame) -> None:
 
 ROWS_AT_ONCE = 50_000
 
-ENDING = (Reason.USER_OUT, Reason.USER_OFF_IN_JOGET)
+USER_REMOVAL_REASONS = (Reason.USER_OUT, Reason.USER_OFF_IN_JOGET)
 """Codes of removals that belong to a user's own removal."""
 
-KEYS = ("action", "user_id", "group_id", "sub", "group_name")
+SORT_KEYS = ("action", "user_id", "group_id", "sub", "group_name")
 """The columns by which the rows of an entity are sorted."""
 
 
 def sort_changes(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Sort frames of changes, given in any order, into a plan's `parts`."""
-    tables: dict[str, list[pa.Table]] = {entity: [] for entity in ENTITIES}
+    tables: dict[str, list[pa.Table]] = {entity: [] for entity in ENTITY_ORDER}
     for frame in frames:
         of_entity = frame["entity"].unique() if len(frame) else ()
         for entity in of_entity:
-            tables[entity].append(_table(frame if len(of_entity) == 1 else frame[frame["entity"] == entity]))
+            tables[entity].append(
+                _make_table(frame if len(of_entity) == 1 else frame[frame["entity"] == entity])
+            )
     parts = {}
-    for entity in ENTITIES:
+    for entity in ENTITY_ORDER:
         found = tables.pop(entity)
         if found:
             table = pa.concat_tables(found, promote_options="default")
-            parts[entity] = from_table(sort_texts(table, KEYS))
+            parts[entity] = make_frame(sort_texts(table, SORT_KEYS))
     return parts
 
 
-def _table(frame: pd.DataFrame) -> pa.Table:
-    """The frame's columns of CHANGES; `hold` and KEYS are added as nulls where it lacks them."""
-    names = {*frame.columns, "hold", *KEYS}
-    own = pa.schema([field for field in CHANGES if field.name in names])
-    nulls = {name: pa.nulls(len(frame), CHANGES.field(name).type) for name in own.names if name not in frame.columns}
-    columns = [nulls[name] if name in nulls else _arrow_column(frame[name], own.field(name).type) for name in own.names]
+def _make_table(frame: pd.DataFrame) -> pa.Table:
+    """The frame's columns of CHANGES_SCHEMA; `hold` and SORT_KEYS are added as nulls where it lacks
+    them.
+    """
+    names = {*frame.columns, "hold", *SORT_KEYS}
+    own = pa.schema([field for field in CHANGES_SCHEMA if field.name in names])
+    nulls = {
+        name: pa.nulls(len(frame), CHANGES_SCHEMA.field(name).type)
+        for name in own.names
+        if name not in frame.columns
+    }
+    columns = [
+        nulls[name] if name in nulls else _make_arrow_column(frame[name], own.field(name).type)
+        for name in own.names
+    ]
     return pa.table(columns, schema=own)
 
 
-def _arrow_column(values: "pd.Series[Any]", kind: pa.DataType) -> pa.Array:
+def _make_arrow_column(values: "pd.Series[Any]", kind: pa.DataType) -> pa.Array:
     return pa.array(values, from_pandas=True).cast(kind)

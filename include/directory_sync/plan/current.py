@@ -1,4 +1,6 @@
-"""Joget as it is now, as planning sees it: the rows that a plan may touch, and what the ledger says of them."""
+"""Joget as it is now, as planning sees it: the rows that a plan may touch, and what the ledger says
+of them.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -6,11 +8,11 @@ from datetime import datetime
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.frames import empty
-from include.directory_sync.plan.changes import Removals
-from include.directory_sync.snapshot import ABSENT
+from directory_sync.cognito.snapshot import ABSENT_SCHEMA
+from directory_sync.frames import make_empty_frame
+from directory_sync.plan.changes import Removals
 
-USERS = pa.schema(
+JOGET_USERS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("username", pa.string()),
@@ -39,7 +41,7 @@ the sync made was deleted, and another account has its id now; known for users w
 the sync made without one, else null.
 """
 
-USER_LINKS = pa.schema(
+USER_LINKS_SCHEMA = pa.schema(
     [
         ("sync", pa.string()),
         ("user_pool_id", pa.string()),
@@ -62,18 +64,25 @@ last changed it. is_compared: whether the database was asked for the user's key;
 user_key equals only the key of the same id, byte for byte.
 """
 
-PAST_LINKS = pa.schema(
-    [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("user_key", pa.string())]
+PAST_LINKS_SCHEMA = pa.schema(
+    [
+        ("sub", pa.string()),
+        ("user_id", pa.string()),
+        ("state", pa.string()),
+        ("user_key", pa.string()),
+    ]
 )
 """Links of this pool that are history: the Joget user is another sub's now, or nobody's."""
 
-RETIRED = pa.schema([("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())])
+RETIRED_LOGINS_SCHEMA = pa.schema(
+    [("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())]
+)
 """Logins that were linked once and aren't any more, each with the sub that had it.
 
 Only logins with the key of a desired login are read.
 """
 
-GROUPS = pa.schema(
+JOGET_GROUPS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("name", pa.string()),
@@ -88,7 +97,7 @@ They are read from every organization, since Joget asks for groups by name (isUs
 the first one.
 """
 
-GROUP_LINKS = pa.schema(
+GROUP_LINKS_SCHEMA = pa.schema(
     [
         ("sync", pa.string()),
         ("user_pool_id", pa.string()),
@@ -100,16 +109,16 @@ GROUP_LINKS = pa.schema(
     ]
 )
 
-MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
+JOGET_MEMBERSHIPS_SCHEMA = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 """All members of the groups above, in the bytes of dir_user.id and dir_group.id."""
 
-LOCAL_MEMBERSHIPS = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
+LOCAL_MEMBERSHIPS_SCHEMA = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 """Memberships found at an adoption that the pool hasn't named since: the local administrator's."""
 
-EMPLOYMENT_IDS = pa.schema([("id", pa.string())])
+EMPLOYMENT_IDS_SCHEMA = pa.schema([("id", pa.string())])
 """Ids of existing employments, among the ids that a new employment of these users may get."""
 
-ANSWERS = pa.schema(
+ANSWERS_SCHEMA = pa.schema(
     [
         ("answer_sha256", pa.string()),
         ("verdict", pa.string()),
@@ -117,11 +126,11 @@ ANSWERS = pa.schema(
         ("decided_at", pa.timestamp("us")),
     ]
 )
-"""What a person rejected or undid, by changes.answer_hashes; verdict: `rejected` or `undone`;
+"""What a person rejected or undid, by changes.hash_for_answers; verdict: `rejected` or `undone`;
 about: a sub, null for a group; decided_at in UTC.
 """
 
-BELONGINGS = pa.schema(
+BELONGINGS_SCHEMA = pa.schema(
     [
         ("user_id", pa.string()),
         ("memberships", pa.int64()),
@@ -132,12 +141,12 @@ BELONGINGS = pa.schema(
 )
 """How many rows Joget has of each user; others: those that it keeps by username."""
 
-USED_EMPLOYMENTS = pa.schema([("id", pa.string()), ("user_id", pa.string())])
+USED_EMPLOYMENTS_SCHEMA = pa.schema([("id", pa.string()), ("user_id", pa.string())])
 """Employments in which somebody entered a department, grade, role, code, dates, head-of or
 report-to.
 """
 
-LEFT_OVER = pa.schema(
+LEFT_OVER_SCHEMA = pa.schema(
     [
         ("account", pa.string()),
         ("id", pa.string()),
@@ -159,13 +168,18 @@ ignores. verdict: mapping's of a listed user with the account's login or email, 
 has none.
 """
 
-REMEMBERED = pa.schema(
-    [("entity", pa.string()), ("key", pa.string()), ("joget_id", pa.string()), ("state", pa.string())]
+REMEMBERED_LINKS_SCHEMA = pa.schema(
+    [
+        ("entity", pa.string()),
+        ("key", pa.string()),
+        ("joget_id", pa.string()),
+        ("state", pa.string()),
+    ]
 )
 """Links that the ledger lost, by sub or group name, as the newest run for everybody left them
 (`recovery`)."""
 
-KEYS = pa.schema([("text", pa.string()), ("key", pa.string())])
+TEXT_KEYS_SCHEMA = pa.schema([("text", pa.string()), ("key", pa.string())])
 """The database's own comparison key for each login and group id asked about: equal keys are the
 same to Joget. An empty text, or one of characters that its collation ignores, has no key (null).
 """
@@ -196,25 +210,31 @@ class Current:
     """Rows of dir_user: the seats of Joget's licence."""
     removals: Removals
     """What this sync's runs took away during the last 24 hours, without what a person approved."""
-    remembered: pd.DataFrame = field(default_factory=lambda: empty(REMEMBERED))
+    remembered: pd.DataFrame = field(
+        default_factory=lambda: make_empty_frame(REMEMBERED_LINKS_SCHEMA)
+    )
     unchanged_users: int = 0
     """Users of this pool that are left out of users and user_links (plan.unchanged)."""
     column_lengths: dict[str, int] = field(default_factory=dict)
     """How many characters each text column of dir_user holds in this installation."""
     organization: str | None = None
     """The organization that the sync's newest run wrote to; null before the first one."""
-    belongings: pd.DataFrame = field(default_factory=lambda: empty(BELONGINGS))
-    """BELONGINGS of the users that an undo may delete."""
-    left_over: pd.DataFrame = field(default_factory=lambda: empty(LEFT_OVER))
-    """LEFT_OVER, where the proposal asks for it."""
+    belongings: pd.DataFrame = field(default_factory=lambda: make_empty_frame(BELONGINGS_SCHEMA))
+    """BELONGINGS_SCHEMA of the users that an undo may delete."""
+    left_over: pd.DataFrame = field(default_factory=lambda: make_empty_frame(LEFT_OVER_SCHEMA))
+    """LEFT_OVER_SCHEMA, where the proposal asks for it."""
     employed_twice: int = 0
     """Users with several employments in the organization."""
-    used_employments: pd.DataFrame = field(default_factory=lambda: empty(USED_EMPLOYMENTS))
-    """USED_EMPLOYMENTS of the users that an undo looks at."""
+    used_employments: pd.DataFrame = field(
+        default_factory=lambda: make_empty_frame(USED_EMPLOYMENTS_SCHEMA)
+    )
+    """USED_EMPLOYMENTS_SCHEMA of the users that an undo looks at."""
 
     def is_newer_than(self, snapshot_at: datetime) -> bool:
         """Whether a newer full snapshot was applied already; an older one mustn't overwrite it."""
-        return self.newest_snapshot_at is not None and self.newest_snapshot_at > pd.Timestamp(snapshot_at)
+        return self.newest_snapshot_at is not None and self.newest_snapshot_at > pd.Timestamp(
+            snapshot_at
+        )
 
 
 @dataclass(frozen=True)
@@ -226,8 +246,8 @@ class Evidence:
     """Whether the snapshot is proven complete. If not, no user or membership counts as missing."""
     compares: bool = False
     """Whether a dry run compares an old snapshot with Joget; newer readings don't stop it."""
-    absent: pd.DataFrame = field(default_factory=lambda: empty(ABSENT))
-    """Columns snapshot.ABSENT."""
+    absent: pd.DataFrame = field(default_factory=lambda: make_empty_frame(ABSENT_SCHEMA))
+    """Columns snapshot.ABSENT_SCHEMA."""
     missing_minutes: int = 0
     """At least so long between two counted misses."""
 
@@ -236,8 +256,11 @@ class Evidence:
         """The snapshot's time as the ledger has it: UTC, without a time zone."""
         return pd.Timestamp(self.snapshot_at).tz_convert("UTC").tz_localize(None)
 
-    def is_proven_absent(self, links: pd.DataFrame, entity: str, key: str, user_pool_id: str) -> "pd.Series[bool]":
-        """Whether the pool was asked for each link's sub or group name (column `key`), and lacks it.
+    def is_proven_absent(
+        self, links: pd.DataFrame, entity: str, key: str, user_pool_id: str
+    ) -> "pd.Series[bool]":
+        """Whether the pool was asked for each link's sub or group name (column `key`), and lacks
+        it.
 
         A link of another pool always counts as absent: its sub can't be in this pool.
         """

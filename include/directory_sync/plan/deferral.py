@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from include.directory_sync.frames import yes
-from include.directory_sync.plan.changes import Plan, split_by_entity
-from include.directory_sync.plan.dependencies import find_dependent_holds
-from include.directory_sync.plan.memberships import count_memberships
-from include.directory_sync.vocabulary import Cause, Entity, Outcome
+from directory_sync.frames import is_true
+from directory_sync.plan.changes import Plan, split_by_entity
+from directory_sync.plan.dependencies import find_dependent_holds
+from directory_sync.plan.memberships import count_memberships
+from directory_sync.vocabulary import Cause, Entity, Outcome
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Deferred:
         return bool(self.subs or self.groups or self.members_of)
 
     def join(
-        self, subs: Collection[str] = (), groups: Collection[str] = (), members_of: Collection[str] = ()
+        self,
+        subs: Collection[str] = (),
+        groups: Collection[str] = (),
+        members_of: Collection[str] = (),
     ) -> "Deferred":
         """These and others."""
         return Deferred(
@@ -39,7 +42,7 @@ class Deferred:
         return self.join(other.subs, other.groups, other.members_of)
 
 
-def defer(plan: Plan, deferred: Deferred) -> Plan:
+def defer_rows(plan: Plan, deferred: Deferred) -> Plan:
     """Hold the safe rows of these users and groups as `deferred`, and the rows that depend on them.
 
     Deferring twice gives the same plan as deferring once.
@@ -48,13 +51,19 @@ def defer(plan: Plan, deferred: Deferred) -> Plan:
         return plan
     changes = plan.changes
     groups = (changes["entity"] == Entity.GROUP) & changes["group_name"].isin(deferred.groups)
-    members = (changes["entity"] == Entity.MEMBERSHIP) & changes["group_name"].isin(deferred.members_of)
+    members = (changes["entity"] == Entity.MEMBERSHIP) & changes["group_name"].isin(
+        deferred.members_of
+    )
     chosen = changes["sub"].isin(deferred.subs) | groups | members
-    changes = changes.assign(hold=changes["hold"].mask(chosen & changes["hold"].isna(), Cause.DEFERRED))
+    changes = changes.assign(
+        hold=changes["hold"].mask(chosen & changes["hold"].isna(), Cause.DEFERRED)
+    )
     for _ in range(2):  # a user's membership, then the deletion of its group
         waits = find_dependent_holds(changes) == Cause.DEFERRED
-        changes["hold"] = changes["hold"].mask(yes(waits) & changes["hold"].isna(), Cause.DEFERRED)
-    rows = changes[yes(changes["hold"] == Cause.DEFERRED)]
+        changes["hold"] = changes["hold"].mask(
+            is_true(waits) & changes["hold"].isna(), Cause.DEFERRED
+        )
+    rows = changes[is_true(changes["hold"] == Cause.DEFERRED)]
     directory = plan.directory
     for entity, key in ((Entity.USER, "sub"), (Entity.GROUP, "group_name")):
         names = rows.loc[rows["entity"] == entity, key].dropna()

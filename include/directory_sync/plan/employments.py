@@ -3,17 +3,19 @@
 import hashlib
 from collections.abc import Collection, Iterable
 
-EMPLOYMENT_IDS = 3
+MOST_EMPLOYMENT_IDS = 3
 """How many ids an employment may choose from. The first may be taken: a row that Joget moved to
 another user or organization keeps its id.
 """
 
 
-def choose_employment_ids(organization: str, user_ids: Iterable[str], taken: Collection[str] = ()) -> list[str]:
+def choose_employment_ids(
+    organization: str, user_ids: Iterable[str], taken: Collection[str] = ()
+) -> list[str]:
     """The ids of these users' new employments: the first of each user's ids that isn't taken."""
     chosen = []
     for user_id in user_ids:
-        ids = [make_employment_id(organization, user_id, at) for at in range(EMPLOYMENT_IDS)]
+        ids = [make_employment_id(organization, user_id, at) for at in range(MOST_EMPLOYMENT_IDS)]
         chosen.append(next((one for one in ids if one not in taken), ids[0]))
     return chosen
 

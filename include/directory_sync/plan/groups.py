@@ -3,26 +3,26 @@
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.decisions import Decisions
-from include.directory_sync.frames import (
-    BEYOND_BMP,
-    TEXT,
-    conform,
+from directory_sync.decisions import Decisions
+from directory_sync.frames import (
+    BEYOND_BMP_PATTERN,
+    TEXT_TYPE,
+    conform_to_schema,
+    contains_pattern,
+    is_true,
     look_up,
-    matches,
-    no_text,
-    yes,
+    make_null_texts,
 )
-from include.directory_sync.plan.changes import GROUP_VALUES, value_fields
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.matching import (
-    among,
-    groups_of_sync,
+from directory_sync.plan.changes import GROUP_VALUE_COLUMNS, make_value_fields
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.matching import (
+    is_among_texts,
+    join_joget_rows,
     match_groups,
-    with_joget_rows,
+    select_groups_of_sync,
 )
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import REASON_RULES, Action, Entity, Outcome, Reason, Verdict
+from directory_sync.run import Run
+from directory_sync.vocabulary import REASON_RULES, Action, Entity, Outcome, Reason, Verdict
 
 GROUP_ACTIONS = {
     Outcome.CREATED: Action.CREATE,
@@ -48,8 +48,8 @@ DECIDED_GROUPS_SCHEMA = pa.schema(
         ("code", pa.string()),
         ("reason", pa.string()),
         ("hold", pa.string()),
-        *value_fields("before", GROUP_VALUES),
-        *value_fields("after", GROUP_VALUES),
+        *make_value_fields("before", GROUP_VALUE_COLUMNS),
+        *make_value_fields("after", GROUP_VALUE_COLUMNS),
     ]
 )
 """A row for each listed and each linked group, once the rules have decided.
@@ -60,8 +60,12 @@ The other columns are as in DECIDED_USERS_SCHEMA.
 """
 
 
-def decide_groups(run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
-    """Decide every group that is listed (mapping.GROUPS) or linked: gives DECIDED_GROUPS_SCHEMA."""
+def decide_groups(
+    run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence
+) -> pd.DataFrame:
+    """Decide every group that is listed (mapping.DESIRED_GROUPS_SCHEMA) or linked: gives
+    DECIDED_GROUPS_SCHEMA.
+    """
     listed = _decide_listed(run, match_groups(run, desired, current), current)
     vanished = _decide_vanished(run, listed, current, evidence)
     return pd.concat([listed, vanished], ignore_index=True)
@@ -71,13 +75,13 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
     groups = groups.assign(linked=groups["way"].notna())
     groups = groups.join(_find_joget_groups(groups, current))
     ids = groups["linked_id"].fillna(groups["found_id"]).fillna(groups["new_id"])
-    groups = with_joget_rows(groups.assign(group_id=ids), ids, current.groups)
+    groups = join_joget_rows(groups.assign(group_id=ids), ids, current.groups)
     groups["after_name"] = _choose_names(groups, current)
     decisions = Decisions(groups)
     for outcome in (Outcome.FROZEN, Outcome.QUARANTINED):
         decisions.decide_as_mapped(groups["verdict"] == outcome, outcome, groups)
     if not current.stores_all_of_unicode:
-        beyond = matches(groups["group_name"], BEYOND_BMP)
+        beyond = contains_pattern(groups["group_name"], BEYOND_BMP_PATTERN)
         decisions.decide(beyond, Outcome.QUARANTINED, Reason.NAME_NOT_STORABLE)
     _decide_linked(groups, current, decisions)
     _decide_new(groups, current, decisions)
@@ -97,7 +101,7 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
         loses_all=False,
         action=_choose_actions(groups),
     )
-    return conform(groups, DECIDED_GROUPS_SCHEMA)
+    return conform_to_schema(groups, DECIDED_GROUPS_SCHEMA)
 
 
 def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
@@ -120,7 +124,7 @@ def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     by_hash = look_up(groups["hashed_key"].where(new), free, "id_key", "id")
     found = by_id.fillna(by_hash)
     named = free[free["name_key"].notna() & ~free["id"].isin(found)]
-    count = look_up(sole, _count(named["name_key"]), "key", "count").fillna(0)
+    count = look_up(sole, _count_by_key(named["name_key"]), "key", "count").fillna(0)
     by_name = look_up(sole.where(count == 1), named, "name_key", "id")
     in_joget = current.groups["id_key"].dropna()
     linked_keys = current.group_links["group_key"].dropna()
@@ -128,16 +132,18 @@ def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "found_id": found.fillna(by_name),
-            "found_by": no_text(groups.index).mask(by_name.notna(), "name").mask(found.notna(), "id"),
+            "found_by": make_null_texts(groups.index)
+            .mask(by_name.notna(), "name")
+            .mask(found.notna(), "id"),
             "new_id": groups["plain_id"].mask(taken).fillna(groups["hashed_id"]),
             "is_ambiguous": (count > 1) & found.isna(),
         }
     )
 
 
-def _count(keys: "pd.Series[str]") -> pd.DataFrame:
+def _count_by_key(keys: "pd.Series[str]") -> pd.DataFrame:
     counts = keys.value_counts().rename_axis("key").rename("count").reset_index()
-    return counts.astype({"key": TEXT})
+    return counts.astype({"key": TEXT_TYPE})
 
 
 def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
@@ -153,7 +159,7 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     pairs = pairs.merge(holders, on="name_key")
     others = pairs.loc[pairs["id"] != pairs["group_id"], "index"]
     takes = groups["verdict"] == Verdict.MAPPED
-    unnamed = takes & ~yes(groups["now_name"] == groups["group_name"])
+    unnamed = takes & ~is_true(groups["now_name"] == groups["group_name"])
     wanted = groups["name_key"].where(unnamed)
     of_linked = wanted.where(groups["linked"])
     twice = wanted.duplicated(keep=False) & ~groups["linked"]
@@ -161,7 +167,7 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     wanted_twice = twice & wanted.notna()
     blocked = groups.index.isin(others) | wanted_twice
     kept = groups["now_name"].mask(groups["now_name"] == "").fillna(groups["hashed_id"])
-    same = yes(groups["now_name"] == groups["group_name"])
+    same = is_true(groups["now_name"] == groups["group_name"])
     return groups["group_name"].mask(pd.Series(blocked, index=groups.index) & ~same, kept)
 
 
@@ -172,45 +178,47 @@ def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions)
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.GROUP_REPLACED_IN_JOGET)
     decisions.decide(gone, Outcome.RECREATED, Reason.GROUP_DELETED_IN_JOGET)
     decisions.decide(groups["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
-    same = yes(groups["now_name"] == groups["after_name"])
+    same = is_true(groups["now_name"] == groups["after_name"])
     decisions.decide(linked & ~same, Outcome.UPDATED, Reason.NAME_DIFFERS)
     decisions.decide(linked, Outcome.UNCHANGED)
 
 
 def _decide_new(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     """plan.holding decides, once all users are decided, whether an adoption waits for a person."""
-    ambiguous = yes(groups["is_ambiguous"])
+    ambiguous = is_true(groups["is_ambiguous"])
     decisions.decide(ambiguous, Outcome.QUARANTINED, Reason.SEVERAL_JOGET_GROUPS)
     found = groups["now_id"].notna()
     taken = ~found & groups["hashed_key"].isin(current.group_links["group_key"])
     taken &= groups["group_id"] == groups["hashed_id"]
     decisions.decide(taken, Outcome.QUARANTINED, Reason.GROUP_LINKED_ELSEWHERE)
-    by_name = found & yes(groups["found_by"] == "name")
+    by_name = found & is_true(groups["found_by"] == "name")
     decisions.decide(by_name, Outcome.ADOPTED, Reason.GROUP_NAMED_ALIKE)
     decisions.decide(found, Outcome.ADOPTED, Reason.GROUP_FOUND)
     decisions.decide(~found, Outcome.CREATED, Reason.NEW)
 
 
 def _choose_actions(groups: pd.DataFrame) -> "pd.Series[str]":
-    action = groups["outcome"].map(GROUP_ACTIONS).astype(TEXT)
+    action = groups["outcome"].map(GROUP_ACTIONS).astype(TEXT_TYPE)
     unchanged = groups["linked"] & (groups["outcome"] == Outcome.UNCHANGED)
-    action = action.mask(unchanged & yes(groups["misses"] > 0), Action.SEEN)
+    action = action.mask(unchanged & is_true(groups["misses"] > 0), Action.SEEN)
     kept = groups["outcome"].isin([Outcome.UNCHANGED, Outcome.UPDATED])
-    return action.mask(kept & yes(groups["before_link"] != groups["after_link"]), Action.RELINK)
+    return action.mask(kept & is_true(groups["before_link"] != groups["after_link"]), Action.RELINK)
 
 
-def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
+def _decide_vanished(
+    run: Run, listed: pd.DataFrame, current: Current, evidence: Evidence
+) -> pd.DataFrame:
     """Decide linked groups that aren't listed: count misses first, then remove our memberships, and
     delete the group where the settings say so.
     """
-    links = groups_of_sync(run, current)
+    links = select_groups_of_sync(run, current)
     present = listed["before_link"].dropna()
     groups = links[~links["before_link"].isin(present)].reset_index(drop=True)
-    groups = with_joget_rows(groups, groups["linked_id"], current.groups)
+    groups = join_joget_rows(groups, groups["linked_id"], current.groups)
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(groups, Entity.GROUP, "group_name", run.sync.user_pool_id)
     after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
-    due = yes(after_misses >= runs)
+    due = is_true(after_misses >= runs)
     decisions = Decisions(groups)
     if run.users or not evidence.complete:
         decisions.decide(decisions.open, Outcome.UNLISTED, Reason.CANNOT_TELL)
@@ -218,10 +226,12 @@ def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence:
         decisions.decide(due & groups["now_id"].notna(), Outcome.DELETED, Reason.MISSING)
     decisions.decide(decisions.open, Outcome.MISSING, Reason.MISSING)
     groups = groups.join(decisions.frame())
-    missing, deleted = (yes(groups["outcome"] == outcome) for outcome in (Outcome.MISSING, Outcome.DELETED))
+    missing, deleted = (
+        is_true(groups["outcome"] == outcome) for outcome in (Outcome.MISSING, Outcome.DELETED)
+    )
     gone = deleted | (missing & due & groups["now_id"].isna())
-    counted = missing & yes(after_misses > groups["misses"])
-    action = no_text(groups.index).mask(counted, Action.MISS).mask(gone, Action.UNLINK)
+    counted = missing & is_true(after_misses > groups["misses"])
+    action = make_null_texts(groups.index).mask(counted, Action.MISS).mask(gone, Action.UNLINK)
     groups = groups.assign(
         group_id=groups["linked_id"],
         linked=True,
@@ -240,20 +250,22 @@ def _decide_vanished(run: Run, listed: pd.DataFrame, current: Current, evidence:
         before_misses=groups["misses"],
         after_misses=after_misses.mask(gone),
     )
-    return conform(groups, DECIDED_GROUPS_SCHEMA)
+    return conform_to_schema(groups, DECIDED_GROUPS_SCHEMA)
 
 
-def keep_peopled_groups(groups: pd.DataFrame, removed: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+def keep_peopled_groups(
+    groups: pd.DataFrame, removed: pd.DataFrame, members: pd.DataFrame
+) -> pd.DataFrame:
     """Keep each group that would be deleted while it still has a member.
 
     removed: the memberships that this plan removes; members: all memberships in these groups now;
     both with columns user_id, group_id. Local members stay, and so do linked users who are left
     alone.
     """
-    deletes = yes(groups["action"] == Action.DELETE)
+    deletes = is_true(groups["action"] == Action.DELETE)
     if not deletes.any():
         return groups
-    stays = ~among(members, removed, ["user_id", "group_id"])
+    stays = ~is_among_texts(members, removed, ["user_id", "group_id"])
     peopled = deletes & groups["group_id"].isin(members.loc[stays, "group_id"])
     return groups.assign(
         action=groups["action"].mask(peopled),

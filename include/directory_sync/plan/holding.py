@@ -8,27 +8,23 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, arrow, look_up, yes
-from include.directory_sync.plan.changes import CHANGES, Excess, answer_hashes
-from include.directory_sync.plan.current import Current
-from include.directory_sync.plan.dependencies import (
+from directory_sync.frames import TEXT_TYPE, is_true, look_up, to_arrow_types
+from directory_sync.plan.changes import CHANGES_SCHEMA, Excess, hash_for_answers
+from directory_sync.plan.current import Current
+from directory_sync.plan.dependencies import (
     find_holds_by_groups,
     find_holds_by_memberships,
     find_holds_by_users,
     find_wanted_groups,
     is_undone_creation,
 )
-from include.directory_sync.plan.limits import (
-    limit_emptied_groups,
-    limit_removed_memberships,
-    limit_users,
-)
-from include.directory_sync.plan.users import change_login_only, keep_login
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import (
-    LEDGER_ONLY,
+from directory_sync.plan.limits import limit_emptied_groups, limit_removed_memberships, limit_users
+from directory_sync.plan.users import change_login_only, keep_login
+from directory_sync.run import Run
+from directory_sync.vocabulary import (
+    LEDGER_ACTIONS,
     REASON_RULES,
-    UNANSWERABLE,
+    UNANSWERABLE_CAUSES,
     Action,
     Cause,
     Entity,
@@ -46,22 +42,22 @@ class Holding:
     before: "pd.Series[int]"
     """How many memberships of ours each group had, by group name."""
     is_wrong_pool: bool
-    """Whether the settings may name the wrong pool (matching.too_few_found)."""
+    """Whether the settings may name the wrong pool (matching.are_too_few_found)."""
     excesses: dict[str, Excess] = field(default_factory=dict)
 
 
-Holder = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
+HoldRule = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
 
 
 def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames that
-    are rows apart.
+    """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames
+    that are rows apart.
 
     A held rename mustn't keep out a user who is enabled again (rule 4). So of such a user the held
     row changes the login alone, and the user's own row brings the rest under the login of now.
     """
     back = (users["before_state"] == State.DEACTIVATED) & (users["after_state"] == State.ACTIVE)
-    returning = yes((users["action"] == Action.RENAME) & back)
+    returning = is_true((users["action"] == Action.RENAME) & back)
     if not returning.any():
         return _hold_user_rows(holding, users), users.iloc[:0]
     logins = change_login_only(users[returning])
@@ -74,7 +70,7 @@ def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.
 
 def _hold_user_rows(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
     named = users.assign(entity=str(Entity.USER), user_id=users["joget_id"])
-    return users.assign(hold=_hold(holding, named, USER_HOLDERS)["hold"])
+    return users.assign(hold=_hold_rows(holding, named, USER_HOLD_RULES)["hold"])
 
 
 def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
@@ -85,11 +81,14 @@ def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> 
     """
     groups = _explain_adoptions(holding, groups, users)
     named = groups.assign(entity=str(Entity.GROUP))
-    return groups.assign(hold=_hold(holding, named, GROUP_HOLDERS)["hold"])
+    return groups.assign(hold=_hold_rows(holding, named, GROUP_HOLD_RULES)["hold"])
 
 
-def hold_memberships(holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """Membership rows (columns of changes.CHANGES, sub and is_ending) with every cause in `hold`.
+def hold_memberships(
+    holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame
+) -> pd.DataFrame:
+    """Membership rows (columns of changes.CHANGES_SCHEMA, sub and is_ending) with every cause in
+    `hold`.
 
     A group whose creation was undone doesn't hold its memberships: one of them may bring it back
     (release_wanted_groups).
@@ -99,7 +98,7 @@ def hold_memberships(holding: Holding, rows: pd.DataFrame, users: pd.DataFrame, 
         hold=find_holds_by_users(rows, users).fillna(find_holds_by_groups(rows, binding)),
         is_admin=rows["sub"].isin(users.loc[users["is_admin"], "sub"].dropna()),
     )
-    return _hold(holding, rows, MEMBERSHIP_HOLDERS).drop(columns=["is_admin", "is_ending"])
+    return _hold_rows(holding, rows, MEMBERSHIP_HOLD_RULES).drop(columns=["is_admin", "is_ending"])
 
 
 def release_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
@@ -114,8 +113,8 @@ def hold_deletions(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFr
     return groups.assign(hold=groups["hold"].fillna(waiting))
 
 
-def _hold(holding: Holding, rows: pd.DataFrame, holders: tuple[Holder, ...]) -> pd.DataFrame:
-    rows = rows.assign(hold=rows["hold"].astype(TEXT))
+def _hold_rows(holding: Holding, rows: pd.DataFrame, holders: tuple[HoldRule, ...]) -> pd.DataFrame:
+    rows = rows.assign(hold=rows["hold"].astype(TEXT_TYPE))
     for holder in holders:
         rows["hold"] = holder(holding, rows)
     return rows
@@ -124,27 +123,28 @@ def _hold(holding: Holding, rows: pd.DataFrame, holders: tuple[Holder, ...]) -> 
 def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     """Hold each row that a person rejected or undid. Its user's misses are still counted.
 
-    The rows need columns entity, user_id and group_id, as in changes.CHANGES.
+    The rows need columns entity, user_id and group_id, as in changes.CHANGES_SCHEMA.
     """
     answers = holding.current.answers
-    changing = rows[yes(_changes(rows))]
+    changing = rows[is_true(_has_changes(rows))]
     if answers.empty or changing.empty:
         return rows["hold"]
-    full = arrow(changing, CHANGES).set_axis(changing.index)
-    verdict = look_up(answer_hashes(full), answers, "answer_sha256", "verdict")
-    hold = verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT)
-    return hold.mask(rows["hold"].isin(UNANSWERABLE), rows["hold"])  # no answer releases these
+    full = to_arrow_types(changing, CHANGES_SCHEMA).set_axis(changing.index)
+    verdict = look_up(hash_for_answers(full), answers, "answer_sha256", "verdict")
+    hold = verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT_TYPE)
+    # No answer releases these.
+    return hold.mask(rows["hold"].isin(UNANSWERABLE_CAUSES), rows["hold"])
 
 
 def _hold_admins(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     """Every change of a linked user who got ROLE_ADMIN, memberships too."""
-    return _fill(rows, rows["is_admin"] & _changes(rows), Cause.ROLE_ADMIN)
+    return _set_hold(rows, rows["is_admin"] & _has_changes(rows), Cause.ROLE_ADMIN)
 
 
 def _hold_wrong_pool(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     if not holding.is_wrong_pool:
         return rows["hold"]
-    return _fill(rows, rows["action"].notna(), Cause.POOL_CHANGE)
+    return _set_hold(rows, rows["action"].notna(), Cause.POOL_CHANGE)
 
 
 def _hold_many_users(holding: Holding, users: pd.DataFrame) -> "pd.Series[str]":
@@ -155,18 +155,18 @@ def _hold_many_users(holding: Holding, users: pd.DataFrame) -> "pd.Series[str]":
 
 def _hold_unproven(_: Holding, users: pd.DataFrame) -> "pd.Series[str]":
     """Users whose absence is not yet proven by name: an approval asks for each of them first."""
-    return _fill(users, users["is_unproven"] & _changes(users), Cause.UNPROVEN_ABSENCE)
+    return _set_hold(users, users["is_unproven"] & _has_changes(users), Cause.UNPROVEN_ABSENCE)
 
 
 def _hold_existing_groups(holding: Holding, groups: pd.DataFrame) -> "pd.Series[str]":
     """The pool's people must not silently gain the rights of Joget's own group."""
     if holding.run.sync.policies.existing_group == "adopt":
         return groups["hold"]
-    asks = groups["code"].isin(ASKED_ADOPTIONS) & (groups["action"] == Action.ADOPT)
-    return _fill(groups, asks, Cause.EXISTING_GROUP)
+    asks = groups["code"].isin(HELD_ADOPTION_REASONS) & (groups["action"] == Action.ADOPT)
+    return _set_hold(groups, asks, Cause.EXISTING_GROUP)
 
 
-ASKED_ADOPTIONS = (
+HELD_ADOPTION_REASONS = (
     Reason.GROUP_NAMED_ALIKE,
     Reason.GROUP_IN_OTHER_ORGANIZATION,
     Reason.GROUP_WITH_LOCAL_MEMBERS,
@@ -176,7 +176,7 @@ ASKED_ADOPTIONS = (
 
 def _explain_adoptions(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
     """Put into code and reason what a person should know before a group found by id is adopted."""
-    found = yes(groups["code"] == Reason.GROUP_FOUND)
+    found = is_true(groups["code"] == Reason.GROUP_FOUND)
     if not found.any():
         return groups
     members = holding.current.memberships
@@ -189,7 +189,7 @@ def _explain_adoptions(holding: Holding, groups: pd.DataFrame, users: pd.DataFra
         (groups["group_id"].isin(strangers), Reason.GROUP_WITH_LOCAL_MEMBERS),
         (~groups["group_id"].isin(members["group_id"]), Reason.GROUP_WITHOUT_MEMBERS),
     ):
-        chosen = found & yes(rows)
+        chosen = found & is_true(rows)
         groups = groups.assign(
             code=groups["code"].mask(chosen, reason),
             reason=groups["reason"].mask(chosen, REASON_RULES[reason].sentence),
@@ -199,40 +199,44 @@ def _explain_adoptions(holding: Holding, groups: pd.DataFrame, users: pd.DataFra
 
 
 def _hold_many_removals(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    return limit_removed_memberships(holding.run, rows, holding.before, holding.current, holding.excesses)
+    return limit_removed_memberships(
+        holding.run, rows, holding.before, holding.current, holding.excesses
+    )
 
 
 def _hold_emptied_groups(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    return limit_emptied_groups(holding.run, rows, holding.before, holding.current, holding.excesses)
+    return limit_emptied_groups(
+        holding.run, rows, holding.before, holding.current, holding.excesses
+    )
 
 
 def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     """Where a limit holds one membership change of a user, hold all: they change together."""
     hold = rows["hold"]
     for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
-        together = rows["sub"].isin(rows.loc[yes(hold == cause), "sub"])
+        together = rows["sub"].isin(rows.loc[is_true(hold == cause), "sub"])
         hold = hold.mask(together & hold.isna(), cause)
     return hold
 
 
-def _changes(rows: pd.DataFrame) -> "pd.Series[bool]":
+def _has_changes(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a row changes more than the ledger."""
-    return rows["action"].notna() & ~rows["action"].isin(LEDGER_ONLY)
+    return rows["action"].notna() & ~rows["action"].isin(LEDGER_ACTIONS)
 
 
-def _fill(rows: pd.DataFrame, chosen: "pd.Series[bool]", cause: Cause) -> "pd.Series[str]":
-    return rows["hold"].mask(yes(chosen) & rows["hold"].isna(), cause)
+def _set_hold(rows: pd.DataFrame, chosen: "pd.Series[bool]", cause: Cause) -> "pd.Series[str]":
+    return rows["hold"].mask(is_true(chosen) & rows["hold"].isna(), cause)
 
 
-USER_HOLDERS: tuple[Holder, ...] = (
+USER_HOLD_RULES: tuple[HoldRule, ...] = (
     _hold_answered,  # replaces the cause that a rule gave: a person has answered that question
     _hold_admins,
     _hold_wrong_pool,
     _hold_unproven,
     _hold_many_users,
 )
-GROUP_HOLDERS: tuple[Holder, ...] = (_hold_existing_groups, _hold_answered, _hold_wrong_pool)
-MEMBERSHIP_HOLDERS: tuple[Holder, ...] = (
+GROUP_HOLD_RULES: tuple[HoldRule, ...] = (_hold_existing_groups, _hold_answered, _hold_wrong_pool)
+MEMBERSHIP_HOLD_RULES: tuple[HoldRule, ...] = (
     _hold_answered,
     _hold_admins,
     _hold_wrong_pool,

@@ -2,20 +2,13 @@
 
 import pandas as pd
 
-from include.directory_sync.decisions import Decisions
-from include.directory_sync.frames import arrow, no_text, yes
-from include.directory_sync.plan.changes import USER_COLUMNS
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.users import DECIDED_USERS_SCHEMA, JOGET_ADMIN, find_keys
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import (
-    USER_ACTIONS,
-    Cause,
-    Outcome,
-    Reason,
-    State,
-    Verdict,
-)
+from directory_sync.decisions import Decisions
+from directory_sync.frames import is_true, make_null_texts, to_arrow_types
+from directory_sync.plan.changes import USER_COLUMNS
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.users import DECIDED_USERS_SCHEMA, JOGET_ADMIN_LOGIN, find_keys
+from directory_sync.run import Run
+from directory_sync.vocabulary import USER_ACTIONS, Cause, Outcome, Reason, State, Verdict
 
 
 def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataFrame:
@@ -23,12 +16,16 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
     false.
 
     The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
-    deactivation links the account, with its name (current.LEFT_OVER) in place of a sub, so that the
-    ledger knows what the sync took. A user who comes back with that login is then the account's heir
-    (rule 7).
+    deactivation links the account, with its name (current.LEFT_OVER_SCHEMA) in place of a sub, so
+    that the ledger knows what the sync took. A user who comes back with that login is then the
+    account's heir (rule 7).
     """
-    accounts = _find_accounts(run, current) if evidence.complete and not run.users else current.left_over.iloc[:0]
-    in_pool = yes(accounts["verdict"] == Verdict.FROZEN)
+    accounts = (
+        _find_accounts(run, current)
+        if evidence.complete and not run.users
+        else current.left_over.iloc[:0]
+    )
+    in_pool = is_true(accounts["verdict"] == Verdict.FROZEN)
     decisions = Decisions(accounts)
     decisions.decide(accounts["id_key"].isna(), Outcome.LEFT_OVER, Reason.LEFT_OVER_WITHOUT_LOGIN)
     decisions.decide(in_pool, Outcome.LEFT_OVER, Reason.LEFT_OVER_OUT_OF_SCOPE)
@@ -36,12 +33,16 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
         decisions.decide(decisions.open, Outcome.DEACTIVATED, Reason.LEFT_OVER, Cause.LEFT_OVER)
     decisions.decide(decisions.open, Outcome.LEFT_OVER, Reason.LEFT_OVER)
     accounts = accounts.join(decisions.frame())
-    asks = yes(accounts["outcome"] == Outcome.DEACTIVATED)
-    values = {f"{side}_{column}": accounts[column] for side in ("before", "after") for column in ("id", *USER_COLUMNS)}
+    asks = is_true(accounts["outcome"] == Outcome.DEACTIVATED)
+    values = {
+        f"{side}_{column}": accounts[column]
+        for side in ("before", "after")
+        for column in ("id", *USER_COLUMNS)
+    }
     link = run.sync.user_pool_id + "/" + accounts["account"]
     values["after_active"] = accounts["active"].mask(asks, 0)
     values["after_link"] = link.where(asks)
-    values["after_state"] = no_text(accounts.index).mask(asks, State.DEACTIVATED)
+    values["after_state"] = make_null_texts(accounts.index).mask(asks, State.DEACTIVATED)
     # The link has all its misses at once, so the pool is never asked for the account by its name.
     misses = pd.Series(run.sync.policies.missing_runs, index=accounts.index, dtype="int64[pyarrow]")
     values["after_misses"] = misses.where(asks)
@@ -59,17 +60,17 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
         is_unproven=False,
         action=accounts["outcome"].map(USER_ACTIONS),
     )
-    return arrow(decided, DECIDED_USERS_SCHEMA)
+    return to_arrow_types(decided, DECIDED_USERS_SCHEMA)
 
 
 def _find_accounts(run: Run, current: Current) -> pd.DataFrame:
-    """The accounts (current.LEFT_OVER) that may be left over. Left out are those of a user in scope or in
-    quarantine, of a linked user (whose account may have the id in other letters), of an excluded
-    login, and `admin`.
+    """The accounts (current.LEFT_OVER_SCHEMA) that may be left over. Left out are those of a user
+    in scope or in quarantine, of a linked user (whose account may have the id in other letters), of
+    an excluded login, and `admin`.
     """
     accounts = current.left_over
-    others = accounts["verdict"].notna() & ~yes(accounts["verdict"] == Verdict.FROZEN)
+    others = accounts["verdict"].notna() & ~is_true(accounts["verdict"] == Verdict.FROZEN)
     others |= accounts["id_key"].isin(current.user_links["user_key"].dropna())
     others |= accounts["id_key"].isin(find_keys(current, run.sync.scope.exclude_users))
-    others |= accounts["id"].str.lower() == JOGET_ADMIN
-    return accounts[~yes(others)].reset_index(drop=True)
+    others |= accounts["id"].str.lower() == JOGET_ADMIN_LOGIN
+    return accounts[~is_true(others)].reset_index(drop=True)

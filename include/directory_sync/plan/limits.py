@@ -5,23 +5,25 @@ See *Limits* in docs/design.md.
 
 import pandas as pd
 
-from include.directory_sync.frames import yes
-from include.directory_sync.plan.changes import Excess, name_sha256
-from include.directory_sync.plan.current import Current
-from include.directory_sync.plan.matching import users_of_sync
-from include.directory_sync.plan.users import differs
-from include.directory_sync.run import Run
-from include.directory_sync.settings import Limits
-from include.directory_sync.vocabulary import REMOVALS, Action, Cause, Reason, State
+from directory_sync.frames import is_true
+from directory_sync.plan.changes import Excess, hash_name
+from directory_sync.plan.current import Current
+from directory_sync.plan.matching import select_users_of_sync
+from directory_sync.plan.users import are_values_different
+from directory_sync.run import Run
+from directory_sync.settings import Limits
+from directory_sync.vocabulary import REMOVAL_ACTIONS, Action, Cause, Reason, State
 
 SMALLEST_GROUP = 10
 """`emptied_group_percent` applies to groups with at least so many members."""
 
-CREATIONS = (Action.CREATE, Action.ADOPT)
-CHANGES = (Action.UPDATE, Action.RENAME, Action.RECREATE, Action.RELINK)
+CREATING_ACTIONS = (Action.CREATE, Action.ADOPT)
+CHANGING_ACTIONS = (Action.UPDATE, Action.RENAME, Action.RECREATE, Action.RELINK)
 
 
-def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Series[str]", dict[str, Excess]]:
+def limit_users(
+    run: Run, users: pd.DataFrame, current: Current
+) -> tuple["pd.Series[str]", dict[str, Excess]]:
     """Give the users' holds, earlier ones included, and the limits that the plan exceeds, by cause.
 
     Missing and disabled users are counted apart, each with those of the last 24 hours, as percents
@@ -29,18 +31,18 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
     exceeded, every row that it counts is held.
     """
     limits = run.sync.limits
-    links = users_of_sync(run, current)
+    links = select_users_of_sync(run, current)
     total = len(links) + current.unchanged_users
     action = users["action"].where(users["hold"].isna())
-    removed = yes(action.isin(REMOVALS))
-    disabled = removed & yes(users["code"] == Reason.DISABLED)
+    removed = is_true(action.isin(REMOVAL_ACTIONS))
+    disabled = removed & is_true(users["code"] == Reason.DISABLED)
     missing = removed & ~disabled
-    was_active = yes(users["before_state"] == State.ACTIVE)
+    was_active = is_true(users["before_state"] == State.ACTIVE)
     counted = missing & (was_active | (action == Action.DELETE))
     active = int((links["state"] == State.ACTIVE).sum()) + current.unchanged_users
     active_or_deleted = active + int((counted & ~was_active).sum())
-    changed = yes(action.isin(CHANGES)) & users["linked"] & differs(users)
-    created = yes(action.isin(CREATIONS) & (users["code"] != Reason.LINK_REBUILT))
+    changed = is_true(action.isin(CHANGING_ACTIONS)) & users["linked"] & are_values_different(users)
+    created = is_true(action.isin(CREATING_ACTIONS) & (users["code"] != Reason.LINK_REBUILT))
     excesses = {
         Cause.DISABLED_USERS: find_excess(
             limits,
@@ -56,7 +58,9 @@ def limit_users(run: Run, users: pd.DataFrame, current: Current) -> tuple["pd.Se
             active_or_deleted,
             current.removals.users,
         ),
-        Cause.CHANGED_USERS: find_excess(limits, limits.changed_users_percent, int(changed.sum()), total),
+        Cause.CHANGED_USERS: find_excess(
+            limits, limits.changed_users_percent, int(changed.sum()), total
+        ),
         Cause.CREATED_USERS: _find_created_excess(limits, int(created.sum())),
     }
     held = {
@@ -78,7 +82,7 @@ def _limit_seats(
     limits: Limits, users: pd.DataFrame, hold: "pd.Series[str]", current: Current
 ) -> tuple["pd.Series[str]", dict[str, Excess]]:
     makes = users["action"].isin([Action.CREATE, Action.RECREATE]) & hold.isna()
-    goes = yes(users["action"] == Action.DELETE) & hold.isna()
+    goes = is_true(users["action"] == Action.DELETE) & hold.isna()
     seats = current.users_in_all + int(makes.sum()) - int(goes.sum())
     if limits.max_users is None or not makes.any() or seats <= limits.max_users:
         return hold, {}
@@ -131,7 +135,7 @@ def limit_emptied_groups(
 
 
 def _is_removed(rows: pd.DataFrame) -> "pd.Series[bool]":
-    return yes((rows["action"] == Action.REMOVE) & rows["hold"].isna() & ~rows["is_ending"])
+    return is_true((rows["action"] == Action.REMOVE) & rows["hold"].isna() & ~rows["is_ending"])
 
 
 def _find_emptied_groups(
@@ -140,7 +144,7 @@ def _find_emptied_groups(
     excesses = {}
     for name, rows in removed.groupby("group_name").size().items():
         had = int(before.get(name, 0))
-        recent = current.removals.by_group.get(name_sha256(str(name)), 0)
+        recent = current.removals.by_group.get(hash_name(str(name)), 0)
         if had + recent >= SMALLEST_GROUP:
             excess = find_excess(limits, limits.emptied_group_percent, int(rows), had, recent)
             if excess:

@@ -5,20 +5,20 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync import mapping
-from include.directory_sync.frames import (
-    TEXT,
-    conform,
+from directory_sync import mapping
+from directory_sync.frames import (
+    TEXT_TYPE,
+    conform_to_schema,
+    find_positions,
+    is_true,
     look_up,
-    no_text,
-    places,
-    rows_at,
-    yes,
+    make_null_texts,
+    take_rows,
 )
-from include.directory_sync.plan import current as now
-from include.directory_sync.plan.current import Current
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import Entity, State, Verdict
+from directory_sync.plan import current as now
+from directory_sync.plan.current import Current
+from directory_sync.run import Run
+from directory_sync.vocabulary import Entity, State, Verdict
 
 LINK_COLUMNS = [
     "linked_id",
@@ -31,12 +31,12 @@ LINK_COLUMNS = [
     "before_link",
 ]
 
-HALF = 0.5
+LEAST_FOUND_SHARE = 0.5
 """A changed pool with less than this share of the active linked logins may be the wrong one."""
 
 MATCHED_USERS_SCHEMA = pa.schema(
     [
-        *mapping.USERS,
+        *mapping.DESIRED_USERS_SCHEMA,
         ("key", pa.string()),
         ("linked_id", pa.string()),
         ("user_key", pa.string()),
@@ -50,7 +50,7 @@ MATCHED_USERS_SCHEMA = pa.schema(
         ("way", pa.string()),
         ("found_id", pa.string()),
         ("matches", pa.int64()),
-        *((f"now_{field.name}", field.type) for field in now.USERS),
+        *((f"now_{field.name}", field.type) for field in now.JOGET_USERS_SCHEMA),
     ]
 )
 """A row for each desired user, in the order of the desired users.
@@ -58,12 +58,13 @@ MATCHED_USERS_SCHEMA = pa.schema(
 key: the database's key of the login. linked_id: the Joget user's id as the link has it; user_key:
 the key of that id. origin to linked_at: the link's. way: how the link was found, null without a
 link. found_id: for a user without a link, the id of the Joget user with the login's key. matches:
-how many Joget users have that key. now_*: the Joget user's row (current.USERS), linked or found.
+how many Joget users have that key. now_*: the Joget user's row (current.JOGET_USERS_SCHEMA), linked
+or found.
 """
 
 MATCHED_GROUPS_SCHEMA = pa.schema(
     [
-        *mapping.GROUPS,
+        *mapping.DESIRED_GROUPS_SCHEMA,
         ("name_key", pa.string()),
         ("hashed_key", pa.string()),
         ("linked_id", pa.string()),
@@ -89,62 +90,72 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     (the ledger lost it), `heir` (a new sub with the login of a linked user who isn't listed).
     """
     pool = run.sync.user_pool_id
-    links = users_of_sync(run, current)
+    links = select_users_of_sync(run, current)
     here = links[links["user_pool_id"] == pool]
-    own = places(desired["sub"], here["sub"])
-    links_found = rows_at(here[LINK_COLUMNS], own, pd.RangeIndex(len(desired)))
+    own = find_positions(desired["sub"], here["sub"])
+    links_found = take_rows(here[LINK_COLUMNS], own, pd.RangeIndex(len(desired)))
     users = desired.reset_index(drop=True).join(links_found)
     users["after_link"] = pool + "/" + users["sub"]
-    same = yes(users["username"] == users["linked_id"])
+    same = is_true(users["username"] == users["linked_id"])
     users["key"] = users["user_key"].where(same)
     users.loc[~same, "key"] = look_up(users.loc[~same, "username"], current.keys, "text", "key")
-    users["way"] = no_text(users.index).mask(users["before_link"].notna(), "own")
+    users["way"] = make_null_texts(users.index).mask(users["before_link"].notna(), "own")
     elsewhere = links[links["user_pool_id"] != pool]
-    _take(users, _by_history(users, current, elsewhere), elsewhere, "history")
-    if pool_was_changed(run, current):
-        _take(users, _by_login(users, elsewhere), elsewhere, "login")
-    _rebuild(users, current)
+    _give_links(users, _find_link_by_history(users, current, elsewhere), elsewhere, "history")
+    if is_pool_changed(run, current):
+        _give_links(users, _find_link_by_login(users, elsewhere), elsewhere, "login")
+    _restore_lost_links(users, current)
     # After the run that took the new pool over, a newcomer with an old pool's login may be anybody.
     # Such a login gives no link but the way `heir`, about which a person is asked (rule 11).
     gone = pd.concat([here[~here["sub"].isin(users["sub"])], elsewhere])
-    _take(users, _by_login(users, gone), gone, "heir")
-    found = _found(current.users)
+    _give_links(users, _find_link_by_login(users, gone), gone, "heir")
+    found = _find_joget_rows(current.users)
     users["matches"] = look_up(users["key"], found, "key", "count").fillna(0)
     unlinked = users["key"].where(users["linked_id"].isna())
     users["found_id"] = look_up(unlinked, found, "key", "id")
     ids = users["linked_id"].fillna(users["found_id"])
-    return conform(with_joget_rows(users, ids, current.users), MATCHED_USERS_SCHEMA)
+    return conform_to_schema(join_joget_rows(users, ids, current.users), MATCHED_USERS_SCHEMA)
 
 
-def with_joget_rows(decided: pd.DataFrame, ids: "pd.Series[str]", rows: pd.DataFrame) -> pd.DataFrame:
-    """Add columns now_*: the row of current.USERS or current.GROUPS with exactly that id."""
-    found = rows_at(rows, places(ids, rows["id"]), decided.index)
+def join_joget_rows(
+    decided: pd.DataFrame, ids: "pd.Series[str]", rows: pd.DataFrame
+) -> pd.DataFrame:
+    """Add columns now_*: the row of current.JOGET_USERS_SCHEMA or current.JOGET_GROUPS_SCHEMA with
+    exactly that id.
+    """
+    found = take_rows(rows, find_positions(ids, rows["id"]), decided.index)
     return decided.join(found.add_prefix("now_"))
 
 
-def users_of_sync(run: Run, current: Current) -> pd.DataFrame:
-    """Select the sync's live links to users of any pool: columns current.USER_LINKS, with user_id
-    renamed to linked_id, and before_link added.
+def select_users_of_sync(run: Run, current: Current) -> pd.DataFrame:
+    """Select the sync's live links to users of any pool: columns current.USER_LINKS_SCHEMA, with
+    user_id renamed to linked_id, and before_link added.
     """
     links = current.user_links[current.user_links["sync"] == run.sync.name]
     links = links.rename(columns={"user_id": "linked_id"})
     return links.assign(before_link=links["user_pool_id"] + "/" + links["sub"])
 
 
-def pool_was_changed(run: Run, current: Current) -> bool:
+def is_pool_changed(run: Run, current: Current) -> bool:
     """Whether the sync has links of another pool, and none of this one yet."""
     pools = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
-    return not current.unchanged_users and bool(len(pools)) and not bool((pools == run.sync.user_pool_id).any())
+    return (
+        not current.unchanged_users
+        and bool(len(pools))
+        and not bool((pools == run.sync.user_pool_id).any())
+    )
 
 
-def too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:
-    """Whether a changed pool has fewer than half of the active linked logins: it may be the wrong pool."""
-    if not pool_was_changed(run, current):
+def are_too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:
+    """Whether a changed pool has fewer than half of the active linked logins: it may be the wrong
+    pool.
+    """
+    if not is_pool_changed(run, current):
         return False
-    links = users_of_sync(run, current)
+    links = select_users_of_sync(run, current)
     active = links[links["state"] == State.ACTIVE]
     found = active["before_link"].isin(users["before_link"]).sum()
-    return bool(found < HALF * len(active))
+    return bool(found < LEAST_FOUND_SHARE * len(active))
 
 
 def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFrame:
@@ -153,7 +164,7 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
     Gives columns MATCHED_GROUPS_SCHEMA.
     """
     pool = run.sync.user_pool_id
-    links = groups_of_sync(run, current)
+    links = select_groups_of_sync(run, current)
     ranked = links.assign(other=links["user_pool_id"] != pool)
     known = ranked.sort_values(["other", "before_link"]).drop_duplicates("group_name")
     columns = ["group_name", "linked_id", "group_key", "misses", "changed_at", "before_link"]
@@ -161,8 +172,8 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
     groups["name_key"] = look_up(groups["group_name"], current.keys, "text", "key")
     groups["hashed_key"] = look_up(groups["hashed_id"], current.keys, "text", "key")
     groups["after_link"] = pool + "/" + groups["group_name"]
-    way = no_text(groups.index).mask(groups["other"].notna(), "own")
-    groups["way"] = way.mask(yes(groups["other"]), "login")
+    way = make_null_texts(groups.index).mask(groups["other"].notna(), "own")
+    groups["way"] = way.mask(is_true(groups["other"]), "login")
     remembered = current.remembered[current.remembered["entity"] == Entity.GROUP]
     rows = current.groups[["id", "id_key"]]
     remembered = remembered.merge(rows, left_on="joget_id", right_on="id")
@@ -173,11 +184,11 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
         groups[column] = groups[column].fillna(look_up(names, remembered, "key", source))
     groups["misses"] = groups["misses"].fillna(0)
     groups["way"] = groups["way"].mask(lost, "rebuilt")
-    return conform(groups, MATCHED_GROUPS_SCHEMA)
+    return conform_to_schema(groups, MATCHED_GROUPS_SCHEMA)
 
 
-def groups_of_sync(run: Run, current: Current) -> pd.DataFrame:
-    """Select the sync's live links to groups of any pool: columns current.GROUP_LINKS, with
+def select_groups_of_sync(run: Run, current: Current) -> pd.DataFrame:
+    """Select the sync's live links to groups of any pool: columns current.GROUP_LINKS_SCHEMA, with
     group_id renamed to linked_id, and before_link added.
     """
     links = current.group_links[current.group_links["sync"] == run.sync.name]
@@ -185,14 +196,18 @@ def groups_of_sync(run: Run, current: Current) -> pd.DataFrame:
     return links.assign(before_link=links["user_pool_id"] + "/" + links["group_name"])
 
 
-def among(pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> "pd.Series[bool]":
+def is_among_texts(
+    pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]
+) -> "pd.Series[bool]":
     """Whether each pair is also among the others."""
     known = others[columns].drop_duplicates()
     found = pairs[columns].merge(known, on=columns, how="left", indicator=True)["_merge"] == "both"
     return pd.Series(found.to_numpy(), index=pairs.index, dtype=bool)
 
 
-def _by_history(users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame) -> "pd.Series[str]":
+def _find_link_by_history(
+    users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame
+) -> "pd.Series[str]":
     """After a change back to an earlier pool, find the link whose Joget user this sub had then;
     else null.
     """
@@ -200,7 +215,7 @@ def _by_history(users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame) 
     return look_up(past, elsewhere, "linked_id", "before_link")
 
 
-def _by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
+def _find_link_by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
     """The link whose Joget user has the login of exactly one unlinked user, or null."""
     free = users["way"].isna() & (users["verdict"] != Verdict.QUARANTINED) & users["sub"].notna()
     key = users["key"].where(free)
@@ -209,7 +224,9 @@ def _by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
     return look_up(key, untaken, "user_key", "before_link")
 
 
-def _take(users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, way: str) -> None:
+def _give_links(
+    users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, way: str
+) -> None:
     """Give users the links that were chosen for them."""
     taken = chosen.notna()
     for column in LINK_COLUMNS:
@@ -218,12 +235,15 @@ def _take(users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, wa
     users["way"] = users["way"].mask(taken, way)
 
 
-def _rebuild(users: pd.DataFrame, current: Current) -> None:
+def _restore_lost_links(users: pd.DataFrame, current: Current) -> None:
     """Give users the links that the ledger lost, where Joget still has the row, no other link names
     it, and it is no administrator's.
     """
     remembered = current.remembered[current.remembered["entity"] == Entity.USER]
-    ordinary = current.users[~yes(current.users["is_admin"]) & yes(current.users["id"] == current.users["username"])]
+    ordinary = current.users[
+        ~is_true(current.users["is_admin"])
+        & is_true(current.users["id"] == current.users["username"])
+    ]
     rows = remembered.merge(ordinary[["id", "id_key"]], left_on="joget_id", right_on="id")
     rows = rows[~rows["id_key"].isin(current.user_links["user_key"])]
     lost = users["way"].isna() & users["sub"].isin(rows["key"])
@@ -244,13 +264,13 @@ def is_twin(keys: "pd.Series[str]", active: "pd.Series[bool]") -> "pd.Series[boo
     return keys.notna() & keys.duplicated(keep=False) & (~active | among_enabled)
 
 
-def _found(rows: pd.DataFrame) -> pd.DataFrame:
+def _find_joget_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns key, id, count: for each key, one Joget user who has it as id or username, and how
     many have it.
     """
     by_id = rows[["id", "id_key"]].set_axis(["id", "key"], axis=1)
     by_name = rows[["id", "username_key"]].set_axis(["id", "key"], axis=1)
-    pairs: Any = pd.concat([by_id, by_name]).dropna().drop_duplicates().astype(TEXT)
+    pairs: Any = pd.concat([by_id, by_name]).dropna().drop_duplicates().astype(TEXT_TYPE)
     counts = pairs.groupby("key").size().rename("count").reset_index()
     found: pd.DataFrame = pairs.drop_duplicates("key").merge(counts, on="key")
     return found

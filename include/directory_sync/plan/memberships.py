@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.frames import TEXT, conform, is_among, pair_numbers, yes
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.matching import among
-from include.directory_sync.vocabulary import (
-    LEFT_ALONE,
+from directory_sync.frames import TEXT_TYPE, conform_to_schema, is_among, is_true, number_pairs
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.matching import is_among_texts
+from directory_sync.vocabulary import (
     REASON_RULES,
+    UNTOUCHED_OUTCOMES,
     Action,
     Cause,
     Entity,
@@ -20,8 +20,8 @@ from include.directory_sync.vocabulary import (
     Reason,
 )
 
-PAIR = ["sub", "group_name"]
-IDS = ["user_id", "group_id"]
+PAIR_COLUMNS = ["sub", "group_name"]
+ID_COLUMNS = ["user_id", "group_id"]
 
 DECIDED_MEMBERSHIPS_SCHEMA = pa.schema(
     [
@@ -65,10 +65,10 @@ def decide_memberships(
 ) -> DecidedMemberships:
     """Compare memberships between the users and groups that take part; all others stay.
 
-    Takes mapping.MEMBERSHIPS, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A listed user loses a
-    membership only if the snapshot is complete and the group was listed twice, since one absence
-    proves nothing. keeps_found: memberships found at an adoption are the local administrator's
-    until the pool names them (policies.existing_memberships).
+    Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A
+    listed user loses a membership only if the snapshot is complete and the group was listed twice,
+    since one absence proves nothing. keeps_found: memberships found at an adoption are the local
+    administrator's until the pool names them (policies.existing_memberships).
     """
     same = _find_unchanged_pairs(desired, current, users, groups)
     read, desired = len(desired), desired[~same.desired]
@@ -78,43 +78,45 @@ def decide_memberships(
     of_users = concerned[columns].rename(columns={"joget_id": "user_id"})
     of_groups = groups[groups["takes_part"] | groups["loses_all"]]
     of_groups = of_groups[["group_name", "group_id", "listed_twice", "loses_all", "outcome"]]
-    of_groups = of_groups.rename(columns={"loses_all": "group_loses_all", "outcome": "group_outcome"})
+    of_groups = of_groups.rename(
+        columns={"loses_all": "group_loses_all", "outcome": "group_outcome"}
+    )
 
     in_joget = of_users[of_users["outcome"] != Outcome.CREATED]
     now = members.merge(in_joget, on="user_id").merge(of_groups, on="group_id")
-    local = among(now, current.local_memberships, IDS)
+    local = is_among_texts(now, current.local_memberships, ID_COLUMNS)
     listed_groups = of_groups[~of_groups["group_loses_all"]]
     named = desired.merge(of_users, on="sub").merge(listed_groups, on="group_name")
     entitled = named[named["active"] & ~named["loses_all"]]
 
-    lacking = entitled[~among(entitled, now, PAIR)]
-    wanted = among(now, entitled, PAIR)
+    lacking = entitled[~is_among_texts(entitled, now, PAIR_COLUMNS)]
+    wanted = is_among_texts(now, entitled, PAIR_COLUMNS)
     found = _find_at_adoption(members, current, users, groups, named=desired)
     if not keeps_found:
         found = found.iloc[:0]
-    believed = evidence.complete & yes(now["listed_twice"])
-    kept = local | among(now, found, IDS)
+    believed = evidence.complete & is_true(now["listed_twice"])
+    kept = local | is_among_texts(now, found, ID_COLUMNS)
     remove = now[~wanted & ~kept & (believed | now["loses_all"])]
 
     ending, gone = remove["loses_all"], remove["group_loses_all"]
-    out = ending & ~(remove["active"] & (remove["outcome"].isin(ON_IN_THE_POOL)))
+    out = ending & ~(remove["active"] & (remove["outcome"].isin(ENABLED_OUTCOMES)))
     parts = [
-        _rows(lacking[lacking["joget_active"]], Action.ADD, Reason.NAMED),
-        _rows(remove[~ending & ~gone], Action.REMOVE, Reason.NO_LONGER_NAMED),
-        _rows(remove[~ending & gone], Action.REMOVE, Reason.GROUP_GONE),
-        _rows(remove[out], Action.REMOVE, Reason.USER_OUT),
-        _rows(remove[ending & ~out], Action.REMOVE, Reason.USER_OFF_IN_JOGET),
-        _rows(found, Action.KEEP_LOCAL, Reason.FOUND_AT_ADOPTION),
-        _rows(now[wanted & local], Action.CLAIM, Reason.NAMED_NOW),
+        _make_rows(lacking[lacking["joget_active"]], Action.ADD, Reason.NAMED),
+        _make_rows(remove[~ending & ~gone], Action.REMOVE, Reason.NO_LONGER_NAMED),
+        _make_rows(remove[~ending & gone], Action.REMOVE, Reason.GROUP_GONE),
+        _make_rows(remove[out], Action.REMOVE, Reason.USER_OUT),
+        _make_rows(remove[ending & ~out], Action.REMOVE, Reason.USER_OFF_IN_JOGET),
+        _make_rows(found, Action.KEEP_LOCAL, Reason.FOUND_AT_ADOPTION),
+        _make_rows(now[wanted & local], Action.CLAIM, Reason.NAMED_NOW),
     ]
-    rows = conform(pd.concat(parts, ignore_index=True), DECIDED_MEMBERSHIPS_SCHEMA)
+    rows = conform_to_schema(pd.concat(parts, ignore_index=True), DECIDED_MEMBERSHIPS_SCHEMA)
     before = now[~local].groupby("group_name").size()
     before = before.add(same.by_group, fill_value=0).astype("int64")
     unchanged = int(wanted.sum()) + int(same.members.sum())
     return DecidedMemberships(rows, read, unchanged, before)
 
 
-ON_IN_THE_POOL = (
+ENABLED_OUTCOMES = (
     Outcome.UNCHANGED,
     Outcome.UPDATED,
     Outcome.RENAMED,
@@ -128,8 +130,8 @@ administrator deactivated them in Joget."""
 class UnchangedPairs:
     """Memberships that the pool and Joget both have, of users and groups that don't change.
 
-    desired, members: which rows of desired and of current.MEMBERSHIPS they are; by_group: how many,
-    by group name.
+    desired, members: which rows of desired and of current.JOGET_MEMBERSHIPS_SCHEMA they are;
+    by_group: how many, by group name.
     """
 
     desired: "np.ndarray[Any, Any]"
@@ -141,11 +143,11 @@ def _find_unchanged_pairs(
     desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame
 ) -> UnchangedPairs:
     """Compare pairs as numbers: nearly all memberships of a large directory are unchanged."""
-    known = users[~users["outcome"].isin(LEFT_ALONE) & users["joget_id"].notna()]
+    known = users[~users["outcome"].isin(UNTOUCHED_OUTCOMES) & users["joget_id"].notna()]
     plain = known[
         ~known["joget_id"].duplicated(keep=False)
         & known["listed"]
-        & yes(known["outcome"] == Outcome.UNCHANGED)
+        & is_true(known["outcome"] == Outcome.UNCHANGED)
         & ~known["loses_all"]
         & known["joget_active"]
     ]
@@ -153,16 +155,16 @@ def _find_unchanged_pairs(
     groups = groups[groups["outcome"].isin(kept) & ~groups["loses_all"]]
 
     wanted, now, local = (
-        pair_numbers(pairs, columns, plain[user_column], groups[columns[1]])
+        number_pairs(pairs, columns, plain[user_column], groups[columns[1]])
         for pairs, columns, user_column in (
-            (desired, PAIR, "sub"),
-            (current.memberships, IDS, "joget_id"),
-            (current.local_memberships, IDS, "joget_id"),
+            (desired, PAIR_COLUMNS, "sub"),
+            (current.memberships, ID_COLUMNS, "joget_id"),
+            (current.local_memberships, ID_COLUMNS, "joget_id"),
         )
     )
     same = (now >= 0) & is_among(now, wanted) & ~is_among(now, local)
     by_group = np.bincount(now[same] % max(len(groups), 1), minlength=len(groups))
-    names = pd.Index(groups["group_name"], dtype=TEXT)
+    names = pd.Index(groups["group_name"], dtype=TEXT_TYPE)
     return UnchangedPairs(is_among(wanted, now[same]), same, pd.Series(by_group, index=names))
 
 
@@ -175,7 +177,7 @@ def _find_at_adoption(
     named: pd.DataFrame,
 ) -> pd.DataFrame:
     """Find the memberships of users and groups adopted in this run that the pool doesn't name, also
-    where the user is left alone in this run. Columns PAIR, IDS, loses_all.
+    where the user is left alone in this run. Columns PAIR_COLUMNS, IDS, loses_all.
     """
     known = users[users["linked"] | (users["outcome"] == Outcome.ADOPTED)]
     known = known[["sub", "joget_id", "outcome"]].rename(columns={"joget_id": "user_id"})
@@ -184,10 +186,13 @@ def _find_at_adoption(
     linked = linked[["group_name", "group_id", "outcome"]]
     linked = linked.rename(columns={"outcome": "group_outcome"})
     found = members.merge(known, on="user_id").merge(linked, on="group_id")
-    adopted = yes(found["outcome"] == Outcome.ADOPTED)
-    found = found[adopted | yes(found["group_outcome"] == Outcome.ADOPTED)]
-    found = found[~among(found, named, PAIR) & ~among(found, current.local_memberships, IDS)]
-    return found.drop_duplicates(IDS).assign(loses_all=False)
+    adopted = is_true(found["outcome"] == Outcome.ADOPTED)
+    found = found[adopted | is_true(found["group_outcome"] == Outcome.ADOPTED)]
+    found = found[
+        ~is_among_texts(found, named, PAIR_COLUMNS)
+        & ~is_among_texts(found, current.local_memberships, ID_COLUMNS)
+    ]
+    return found.drop_duplicates(ID_COLUMNS).assign(loses_all=False)
 
 
 def count_memberships(changes: pd.DataFrame, *, read: int, unchanged: int) -> dict[str, int]:
@@ -195,7 +200,7 @@ def count_memberships(changes: pd.DataFrame, *, read: int, unchanged: int) -> di
     rows = changes[changes["entity"] == Entity.MEMBERSHIP]
     changing = rows[rows["action"].isin([Action.ADD, Action.REMOVE])]
     safe = changing.loc[changing["hold"].isna(), "action"]
-    deferred = int(yes(changing["hold"] == Cause.DEFERRED).sum())
+    deferred = int(is_true(changing["hold"] == Cause.DEFERRED).sum())
     return {
         "read": read,
         "added": int((safe == Action.ADD).sum()),
@@ -206,8 +211,8 @@ def count_memberships(changes: pd.DataFrame, *, read: int, unchanged: int) -> di
     }
 
 
-def _rows(pairs: pd.DataFrame, action: Action, reason: Reason) -> pd.DataFrame:
-    return pairs[[*PAIR, *IDS]].assign(
+def _make_rows(pairs: pd.DataFrame, action: Action, reason: Reason) -> pd.DataFrame:
+    return pairs[[*PAIR_COLUMNS, *ID_COLUMNS]].assign(
         action=str(action),
         code=str(reason),
         reason=REASON_RULES[reason].sentence,

@@ -2,39 +2,36 @@
 
 import pandas as pd
 
-from include.directory_sync.decisions import Decisions
-from include.directory_sync.frames import TEXT, conform, no_text, yes
-from include.directory_sync.plan.changes import USER_COLUMNS
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.matching import users_of_sync, with_joget_rows
-from include.directory_sync.plan.users import (
-    DECIDED_USERS_SCHEMA,
-    is_excluded,
-    is_newer,
-    is_replaced,
-)
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outcome, Reason, State
+from directory_sync.decisions import Decisions
+from directory_sync.frames import TEXT_TYPE, conform_to_schema, is_true, make_null_texts
+from directory_sync.plan.changes import USER_COLUMNS
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.matching import join_joget_rows, select_users_of_sync
+from directory_sync.plan.users import DECIDED_USERS_SCHEMA, is_excluded, is_newer, is_replaced
+from directory_sync.run import Run
+from directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outcome, Reason, State
 
 
-def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
+def decide_missing(
+    run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence
+) -> pd.DataFrame:
     """Decide each linked user, of any pool, who was matched with no listed user.
 
     Gives DECIDED_USERS_SCHEMA with listed false. The outcome is `missing`, `deactivated`,
     `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. A user
     for whom the pool wasn't asked by name is proposed for removal at once, and held (is_unproven).
     """
-    links = users_of_sync(run, current)
-    heir = yes(matched["way"] == "heir")
+    links = select_users_of_sync(run, current)
+    heir = is_true(matched["way"] == "heir")
     present = matched.loc[~heir, "before_link"].dropna()
     users = links[~links["before_link"].isin(present)].reset_index(drop=True)
-    users = with_joget_rows(users, users["linked_id"], current.users)
-    users["key"] = users["occupier_id"] = no_text(users.index)
+    users = join_joget_rows(users, users["linked_id"], current.users)
+    users["key"] = users["occupier_id"] = make_null_texts(users.index)
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(users, Entity.USER, "sub", run.sync.user_pool_id)
     users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
-    users["is_unproven"] = ~proven & yes(users["misses"] < runs) & (not evidence.compares)
-    due = yes(users["after_misses"] >= runs) | users["is_unproven"]
+    users["is_unproven"] = ~proven & is_true(users["misses"] < runs) & (not evidence.compares)
+    due = is_true(users["after_misses"] >= runs) | users["is_unproven"]
     users["after_misses"] = users["after_misses"].mask(users["is_unproven"], runs)
     decisions = Decisions(users)
     decisions.decide(is_excluded(run, users, current), Outcome.FROZEN, Reason.EXCLUDED)
@@ -49,7 +46,7 @@ def decide_missing(run: Run, matched: pd.DataFrame, current: Current, evidence: 
     has_heir = users["before_link"].isin(matched.loc[heir, "before_link"])
     _decide_due(run, users, has_heir, evidence, decisions)
     users = _find_values(users.join(decisions.frame()), due)
-    return conform(_finish(run, users, due), DECIDED_USERS_SCHEMA)
+    return conform_to_schema(_complete_columns(run, users, due), DECIDED_USERS_SCHEMA)
 
 
 def _decide_due(
@@ -67,12 +64,13 @@ def _decide_due(
         waited = users["misses"] >= policies.missing_runs
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir
-        deleted = yes(old) & ~has_heir
-        deleted &= ~yes(users["origin"] == Action.DEACTIVATE)  # left over: nobody approved a deletion
+        deleted = is_true(old) & ~has_heir
+        # Left over: nobody approved a deletion.
+        deleted &= ~is_true(users["origin"] == Action.DEACTIVATE)
         unasked = deleted & users["is_unproven"]
         decisions.decide(unasked, Outcome.DELETED, Reason.MISSING_UNASKED)
         decisions.decide(deleted, Outcome.DELETED, Reason.MISSING)
-    ours_is_on = (users["state"] == State.ACTIVE) & yes(users["now_active"] == 1)
+    ours_is_on = (users["state"] == State.ACTIVE) & is_true(users["now_active"] == 1)
     unproven = ours_is_on & users["is_unproven"]
     decisions.decide(unproven, Outcome.DEACTIVATED, Reason.MISSING_UNASKED)
     decisions.decide(ours_is_on, Outcome.DEACTIVATED, Reason.MISSING)
@@ -96,10 +94,12 @@ def _find_values(users: pd.DataFrame, due: "pd.Series[bool]") -> pd.DataFrame:
     return users.drop(columns="after_misses").assign(**values)
 
 
-def _finish(run: Run, users: pd.DataFrame, due: "pd.Series[bool]") -> pd.DataFrame:
+def _complete_columns(run: Run, users: pd.DataFrame, due: "pd.Series[bool]") -> pd.DataFrame:
     missing = users["outcome"] == Outcome.MISSING
-    counted = missing & ~users["is_unproven"] & yes(users["after_misses"] > users["before_misses"])
-    action = users["outcome"].map(USER_ACTIONS).astype(TEXT).mask(counted, Action.MISS)
+    counted = (
+        missing & ~users["is_unproven"] & is_true(users["after_misses"] > users["before_misses"])
+    )
+    action = users["outcome"].map(USER_ACTIONS).astype(TEXT_TYPE).mask(counted, Action.MISS)
     action = action.mask(missing & users["after_link"].isna(), Action.UNLINK)
     acts = due & ~users["is_unproven"] & (run.sync.policies.missing_user != "keep")
     removed = users["outcome"].isin([Outcome.DEACTIVATED, Outcome.DELETED])
@@ -112,6 +112,6 @@ def _finish(run: Run, users: pd.DataFrame, due: "pd.Series[bool]") -> pd.DataFra
         joget_active=False,
         takes_part=False,
         loses_all=removed | (missing & acts),
-        is_admin=yes(users["now_is_admin"]),
+        is_admin=is_true(users["now_is_admin"]),
         is_unproven=users["is_unproven"] & removed,
     )

@@ -1,4 +1,6 @@
-"""Making a plan in three passes: decide by the rules, hold what waits for a person, write the rows."""
+"""Making a plan in three passes: decide by the rules, hold what waits for a person, write the
+rows.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,13 +8,13 @@ from functools import partial
 
 import pandas as pd
 
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.mapping import Desired
-from include.directory_sync.plan import rows as plan_rows
-from include.directory_sync.plan.changes import Excess, Plan, sort_changes
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.groups import decide_groups, keep_peopled_groups
-from include.directory_sync.plan.holding import (
+from directory_sync.errors import PermanentError
+from directory_sync.mapping import Desired
+from directory_sync.plan import rows as plan_rows
+from directory_sync.plan.changes import Excess, Plan, sort_changes
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.groups import decide_groups, keep_peopled_groups
+from directory_sync.plan.holding import (
     Holding,
     hold_deletions,
     hold_groups,
@@ -20,18 +22,18 @@ from include.directory_sync.plan.holding import (
     hold_users,
     release_wanted_groups,
 )
-from include.directory_sync.plan.left_over import decide_left_over
-from include.directory_sync.plan.matching import match_users, pool_was_changed, too_few_found
-from include.directory_sync.plan.memberships import (
+from directory_sync.plan.left_over import decide_left_over
+from directory_sync.plan.matching import are_too_few_found, is_pool_changed, match_users
+from directory_sync.plan.memberships import (
     DecidedMemberships,
     count_memberships,
     decide_memberships,
 )
-from include.directory_sync.plan.missing import decide_missing
-from include.directory_sync.plan.unchanged import find_unchanged
-from include.directory_sync.plan.users import decide_users
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import Action, Entity
+from directory_sync.plan.missing import decide_missing
+from directory_sync.plan.unchanged import find_unchanged
+from directory_sync.plan.users import decide_users
+from directory_sync.run import Run
+from directory_sync.vocabulary import Action, Entity
 
 
 def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Plan:
@@ -42,8 +44,8 @@ def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) 
     changed pool was taken over by a run for everybody.
     """
     _require_same_target(run, current)
-    decided = _decide(run, desired, current, evidence)
-    return _write_rows(decided, _hold(decided))
+    decided = _decide_all(run, desired, current, evidence)
+    return _write_rows(decided, _hold_all(decided))
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _require_same_target(run: Run, current: Current) -> None:
     the new one. So an approval would split the directory. A run for some users of a changed pool is
     refused as well (rule 11).
     """
-    if run.users and not run.dry_run and pool_was_changed(run, current):
+    if run.users and not run.dry_run and is_pool_changed(run, current):
         raise PermanentError(
             f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync "
             f"for everybody once, so that users are matched with it; nothing was written."
@@ -80,11 +82,11 @@ def _require_same_target(run: Run, current: Current) -> None:
         )
 
 
-def _decide(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Decided:
+def _decide_all(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Decided:
     unchanged = find_unchanged(run, desired.users, current, evidence)
     current = unchanged.current
     matched = match_users(run, unchanged.desired, current)
-    is_wrong_pool = too_few_found(run, matched, current)
+    is_wrong_pool = are_too_few_found(run, matched, current)
     if is_wrong_pool:
         evidence = replace(evidence, complete=False)
     listed = decide_users(run, matched, current, evidence)
@@ -94,7 +96,9 @@ def _decide(run: Run, desired: Desired, current: Current, evidence: Evidence) ->
     users = unchanged.join(pd.concat([listed, missing, left_over], ignore_index=True))
     groups = decide_groups(run, desired.groups, current, evidence)
     keeps_found = run.sync.policies.existing_memberships == "keep"
-    memberships = decide_memberships(desired.memberships, current, evidence, users, groups, keeps_found=keeps_found)
+    memberships = decide_memberships(
+        desired.memberships, current, evidence, users, groups, keeps_found=keeps_found
+    )
     return Decided(run, current, evidence, is_wrong_pool, users, groups, memberships)
 
 
@@ -110,11 +114,13 @@ class Held:
     excesses: dict[str, Excess]
 
 
-def _hold(decided: Decided) -> Held:
+def _hold_all(decided: Decided) -> Held:
     """Hold users, groups and membership rows, in this order: groups need the users' holds, and
     memberships need both.
     """
-    holding = Holding(decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool)
+    holding = Holding(
+        decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool
+    )
     users, renames = hold_users(holding, decided.users)
     groups = hold_groups(holding, decided.groups, users)
     rows = decided.memberships.rows.assign(entity=str(Entity.MEMBERSHIP))
@@ -130,7 +136,9 @@ def _hold(decided: Decided) -> Held:
 
 def _write_rows(decided: Decided, held: Held) -> Plan:
     users, renames, groups, memberships = held.users, held.renames, held.groups, held.memberships
-    counts = count_memberships(memberships, read=decided.memberships.read, unchanged=decided.memberships.unchanged)
+    counts = count_memberships(
+        memberships, read=decided.memberships.read, unchanged=decided.memberships.unchanged
+    )
     directory = plan_rows.make_directory(users, renames, groups)
     evidence = decided.evidence
     makers: list[Callable[[], pd.DataFrame]] = [

@@ -3,24 +3,24 @@
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.frames import (
-    TEXT,
-    arrow,
-    from_table,
+from directory_sync.frames import (
+    TEXT_TYPE,
+    find_positions,
+    is_true,
     look_up,
-    places,
-    rows_at,
+    make_frame,
     sort_texts,
-    yes,
+    take_rows,
+    to_arrow_types,
 )
-from include.directory_sync.plan.changes import DIRECTORY, USER_COLUMNS, VALUES
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.dependencies import find_holds_by_users
-from include.directory_sync.plan.employments import choose_employment_ids
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import (
-    ANSWERED,
-    LEDGER_ONLY,
+from directory_sync.plan.changes import DIRECTORY_SCHEMA, USER_COLUMNS, VALUE_COLUMNS
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.dependencies import find_holds_by_users
+from directory_sync.plan.employments import choose_employment_ids
+from directory_sync.run import Run
+from directory_sync.vocabulary import (
+    ANSWERED_CAUSES,
+    LEDGER_ACTIONS,
     LEFT_OVER_REASONS,
     REASON_RULES,
     Action,
@@ -30,7 +30,7 @@ from include.directory_sync.vocabulary import (
     State,
 )
 
-ENSURED_AT = (Outcome.CREATED, Outcome.ADOPTED, Outcome.REACTIVATED, Outcome.RECREATED)
+ENSURING_OUTCOMES = (Outcome.CREATED, Outcome.ADOPTED, Outcome.REACTIVATED, Outcome.RECREATED)
 """Outcomes at which ROLE_USER and the employment are made. Later local changes to them stay."""
 
 
@@ -55,9 +55,13 @@ def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) ->
     """Reset the misses of listed users or groups where nothing else changes, or all is held."""
     own = decided["action"].notna() & decided["hold"].isna()
     older = decided["changed_at"] <= evidence.at
-    has_misses = yes(decided["before_misses"] > 0)
-    seen = decided[decided["listed"] & decided["linked"] & ~own & has_misses & yes(older)]
-    values = {f"after_{name}": seen[f"before_{name}"] for name in VALUES if f"before_{name}" in seen}
+    has_misses = is_true(decided["before_misses"] > 0)
+    seen = decided[decided["listed"] & decided["linked"] & ~own & has_misses & is_true(older)]
+    values = {
+        f"after_{name}": seen[f"before_{name}"]
+        for name in VALUE_COLUMNS
+        if f"before_{name}" in seen
+    }
     values["after_misses"] = seen["before_misses"] * 0
     return seen.rename(columns={"joget_id": "user_id"}).assign(
         **values,
@@ -74,7 +78,9 @@ def make_eviction_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
     renamed = users[users["occupier_id"].notna()]
     if renamed.empty:
         return pd.DataFrame()
-    occupiers = rows_at(current.users, places(renamed["occupier_id"], current.users["id"]), renamed.index)
+    occupiers = take_rows(
+        current.users, find_positions(renamed["occupier_id"], current.users["id"]), renamed.index
+    )
     values = {f"before_{column}": occupiers[column] for column in ("id", *USER_COLUMNS)}
     return pd.DataFrame(
         {
@@ -92,17 +98,17 @@ def make_eviction_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
 
 def make_role_rows(users: pd.DataFrame) -> pd.DataFrame:
     """Add ROLE_USER to the users that this run creates, adopts, recreates or reactivates."""
-    rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_role_user"])]
+    rows = users[users["outcome"].isin(ENSURING_OUTCOMES) & ~is_true(users["now_has_role_user"])]
     return _make_added_rows(Entity.ROLE, Reason.ROLE_USER, rows, users)
 
 
 def make_employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
     """One employment in the organization for the same users."""
-    rows = users[users["outcome"].isin(ENSURED_AT) & ~yes(users["now_has_employment"])]
+    rows = users[users["outcome"].isin(ENSURING_OUTCOMES) & ~is_true(users["now_has_employment"])]
     rows = _make_added_rows(Entity.EMPLOYMENT, Reason.EMPLOYMENT, rows, users)
     taken = set(current.employment_ids["id"])
     ids = choose_employment_ids(run.sync.organization, rows["user_id"], taken)
-    return rows.assign(employment_id=pd.Series(ids, index=rows.index, dtype=TEXT))
+    return rows.assign(employment_id=pd.Series(ids, index=rows.index, dtype=TEXT_TYPE))
 
 
 def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
@@ -111,20 +117,30 @@ def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
     users: rows with columns action, hold, joget_id (the id now) and after_id. A rename moves every
     child to the new id before memberships are written.
     """
-    renamed = users[yes(users["action"] == Action.RENAME) & users["hold"].isna()]
+    renamed = users[is_true(users["action"] == Action.RENAME) & users["hold"].isna()]
     newer = look_up(rows["user_id"], renamed, "joget_id", "after_id")
     return rows.assign(user_id=newer.fillna(rows["user_id"]))
 
 
-def make_directory(users: pd.DataFrame, renames: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """directory.parquet: columns changes.DIRECTORY, in the order of ids."""
-    parts = [_list_held_renames(_list_users(users), users, _list_users(renames)), _list_groups(groups)]
-    tables = [pa.Table.from_pandas(arrow(part, DIRECTORY), preserve_index=False) for part in parts]
+def make_directory(
+    users: pd.DataFrame, renames: pd.DataFrame, groups: pd.DataFrame
+) -> pd.DataFrame:
+    """directory.parquet: columns changes.DIRECTORY_SCHEMA, in the order of ids."""
+    parts = [
+        _list_held_renames(_list_users(users), users, _list_users(renames)),
+        _list_groups(groups),
+    ]
+    tables = [
+        pa.Table.from_pandas(to_arrow_types(part, DIRECTORY_SCHEMA), preserve_index=False)
+        for part in parts
+    ]
     rows = sort_texts(pa.concat_tables(tables), ["entity", "joget_id", "sub", "group_name"])
-    return arrow(from_table(rows), DIRECTORY)
+    return to_arrow_types(make_frame(rows), DIRECTORY_SCHEMA)
 
 
-def _make_added_rows(entity: Entity, reason: Reason, rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
+def _make_added_rows(
+    entity: Entity, reason: Reason, rows: pd.DataFrame, users: pd.DataFrame
+) -> pd.DataFrame:
     added = pd.DataFrame(
         {
             "entity": str(entity),
@@ -140,15 +156,15 @@ def _make_added_rows(entity: Entity, reason: Reason, rows: pd.DataFrame, users: 
 
 def _list_users(users: pd.DataFrame) -> pd.DataFrame:
     acts = users["action"].notna()
-    held = users["hold"].notna() & acts & ~users["action"].isin(LEDGER_ONLY)
+    held = users["hold"].notna() & acts & ~users["action"].isin(LEDGER_ACTIONS)
     known = users["linked"] | (acts & ~held)
     shown = known | users["code"].isin(LEFT_OVER_REASONS)
     in_joget = users["after_active"].where(acts, users["before_active"])
-    off = users["before_id"].notna() & ~yes(in_joget == 1)
+    off = users["before_id"].notna() & ~is_true(in_joget == 1)
     state = users["after_state"].where(acts, users["before_state"])
-    state = state.mask(yes(state == State.ACTIVE) & off, State.DEACTIVATED_IN_JOGET)
+    state = state.mask(is_true(state == State.ACTIVE) & off, State.DEACTIVATED_IN_JOGET)
     asks = users["hold"].where(held)
-    answered = asks.where(asks.isin(ANSWERED))
+    answered = asks.where(asks.isin(ANSWERED_CAUSES))
     reason = users["reason"].mask(answered.notna(), users["reason"] + " (" + answered + ")")
     return pd.DataFrame(
         {
@@ -165,20 +181,22 @@ def _list_users(users: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _list_held_renames(listed: pd.DataFrame, users: pd.DataFrame, renames: pd.DataFrame) -> pd.DataFrame:
+def _list_held_renames(
+    listed: pd.DataFrame, users: pd.DataFrame, renames: pd.DataFrame
+) -> pd.DataFrame:
     """The listed users; of a user whose rename is held, and who doesn't change otherwise, that."""
-    quiet = users["action"].isna() | users["action"].isin(LEDGER_ONLY)
+    quiet = users["action"].isna() | users["action"].isin(LEDGER_ACTIONS)
     waits = listed["sub"].isin(renames["sub"]) & quiet
     subs = listed["sub"].where(waits)
     for column in ("outcome", "code", "reason"):
         found = look_up(subs, renames, "sub", column)
-        listed[column] = listed[column].astype(TEXT).mask(waits, found)
+        listed[column] = listed[column].astype(TEXT_TYPE).mask(waits, found)
     return listed
 
 
 def _list_groups(groups: pd.DataFrame) -> pd.DataFrame:
     held = groups["hold"].notna() & groups["action"].notna()
-    held &= ~groups["action"].isin(LEDGER_ONLY)
+    held &= ~groups["action"].isin(LEDGER_ACTIONS)
     known = groups["linked"] | (groups["action"].notna() & ~held)
     return groups[["group_name", "listed", "code", "reason"]].assign(
         entity=str(Entity.GROUP),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from include.directory_sync.frames import places, rows_at, taken, yes
-from include.directory_sync.mapping import MAPPED
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.users import is_newer
-from include.directory_sync.run import Run
-from include.directory_sync.vocabulary import Outcome, State, Verdict
+from directory_sync.frames import find_positions, is_true, take_rows, take_values
+from directory_sync.mapping import MAPPED_COLUMNS
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.users import is_newer
+from directory_sync.run import Run
+from directory_sync.vocabulary import Outcome, State, Verdict
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Unchanged:
         return pd.concat([decided, self.users.astype(types)], ignore_index=True).astype(types)
 
 
-def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence) -> Unchanged:
-    """Take out the desired users (mapping.USERS) who are linked, active and without misses, and
-    whose values Joget has already.
+def find_unchanged(
+    run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence
+) -> Unchanged:
+    """Take out the desired users (mapping.DESIRED_USERS_SCHEMA) who are linked, active and without
+    misses, and whose values Joget has already.
 
     A user stays in if another text that the plan compares has the key of the user's id. In a run
     for some users, nobody is taken out.
@@ -50,21 +52,21 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
     own = (links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)
     quiet = own & (links["state"] == State.ACTIVE) & (links["misses"] == 0)
     quiet &= ~links["is_compared"]
-    links = links[yes(quiet) & ~is_newer(evidence, links)]
-    of_link = places(desired["sub"], links["sub"])
-    joget_id = taken(links["user_id"], of_link, desired.index)
-    of_row = places(joget_id, current.users["id"])
-    now = rows_at(current.users, of_row, desired.index)
+    links = links[is_true(quiet) & ~is_newer(evidence, links)]
+    of_link = find_positions(desired["sub"], links["sub"])
+    joget_id = take_values(links["user_id"], of_link, desired.index)
+    of_row = find_positions(joget_id, current.users["id"])
+    now = take_rows(current.users, of_row, desired.index)
     same = (
-        yes(desired["username"] == joget_id)
-        & yes(now["username"] == joget_id)
-        & yes(now["id_key"] == now["username_key"])
+        is_true(desired["username"] == joget_id)
+        & is_true(now["username"] == joget_id)
+        & is_true(now["id_key"] == now["username_key"])
     )
-    same &= (desired["verdict"] == Verdict.MAPPED) & desired["active"] & yes(now["active"] == 1)
-    same &= ~yes(now["is_admin"]) & ~yes(now["is_replaced"])
-    for column in MAPPED:
-        same &= yes(desired[column] == now[column]) | desired[column].isna()
-    same = yes(same)
+    same &= (desired["verdict"] == Verdict.MAPPED) & desired["active"] & is_true(now["active"] == 1)
+    same &= ~is_true(now["is_admin"]) & ~is_true(now["is_replaced"])
+    for column in MAPPED_COLUMNS:
+        same &= is_true(desired[column] == now[column]) | desired[column].isna()
+    same = is_true(same)
     found, joget_id = desired[same], joget_id[same]
     users = pd.DataFrame(
         {
@@ -76,7 +78,7 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
             "before_state": str(State.ACTIVE),
             "before_active": 1,
             "before_misses": 0,
-            "linked_at": taken(links["linked_at"], of_link[same], found.index),
+            "linked_at": take_values(links["linked_at"], of_link[same], found.index),
             "outcome": str(Outcome.UNCHANGED),
             "active": True,
             "listed": True,
@@ -88,7 +90,9 @@ def find_unchanged(run: Run, desired: pd.DataFrame, current: Current, evidence: 
             "is_unproven": False,
         }
     )
-    return Unchanged(users, desired[~same], _leave_out(current, links.index[of_link[same]], of_row[same]))
+    return Unchanged(
+        users, desired[~same], _leave_out(current, links.index[of_link[same]], of_row[same])
+    )
 
 
 def _leave_out(current: Current, links: pd.Index, rows: "np.ndarray[Any, Any]") -> Current:

@@ -9,31 +9,38 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from include.directory_sync.frames import TEXT, arrow, empty, look_up, no_text, yes
-from include.directory_sync.plan.changes import (
-    CHANGES,
-    DIRECTORY,
+from directory_sync.frames import (
+    TEXT_TYPE,
+    is_true,
+    look_up,
+    make_empty_frame,
+    make_null_texts,
+    to_arrow_types,
+)
+from directory_sync.plan.changes import (
+    CHANGES_SCHEMA,
+    DIRECTORY_SCHEMA,
     USER_COLUMNS,
-    VALUES,
+    VALUE_COLUMNS,
     Plan,
     sort_changes,
 )
-from include.directory_sync.plan.current import Current
-from include.directory_sync.plan.dependencies import (
-    CHILDREN,
-    EXCHANGES,
+from directory_sync.plan.current import Current
+from directory_sync.plan.dependencies import (
+    CHILD_ENTITIES,
+    EXCHANGE_ACTIONS,
     find_holds_by_exchanges,
     find_holds_by_groups,
     find_holds_by_users,
 )
-from include.directory_sync.plan.employments import choose_employment_ids
-from include.directory_sync.plan.matching import among
-from include.directory_sync.plan.memberships import count_memberships
-from include.directory_sync.plan.rows import give_renamed_ids
-from include.directory_sync.vocabulary import (
+from directory_sync.plan.employments import choose_employment_ids
+from directory_sync.plan.matching import is_among_texts
+from directory_sync.plan.memberships import count_memberships
+from directory_sync.plan.rows import give_renamed_ids
+from directory_sync.vocabulary import (
     APPLIED_OUTCOMES,
-    INVERSES,
-    LEDGER_ONLY,
+    INVERSE_ACTIONS,
+    LEDGER_ACTIONS,
     REASON_RULES,
     Action,
     Cause,
@@ -42,36 +49,45 @@ from include.directory_sync.vocabulary import (
     Reason,
 )
 
-ROW_KEY = ["entity", "sub", "group_name", "employment_id"]
+ROW_KEY_COLUMNS = ["entity", "sub", "group_name", "employment_id"]
 
 
 def plan_undo(organization: str, done: pd.DataFrame, current: Current) -> Plan:
-    """The inverse of applied changes (columns CHANGES) against Joget now.
+    """The inverse of applied changes (columns CHANGES_SCHEMA) against Joget now.
 
     Rows that aren't as the runs left them are held as `changed_since`, with the rows that depend on
     them. current must have the belongings and used employments of the changed users.
     """
-    inverse = _invert(done)
+    inverse = _exchange_sides(done)
     inverse = inverse.assign(hold=_find_changed_rows(inverse, current))
     inverse = inverse.assign(hold=_hold_dependents(inverse, current))
     inverse = _use_ids_of_now(inverse)
-    made_again = _make_children_of_restored(organization, inverse, set(current.employment_ids["id"]))
+    made_again = _make_children_of_restored(
+        organization, inverse, set(current.employment_ids["id"])
+    )
     parts = sort_changes([pd.concat([inverse, made_again], ignore_index=True)])
-    changes = Plan(parts, empty(DIRECTORY), {}).changes
+    changes = Plan(parts, make_empty_frame(DIRECTORY_SCHEMA), {}).changes
     return Plan(parts, _make_directory(changes), count_memberships(changes, read=0, unchanged=0))
 
 
 def find_undone(done: pd.DataFrame, written: Plan) -> pd.DataFrame:
-    """The changes (columns CHANGES) that an undo's plan took back, without those of the ledger alone."""
+    """The changes (columns CHANGES_SCHEMA) that an undo's plan took back, without those of the
+    ledger alone.
+    """
     inverses = written.safe
-    inverses = inverses[~inverses["action"].isin(LEDGER_ONLY)]
+    inverses = inverses[~inverses["action"].isin(LEDGER_ACTIONS)]
     keys = ["entity", "action", "sub", "group_name"]
-    taken_back = done.assign(action=done["action"].map(INVERSES).astype(TEXT))
-    return done[among(_without_nulls(taken_back[keys]), _without_nulls(inverses[keys]), keys).to_numpy()]
+    taken_back = done.assign(action=done["action"].map(INVERSE_ACTIONS).astype(TEXT_TYPE))
+    return done[
+        is_among_texts(
+            _replace_nulls(taken_back[keys]), _replace_nulls(inverses[keys]), keys
+        ).to_numpy()
+    ]
 
 
 def join_runs(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The changes of several runs, oldest first, as if one run had made them (columns CHANGES).
+    """The changes of several runs, oldest first, as if one run had made them (columns
+    CHANGES_SCHEMA).
 
     Each row goes from the oldest run's `before` to the newest run's `after`. A change that a later
     one of the runs reversed is left out.
@@ -84,21 +100,31 @@ def join_runs(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _join_two(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
     older = _rename_children(older, newer)
-    both = _row_keys(older, "older_at").merge(_row_keys(newer, "newer_at"), on=ROW_KEY)
+    both = _make_row_keys(older, "older_at").merge(
+        _make_row_keys(newer, "newer_at"), on=ROW_KEY_COLUMNS
+    )
     first = older.loc[both["older_at"]].reset_index(drop=True)
     second = newer.loc[both["newer_at"]].reset_index(drop=True)
     follows = pd.Series(True, index=first.index)
-    for name in VALUES:
+    for name in VALUE_COLUMNS:
         left, found = first[f"after_{name}"], second[f"before_{name}"]
-        follows &= yes(left == found) | (left.isna() & found.isna())
+        follows &= is_true(left == found) | (left.isna() & found.isna())
     merged = second.assign(
-        **{f"before_{name}": first[f"before_{name}"].where(follows, second[f"before_{name}"]) for name in VALUES}
+        **{
+            f"before_{name}": first[f"before_{name}"].where(follows, second[f"before_{name}"])
+            for name in VALUE_COLUMNS
+        }
     )
     merged["action"] = _join_actions(first["action"], merged).where(follows, second["action"])
     of_nobody = merged["before_id"].isna() & merged["after_id"].isna()
-    cancelled = (first["action"].map(INVERSES).astype(TEXT) == second["action"]) & of_nobody
-    rest = (older.drop(index=both["older_at"].tolist()), newer.drop(index=both["newer_at"].tolist()))
-    parts = [arrow(part, CHANGES) for part in (*rest, merged[~yes(cancelled)])]
+    cancelled = (
+        first["action"].map(INVERSE_ACTIONS).astype(TEXT_TYPE) == second["action"]
+    ) & of_nobody
+    rest = (
+        older.drop(index=both["older_at"].tolist()),
+        newer.drop(index=both["newer_at"].tolist()),
+    )
+    parts = [to_arrow_types(part, CHANGES_SCHEMA) for part in (*rest, merged[~is_true(cancelled)])]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -107,43 +133,45 @@ def _rename_children(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
     renamed their users.
     """
     renamed = newer[newer["entity"] == Entity.USER].assign(joget_id=newer["before_id"])
-    children = older["entity"].isin(CHILDREN)
+    children = older["entity"].isin(CHILD_ENTITIES)
     ids = give_renamed_ids(older[children], renamed)["user_id"]
     return older.assign(user_id=ids.reindex(older.index).fillna(older["user_id"]))
 
 
-def _row_keys(changes: pd.DataFrame, at: str) -> pd.DataFrame:
-    """ROW_KEY and the row's place, of every row but those of accounts that aren't linked."""
-    keys = _without_nulls(changes[ROW_KEY]).reset_index(names=at)
-    return keys[~changes["action"].isin(EXCHANGES).to_numpy()]
+def _make_row_keys(changes: pd.DataFrame, at: str) -> pd.DataFrame:
+    """ROW_KEY_COLUMNS and the row's place, of every row but those of accounts that aren't
+    linked.
+    """
+    keys = _replace_nulls(changes[ROW_KEY_COLUMNS]).reset_index(names=at)
+    return keys[~changes["action"].isin(EXCHANGE_ACTIONS).to_numpy()]
 
 
 def _join_actions(first: "pd.Series[str]", merged: pd.DataFrame) -> "pd.Series[str]":
     """Name two changes of one row together: making, adopting or deleting it outranks the rest."""
     had, has = merged["before_id"].notna(), merged["after_id"].notna()
-    is_child = merged["entity"].isin(CHILDREN)
-    action = merged["action"].mask(merged["action"].isin(LEDGER_ONLY) & ~is_child, first)
+    is_child = merged["entity"].isin(CHILD_ENTITIES)
+    action = merged["action"].mask(merged["action"].isin(LEDGER_ACTIONS) & ~is_child, first)
     action = action.mask(~is_child & ~had & has, first)
-    action = action.mask(yes(first == Action.ADOPT) & has, Action.ADOPT)
+    action = action.mask(is_true(first == Action.ADOPT) & has, Action.ADOPT)
     made_again = had & has & action.isin([Action.CREATE, Action.RECREATE, Action.DELETE])
     return action.mask(made_again, Action.UPDATE)
 
 
-def _without_nulls(keys: pd.DataFrame) -> pd.DataFrame:
+def _replace_nulls(keys: pd.DataFrame) -> pd.DataFrame:
     return keys.astype(object).where(keys.notna(), "")
 
 
-def _invert(done: pd.DataFrame) -> pd.DataFrame:
+def _exchange_sides(done: pd.DataFrame) -> pd.DataFrame:
     """Exchange `before` and `after`; user_id becomes the user's id as the runs left it."""
     inverse = done.reset_index(drop=True)
-    for name in VALUES:
+    for name in VALUE_COLUMNS:
         sides = [f"before_{name}", f"after_{name}"]
         inverse[sides] = inverse[sides[::-1]].to_numpy()
-    inverse = arrow(inverse, CHANGES)
+    inverse = to_arrow_types(inverse, CHANGES_SCHEMA)
     is_user = inverse["entity"] == Entity.USER
     own_id = inverse["before_id"].fillna(inverse["after_id"])
     return inverse.assign(
-        action=inverse["action"].map(INVERSES).astype(TEXT),
+        action=inverse["action"].map(INVERSE_ACTIONS).astype(TEXT_TYPE),
         user_id=inverse["user_id"].mask(is_user & own_id.notna(), own_id),
         code=str(Reason.TAKEN_BACK),
         reason=REASON_RULES[Reason.TAKEN_BACK].sentence,
@@ -159,7 +187,7 @@ def _find_changed_rows(rows: pd.DataFrame, current: Current) -> "pd.Series[str]"
     changed |= (entity == Entity.EMPLOYMENT) & (rows["action"] == Action.REMOVE) & used
     changed |= (entity == Entity.GROUP) & _is_group_changed(rows, current)
     changed |= _is_of_admin(rows, current)
-    return no_text(rows.index).mask(yes(changed), Cause.CHANGED_SINCE)
+    return make_null_texts(rows.index).mask(is_true(changed), Cause.CHANGED_SINCE)
 
 
 def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
@@ -169,24 +197,24 @@ def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
     users = rows[rows["entity"] == Entity.USER]
     hold = rows["hold"].fillna(find_holds_by_exchanges(users).reindex(rows.index))
     users = users.assign(hold=hold[users.index])
-    children = rows["entity"].isin(CHILDREN)
+    children = rows["entity"].isin(CHILD_ENTITIES)
     hold = hold.fillna(find_holds_by_users(rows, users).where(children))
     is_group, is_membership = (rows["entity"] == one for one in (Entity.GROUP, Entity.MEMBERSHIP))
     removed = rows[is_membership & (rows["action"] == Action.REMOVE) & hold.isna()]
     leaving = users[(users["action"] == Action.DELETE) & users["hold"].isna()]
-    stays = ~among(current.memberships, removed, ["user_id", "group_id"])
+    stays = ~is_among_texts(current.memberships, removed, ["user_id", "group_id"])
     stays &= ~current.memberships["user_id"].isin(leaving["before_id"])
     goes = rows["before_id"].notna() & rows["after_id"].isna()
     peopled = is_group & goes & rows["before_id"].isin(current.memberships.loc[stays, "group_id"])
-    hold = hold.mask(yes(peopled) & hold.isna(), Cause.CHANGED_SINCE)
+    hold = hold.mask(is_true(peopled) & hold.isna(), Cause.CHANGED_SINCE)
     groups = rows.assign(hold=hold)[is_group]
-    return hold.fillna(find_holds_by_groups(rows, groups).where(is_membership)).astype(TEXT)
+    return hold.fillna(find_holds_by_groups(rows, groups).where(is_membership)).astype(TEXT_TYPE)
 
 
 def _use_ids_of_now(rows: pd.DataFrame) -> pd.DataFrame:
     """Give children the new ids of users whom the plan safely renames; held renames give none."""
     users = rows[rows["entity"] == Entity.USER].assign(joget_id=lambda users: users["before_id"])
-    children = rows["entity"].isin(CHILDREN)
+    children = rows["entity"].isin(CHILD_ENTITIES)
     renamed = give_renamed_ids(rows[children], users)["user_id"]
     return rows.assign(user_id=renamed.reindex(rows.index).fillna(rows["user_id"]))
 
@@ -197,15 +225,17 @@ def _is_user_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     differs = had_row & now["id"].isna()
     for column in USER_COLUMNS:
         before = rows[f"before_{column}"]
-        same = yes(before == now[column]) | (before.isna() & now[column].isna())
+        same = is_true(before == now[column]) | (before.isna() & now[column].isna())
         differs |= had_row & ~same
     links = current.user_links
     links = links.assign(link=links["user_pool_id"] + "/" + links["sub"])
     state = look_up(rows["before_link"], links, "link", "state")
     misses = look_up(rows["before_link"], links, "link", "misses")
     linked = rows["before_link"].notna()
-    differs |= linked & ~yes(state == rows["before_state"])
-    differs |= linked & rows["action"].isin(LEDGER_ONLY) & ~yes(misses == rows["before_misses"])
+    differs |= linked & ~is_true(state == rows["before_state"])
+    differs |= (
+        linked & rows["action"].isin(LEDGER_ACTIONS) & ~is_true(misses == rows["before_misses"])
+    )
     differs |= ~linked & rows["after_link"].isin(links["link"])
     return differs | _is_id_taken(rows, current) | _is_used(rows, current)
 
@@ -236,7 +266,9 @@ def _is_used(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
 def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     now = rows[["before_id"]].merge(current.groups, left_on="before_id", right_on="id", how="left")
     had_row = rows["before_id"].notna()
-    same = yes(now["name"] == rows["before_name"]) | (now["name"].isna() & rows["before_name"].isna())
+    same = is_true(now["name"] == rows["before_name"]) | (
+        now["name"].isna() & rows["before_name"].isna()
+    )
     differs = had_row & (now["id"].isna() | ~same)
     links = current.group_links["user_pool_id"] + "/" + current.group_links["group_name"]
     differs |= rows["before_link"].notna() & ~rows["before_link"].isin(links)
@@ -246,7 +278,7 @@ def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]"
 
 def _is_of_admin(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a row is about a user who got ROLE_ADMIN since (rule 12)."""
-    admins = current.users.loc[yes(current.users["is_admin"]), "id"]
+    admins = current.users.loc[is_true(current.users["is_admin"]), "id"]
     subs = rows.loc[rows["user_id"].isin(admins), "sub"].dropna()
     return rows["user_id"].isin(admins) | rows["sub"].isin(subs)
 
@@ -256,25 +288,39 @@ def _is_parent_lost(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     the undo doesn't bring them back.
     """
     users, groups = (rows[rows["entity"] == entity] for entity in (Entity.USER, Entity.GROUP))
-    active = current.users.loc[yes(current.users["active"] == 1), "id"]
+    active = current.users.loc[is_true(current.users["active"] == 1), "id"]
     brought = users.loc[users["after_active"] == 1, ["before_id", "after_id"]]
-    has_user = rows["user_id"].isin(pd.concat([active, brought["before_id"], brought["after_id"]]).dropna())
-    has_group = rows["group_id"].isin(pd.concat([current.groups["id"], groups["after_id"]]).dropna())
+    has_user = rows["user_id"].isin(
+        pd.concat([active, brought["before_id"], brought["after_id"]]).dropna()
+    )
+    has_group = rows["group_id"].isin(
+        pd.concat([current.groups["id"], groups["after_id"]]).dropna()
+    )
     return (rows["action"] == Action.ADD) & ~(has_user & has_group)
 
 
 def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    found = among(rows, current.memberships, ["user_id", "group_id"])
+    found = is_among_texts(rows, current.memberships, ["user_id", "group_id"])
     expected = rows["action"].isin([Action.REMOVE, Action.CLAIM, Action.KEEP_LOCAL])
-    return yes((found & (rows["action"] == Action.ADD)) | (~found & expected) | _is_parent_lost(rows, current))
+    return is_true(
+        (found & (rows["action"] == Action.ADD))
+        | (~found & expected)
+        | _is_parent_lost(rows, current)
+    )
 
 
-def _make_children_of_restored(organization: str, inverse: pd.DataFrame, taken: set[str]) -> pd.DataFrame:
+def _make_children_of_restored(
+    organization: str, inverse: pd.DataFrame, taken: set[str]
+) -> pd.DataFrame:
     """Add ROLE_USER and the employment to users who come back, where the inverse doesn't.
 
     An account that single sign-on made gets no employment: it never had one.
     """
-    back = inverse[(inverse["entity"] == Entity.USER) & inverse["before_id"].isna() & inverse["after_id"].notna()]
+    back = inverse[
+        (inverse["entity"] == Entity.USER)
+        & inverse["before_id"].isna()
+        & inverse["after_id"].notna()
+    ]
     rows = back[["sub", "hold", "action"]].assign(user_id=back["after_id"])
     employed = rows[rows["action"] != Action.RESTORE]
 
@@ -293,13 +339,13 @@ def _make_children_of_restored(organization: str, inverse: pd.DataFrame, taken: 
 
 
 def _make_directory(changes: pd.DataFrame) -> pd.DataFrame:
-    """Columns DIRECTORY: what the undo does with each user and group."""
+    """Columns DIRECTORY_SCHEMA: what the undo does with each user and group."""
     rows = changes[changes["entity"].isin([Entity.USER, Entity.GROUP])]
-    rows = rows[~rows["action"].isin(EXCHANGES)]
+    rows = rows[~rows["action"].isin(EXCHANGE_ACTIONS)]
     held = rows["hold"].notna()
     outcomes = {str(action): str(outcome) for action, outcome in APPLIED_OUTCOMES.items()}
-    outcome = rows["action"].map(outcomes).astype(TEXT).fillna(str(Outcome.UNCHANGED))
-    return arrow(
+    outcome = rows["action"].map(outcomes).astype(TEXT_TYPE).fillna(str(Outcome.UNCHANGED))
+    return to_arrow_types(
         rows.assign(
             outcome=outcome.mask(held, Outcome.HELD),
             listed=True,
@@ -308,5 +354,5 @@ def _make_directory(changes: pd.DataFrame) -> pd.DataFrame:
             reason=rows["reason"].mask(held, REASON_RULES[Reason.CHANGED_SINCE].sentence),
             code=rows["code"].mask(held, Reason.CHANGED_SINCE),
         ),
-        DIRECTORY,
+        DIRECTORY_SCHEMA,
     )

@@ -3,26 +3,31 @@
 import pandas as pd
 import pyarrow as pa
 
-from include.directory_sync.decisions import Decisions
-from include.directory_sync.errors import PermanentError
-from include.directory_sync.frames import (
-    BEYOND_BMP,
-    TEXT,
-    conform,
+from directory_sync.decisions import Decisions
+from directory_sync.errors import PermanentError
+from directory_sync.frames import (
+    BEYOND_BMP_PATTERN,
+    TEXT_TYPE,
+    conform_to_schema,
+    contains_pattern,
+    is_true,
     look_up,
-    matches,
-    no_text,
-    yes,
+    make_null_texts,
 )
-from include.directory_sync.mapping import MAPPED
-from include.directory_sync.plan.changes import USER_COLUMNS, USER_VALUES, link_parts, value_fields
-from include.directory_sync.plan.current import Current, Evidence
-from include.directory_sync.plan.matching import is_twin
-from include.directory_sync.run import Run
-from include.directory_sync.settings import Policies
-from include.directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, Reason, State
+from directory_sync.mapping import MAPPED_COLUMNS
+from directory_sync.plan.changes import (
+    USER_COLUMNS,
+    USER_VALUE_COLUMNS,
+    make_value_fields,
+    split_link,
+)
+from directory_sync.plan.current import Current, Evidence
+from directory_sync.plan.matching import is_twin
+from directory_sync.run import Run
+from directory_sync.settings import Policies
+from directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, Reason, State
 
-JOGET_ADMIN = "admin"
+JOGET_ADMIN_LOGIN = "admin"
 
 MADE_WITHOUT_PASSWORD = (Action.CREATE, Action.RECREATE)
 """Origins of links whose Joget user the sync made: with a NULL password, unless new_password is
@@ -50,8 +55,8 @@ DECIDED_USERS_SCHEMA = pa.schema(
         ("hold", pa.string()),
         ("now_has_role_user", pa.bool_()),
         ("now_has_employment", pa.bool_()),
-        *value_fields("before", USER_VALUES),
-        *value_fields("after", USER_VALUES),
+        *make_value_fields("before", USER_VALUE_COLUMNS),
+        *make_value_fields("after", USER_VALUE_COLUMNS),
     ]
 )
 """A row for each listed and each linked user, once the rules have decided.
@@ -62,17 +67,19 @@ that account's id. active: whether the user is enabled in the pool. joget_active
 user is active once the changes are applied. takes_part: whether the memberships that the pool names
 are compared. loses_all: whether all memberships of ours are removed. is_unproven: whether the user
 is to be removed before the pool was asked for them by name. hold: a cause that the rules alone
-found. before_*, after_*: changes.USER_VALUES.
+found. before_*, after_*: changes.USER_VALUE_COLUMNS.
 """
 
 
-def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence) -> pd.DataFrame:
+def decide_users(
+    run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence
+) -> pd.DataFrame:
     """Decide every listed user: takes MATCHED_USERS_SCHEMA, and gives DECIDED_USERS_SCHEMA in the
     same order.
 
     Raises PermanentError where the run names users that the pool doesn't have.
     """
-    users = matched.assign(linked=matched["way"].notna() & ~yes(matched["way"] == "heir"))
+    users = matched.assign(linked=matched["way"].notna() & ~is_true(matched["way"] == "heir"))
     users["usable"] = _find_faults(users, current).open
     decisions = Decisions(users)
     _decide_protected(run, users, current, evidence, decisions)
@@ -83,9 +90,13 @@ def decide_users(run: Run, matched: pd.DataFrame, current: Current, evidence: Ev
     users = users.join(_find_values(users))
     _decide_changes(users, decisions)
     users = users.drop(columns=["code", "reason"]).join(decisions.frame())
-    by_sso = users["code"].isin([Reason.LOGIN_OCCUPIED_BY_SSO, Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED])
-    users["occupier_id"] = look_up(users["key"].where(yes(by_sso)), current.users, "id_key", "id")
-    return conform(_finish(users), DECIDED_USERS_SCHEMA)
+    by_sso = users["code"].isin(
+        [Reason.LOGIN_OCCUPIED_BY_SSO, Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED]
+    )
+    users["occupier_id"] = look_up(
+        users["key"].where(is_true(by_sso)), current.users, "id_key", "id"
+    )
+    return conform_to_schema(_complete_columns(users), DECIDED_USERS_SCHEMA)
 
 
 def is_excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
@@ -101,26 +112,26 @@ def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a newer reading set the link, which this older snapshot mustn't overwrite."""
     if evidence.compares:
         return pd.Series(False, index=links.index)
-    return yes(links["changed_at"] > evidence.at)
+    return is_true(links["changed_at"] > evidence.at)
 
 
 def is_replaced(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a linked user's Joget user was deleted, and another account has the name now.
 
     That account is never ours. Either it has the id in other letters, or reading found that it
-    isn't the one that the sync made (current.USERS, is_replaced).
+    isn't the one that the sync made (current.JOGET_USERS_SCHEMA, is_replaced).
     """
     in_joget = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
     other_letters = users["now_id"].isna() & users["user_key"].isin(in_joget)
-    return other_letters | yes(users["now_is_replaced"])
+    return other_letters | is_true(users["now_is_replaced"])
 
 
-def differs(users: pd.DataFrame) -> "pd.Series[bool]":
+def are_values_different(users: pd.DataFrame) -> "pd.Series[bool]":
     """Whether any of dir_user's columns differs by bytes; NULL differs from ''."""
     found = pd.Series(False, index=users.index)
     for column in USER_COLUMNS:
         before, after = users[f"before_{column}"], users[f"after_{column}"]
-        same = yes(before == after) | (before.isna() & after.isna())
+        same = is_true(before == after) | (before.isna() & after.isna())
         found |= ~same
     return found
 
@@ -132,9 +143,9 @@ def _find_faults(users: pd.DataFrame, current: Current) -> Decisions:
     faults = Decisions(users)
     for outcome in (Outcome.FROZEN, Outcome.QUARANTINED):
         faults.decide_as_mapped(users["verdict"] == outcome, outcome, users)
-    for column in ("username", *MAPPED):
+    for column in ("username", *MAPPED_COLUMNS):
         if not current.stores_all_of_unicode:
-            beyond = matches(users[column], BEYOND_BMP)
+            beyond = contains_pattern(users[column], BEYOND_BMP_PATTERN)
             faults.decide(beyond, Outcome.QUARANTINED, Reason.NOT_STORABLE, detail=column)
         length = current.column_lengths.get(column)
         if length is not None:
@@ -166,7 +177,7 @@ def _decide_disabled(users: pd.DataFrame, decisions: Decisions) -> None:
     A changed login waits: the Joget user keeps its name until the user is enabled again.
     """
     off = users["linked"] & ~users["active"]
-    ours_is_on = (users["state"] == State.ACTIVE) & yes(users["now_active"] == 1)
+    ours_is_on = (users["state"] == State.ACTIVE) & is_true(users["now_active"] == 1)
     decisions.decide(off & ours_is_on, Outcome.DEACTIVATED, Reason.DISABLED)
 
 
@@ -192,7 +203,11 @@ def _require_all_found(asked: tuple[str, ...], found: pd.DataFrame, current: Cur
     keys = current.keys[current.keys["text"].isin(asked)].set_index("text")["key"]
     known = set(found["sub"].dropna()) | set(found["key"].dropna())
     known |= set(found["user_key"].dropna())
-    absent = [str(at) for at, text in enumerate(asked, 1) if text not in known and keys.get(text) not in known]
+    absent = [
+        str(at)
+        for at, text in enumerate(asked, 1)
+        if text not in known and keys.get(text) not in known
+    ]
     if absent:
         raise PermanentError(
             f"{len(absent)} of the {len(asked)} users given aren't in the pool: number "
@@ -204,7 +219,7 @@ def _decide_linked(run: Run, users: pd.DataFrame, current: Current, decisions: D
     linked = users["linked"]
     gone = linked & users["now_id"].isna()
     decisions.decide(gone, Outcome.RECREATED, Reason.DELETED_IN_JOGET)
-    other_username = linked & ~yes(users["now_username_key"] == users["user_key"])
+    other_username = linked & ~is_true(users["now_username_key"] == users["user_key"])
     decisions.decide(other_username, Outcome.QUARANTINED, Reason.USERNAME_CHANGED_IN_JOGET)
     if run.sync.policies.renamed_user != "keep":
         _decide_renamed(run, users, current, decisions)
@@ -217,14 +232,14 @@ def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: 
     changed = users["linked"] & users["active"] & (users["key"] != users["user_key"])
     renamed = changed & decisions.open
     links, rows = current.user_links["user_key"].dropna(), current.users
-    unused = yes(rows["is_used"] == False) & ~rows["id_key"].isin(links)  # noqa: E712 - null is unknown
-    unused &= yes(rows["id"] == rows["username"]) & ~yes(rows["has_password"])
-    unused &= ~yes(rows["is_admin"])
+    unused = is_true(rows["is_used"] == False) & ~rows["id_key"].isin(links)  # noqa: E712 - null is unknown
+    unused &= is_true(rows["id"] == rows["username"]) & ~is_true(rows["has_password"])
+    unused &= ~is_true(rows["is_admin"])
     in_joget = pd.concat([rows["id_key"], rows["username_key"]]).dropna()
     in_the_way = pd.concat([rows.loc[~unused, "id_key"], rows.loc[~unused, "username_key"]])
     wanted = users["key"].where(changed & decisions.contends)
     never = users["key"].isin(pd.concat([in_the_way.dropna(), links]))
-    never |= wanted.duplicated(keep=False) | (users["username"].str.lower() == JOGET_ADMIN)
+    never |= wanted.duplicated(keep=False) | (users["username"].str.lower() == JOGET_ADMIN_LOGIN)
     never |= users["key"].isin(find_keys(current, run.sync.scope.exclude_users))
     decisions.decide(renamed & never, Outcome.RENAMED, Reason.LOGIN_OCCUPIED, Cause.OCCUPIED_LOGIN)
     by_sso, retired = renamed & users["key"].isin(in_joget), renamed & _is_retired(users, current)
@@ -247,7 +262,7 @@ def _is_retired(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
 def _decide_new(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     new = ~users["linked"]
     decisions.decide(new & ~users["creatable"], Outcome.FROZEN, Reason.NOT_CREATABLE)
-    is_admin = users["username"].str.lower() == JOGET_ADMIN
+    is_admin = users["username"].str.lower() == JOGET_ADMIN_LOGIN
     decisions.decide(new & is_admin, Outcome.QUARANTINED, Reason.ADMIN_ACCOUNT)
     _decide_taken(run, users, current, decisions)
     twins = is_twin(users["key"].where(new & decisions.contends), users["active"])
@@ -265,26 +280,34 @@ def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: De
     new = ~users["linked"]
     links = current.user_links
     foreign = links.loc[links["sync"] != run.sync.name, "user_key"].dropna()
-    decisions.decide(new & users["key"].isin(foreign), Outcome.QUARANTINED, Reason.LINKED_BY_OTHER_SYNC)
+    decisions.decide(
+        new & users["key"].isin(foreign), Outcome.QUARANTINED, Reason.LINKED_BY_OTHER_SYNC
+    )
     holder = look_up(users["key"], links[links["sync"] == run.sync.name], "user_key", "sub")
-    taken = new & holder.notna() & ~yes(users["way"] == "heir")
-    decisions.decide(taken, Outcome.QUARANTINED, Reason.LOGIN_OF_LINKED_USER, detail=holder.fillna(""))
+    taken = new & holder.notna() & ~is_true(users["way"] == "heir")
+    decisions.decide(
+        taken, Outcome.QUARANTINED, Reason.LOGIN_OF_LINKED_USER, detail=holder.fillna("")
+    )
     moves = users["linked"] & (users["key"] != users["user_key"])
     moves &= decisions.contends | decisions.outcome_is(Outcome.RENAMED)
     wanted = users["key"].where(moves).dropna()
-    decisions.decide(new & users["key"].isin(wanted), Outcome.QUARANTINED, Reason.LOGIN_WANTED_BY_LINKED_USER)
+    decisions.decide(
+        new & users["key"].isin(wanted), Outcome.QUARANTINED, Reason.LOGIN_WANTED_BY_LINKED_USER
+    )
 
 
 def _decide_heirs(users: pd.DataFrame, decisions: Decisions) -> None:
     """Rule 7: a new person never inherits an account without a person's word."""
-    heir = yes(users["way"] == "heir")
-    holder = link_parts(users["before_link"])[1].fillna("")
+    heir = is_true(users["way"] == "heir")
+    holder = split_link(users["before_link"])[1].fillna("")
     gone = heir & users["now_id"].isna()
     decisions.decide(gone, Outcome.RECREATED, Reason.HEIR, Cause.NEW_SUB, detail=holder)
     decisions.decide(heir, Outcome.UPDATED, Reason.HEIR, Cause.NEW_SUB, detail=holder)
 
 
-def _decide_adoption(policies: Policies, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
+def _decide_adoption(
+    policies: Policies, users: pd.DataFrame, current: Current, decisions: Decisions
+) -> None:
     found = ~users["linked"] & users["now_id"].notna()
     refusals = [
         (users["matches"] > 1, Reason.SEVERAL_JOGET_USERS),
@@ -317,14 +340,14 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
     exists = users["now_id"].notna()
     on, off = users["active"], ~users["active"]
     ours = users["state"].fillna(State.ACTIVE) == State.DEACTIVATED
-    turned_off = exists & off & ~ours & yes(users["now_active"] == 1)
+    turned_off = exists & off & ~ours & is_true(users["now_active"] == 1)
     active = users["now_active"].mask(turned_off, 0).mask(exists & on & ours, 1)
     values["after_active"] = active.mask(~exists, on.astype("int64[pyarrow]"))
     state = users["state"].fillna(State.ACTIVE)
     state = state.mask(turned_off, State.DEACTIVATED).mask(on & ours, State.ACTIVE)
-    # The Joget plugin imports users who are disabled in the pool as inactive. Joget and the pool agree
-    # about such a user, so the pool may let the user in again later.
-    found_off = exists & off & users["before_link"].isna() & ~yes(users["now_active"] == 1)
+    # The Joget plugin imports users who are disabled in the pool as inactive. Joget and the pool
+    # agree about such a user, so the pool may let the user in again later.
+    found_off = exists & off & users["before_link"].isna() & ~is_true(users["now_active"] == 1)
     values["after_state"] = state.mask((~exists & off) | found_off, State.DEACTIVATED)
     known = users["before_link"].notna()
     values["before_state"] = users["state"].where(known)
@@ -343,38 +366,53 @@ def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
     decisions.decide(off, Outcome.DEACTIVATED, Reason.DISABLED)
     on = (before == State.DEACTIVATED) & (after == State.ACTIVE)
     decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
-    decisions.decide(differs(users), Outcome.UPDATED, Reason.CHANGED)
+    decisions.decide(are_values_different(users), Outcome.UPDATED, Reason.CHANGED)
     relinked = users["way"].isin(["history", "login"])
     decisions.decide(relinked, Outcome.UPDATED, Reason.POOL_CHANGED)
-    off_in_joget = ~yes(users["now_active"] == 1) & (after == State.ACTIVE)
+    off_in_joget = ~is_true(users["now_active"] == 1) & (after == State.ACTIVE)
     decisions.decide(off_in_joget, Outcome.UNCHANGED, Reason.DEACTIVATED_IN_JOGET)
     decisions.decide(decisions.open, Outcome.UNCHANGED)
 
 
 def change_login_only(renamed: pd.DataFrame) -> pd.DataFrame:
-    """The renamed users (DECIDED_USERS_SCHEMA) as if all but the login were as the pool wants it."""
-    values = {f"before_{name}": renamed[f"after_{name}"] for name in USER_VALUES if name != "id"}
+    """The renamed users (DECIDED_USERS_SCHEMA) as if all but the login were as the pool wants
+    it.
+    """
+    values = {
+        f"before_{name}": renamed[f"after_{name}"] for name in USER_VALUE_COLUMNS if name != "id"
+    }
     return renamed.assign(**values)
 
 
 def keep_login(renamed: pd.DataFrame) -> pd.DataFrame:
-    """The renamed users (DECIDED_USERS_SCHEMA) with everything but the login as the pool wants it."""
+    """The renamed users (DECIDED_USERS_SCHEMA) with everything but the login as the pool wants
+    it.
+    """
     on = (renamed["before_state"] == State.DEACTIVATED) & (renamed["after_state"] == State.ACTIVE)
     decisions = Decisions(renamed)
     decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
-    decisions.decide(differs(renamed), Outcome.UPDATED, Reason.CHANGED)
-    decisions.decide(yes(renamed["before_link"] != renamed["after_link"]), Outcome.UPDATED, Reason.POOL_CHANGED)
+    decisions.decide(are_values_different(renamed), Outcome.UPDATED, Reason.CHANGED)
+    decisions.decide(
+        is_true(renamed["before_link"] != renamed["after_link"]),
+        Outcome.UPDATED,
+        Reason.POOL_CHANGED,
+    )
     decisions.decide(decisions.open, Outcome.UNCHANGED)
     users = renamed.drop(columns=["outcome", "code", "reason", "hold"]).join(decisions.frame())
-    users = users.assign(after_id=users["before_id"], occupier_id=no_text(users.index))
-    return conform(users.assign(action=_choose_actions(users)), DECIDED_USERS_SCHEMA)
+    users = users.assign(after_id=users["before_id"], occupier_id=make_null_texts(users.index))
+    return conform_to_schema(users.assign(action=_choose_actions(users)), DECIDED_USERS_SCHEMA)
 
 
-PROTECTED = (Reason.EXCLUDED, Reason.NOT_ASKED, Reason.NEWER_READING, Reason.REPLACED_IN_JOGET)
+PROTECTING_REASONS = (
+    Reason.EXCLUDED,
+    Reason.NOT_ASKED,
+    Reason.NEWER_READING,
+    Reason.REPLACED_IN_JOGET,
+)
 """Reasons for which nothing of a user changes, not even the memberships of a disabled user."""
 
 
-def _finish(users: pd.DataFrame) -> pd.DataFrame:
+def _complete_columns(users: pd.DataFrame) -> pd.DataFrame:
     """Derive actions, ids, and what happens to memberships, from the outcomes."""
     makes = users["outcome"].isin([Outcome.CREATED, Outcome.RENAMED])
     users["after_id"] = users["after_id"].mask(makes, users["username"])
@@ -385,8 +423,8 @@ def _finish(users: pd.DataFrame) -> pd.DataFrame:
     created = users["username"].where(users["outcome"] == Outcome.CREATED)
     joget_id = users["linked_id"].fillna(users["found_id"]).where(known)
     left_alone = users["outcome"].isin([Outcome.FROZEN, Outcome.QUARANTINED])
-    off = users["linked"] & ~users["active"] & ~users["code"].isin(PROTECTED)
-    on_after = yes(users["after_active"] == 1)
+    off = users["linked"] & ~users["active"] & ~users["code"].isin(PROTECTING_REASONS)
+    on_after = is_true(users["after_active"] == 1)
     off_in_joget = users["now_id"].notna() & ~on_after
     return users.assign(
         listed=True,
@@ -394,14 +432,16 @@ def _finish(users: pd.DataFrame) -> pd.DataFrame:
         joget_active=on_after & (users["action"].notna() | (users["outcome"] == Outcome.UNCHANGED)),
         takes_part=~left_alone,
         loses_all=off | (~left_alone & (~users["active"] | off_in_joget)),
-        is_admin=users["linked"] & yes(users["now_is_admin"]),
+        is_admin=users["linked"] & is_true(users["now_is_admin"]),
         is_unproven=False,
     )
 
 
 def _choose_actions(users: pd.DataFrame) -> "pd.Series[str]":
-    action = users["outcome"].map(USER_ACTIONS).astype(TEXT)
+    action = users["outcome"].map(USER_ACTIONS).astype(TEXT_TYPE)
     unchanged = users["linked"] & (users["outcome"] == Outcome.UNCHANGED)
-    action = action.mask(yes(unchanged & (users["before_misses"] > 0)), Action.SEEN)
-    moved = (users["outcome"] == Outcome.UPDATED) & yes(users["before_link"] != users["after_link"])
+    action = action.mask(is_true(unchanged & (users["before_misses"] > 0)), Action.SEEN)
+    moved = (users["outcome"] == Outcome.UPDATED) & is_true(
+        users["before_link"] != users["after_link"]
+    )
     return action.mask(moved, Action.RELINK)

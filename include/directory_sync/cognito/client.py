@@ -1,0 +1,301 @@
+"""Calling Cognito: every page of a list, inside the quota, with errors that quote nothing."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+)
+from botocore.exceptions import (
+    ConnectionError as UnreachableError,
+)
+
+from directory_sync import connections
+from directory_sync.cognito.rate_limit import ProgressLine, RateLimiter
+from directory_sync.errors import PermanentError, TransientError
+from directory_sync.settings import Sync
+
+log = logging.getLogger(__name__)
+
+USERS_IN_A_PAGE = 60
+"""Cognito's largest page (API reference, ListUsers, Limit)."""
+
+LIST_GROUPS_CALLS_PER_SECOND = 5
+"""Cognito's quota of ListGroups for one pool, beside that of the whole account."""
+
+MOST_LISTS_AT_ONCE = 16
+"""Lists under way at once: at 30 requests a second, answers of up to half a second still use the
+whole rate.
+"""
+
+ATTEMPTS_OF_A_CALL = 6
+"""Of one call, by botocore, with growing delays."""
+
+ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
+
+THROTTLING_CODES = frozenset({"TooManyRequestsException", "ThrottlingException"})
+
+TRANSIENT_CODES = frozenset(
+    {
+        "LimitExceededException",
+        "InternalErrorException",
+        "InternalFailure",
+        "ServiceUnavailable",
+        "RequestTimeout",
+        "ExpiredTokenException",
+    }
+)
+
+
+class StoppedError(Exception):
+    """A list that was stopped since another one failed."""
+
+
+class _InvalidParameterError(Exception):
+    """A bad filter, or a bad or expired token: Cognito doesn't say which."""
+
+
+class _ThrottledError(TransientError):
+    """Also the retries within the call were throttled: the same page is asked for again, at the
+    limiter's pace.
+    """
+
+
+class GroupGoneError(Exception):
+    """A group was deleted between its listing and that of its members."""
+
+
+class TokenDiedError(Exception):
+    """A list's token isn't taken any more: the list has to begin again."""
+
+
+class FilterRefusedError(Exception):
+    """The pool doesn't take this filter."""
+
+
+class UserPool:
+    """One user pool, read through one limiter for every attempt of every call."""
+
+    def __init__(
+        self, client: Any, user_pool_id: str, requests_per_second: float, progress: ProgressLine
+    ) -> None:
+        self._client = client
+        self._pool = user_pool_id
+        self.progress = progress
+        self.requests_per_second = requests_per_second
+        self._stop = threading.Event()
+        all_calls = RateLimiter(requests_per_second)
+        group_calls = RateLimiter(min(requests_per_second, LIST_GROUPS_CALLS_PER_SECOND))
+
+        def wait(event_name: str, **_: Any) -> None:
+            if event_name.endswith(".ListGroups"):
+                group_calls.take()
+            all_calls.take()
+            if self._stop.is_set():
+                raise StoppedError
+            progress.call()
+
+        def slow_down(parsed_response: dict[str, Any] | None, **_: Any) -> None:
+            if parsed_response and parsed_response.get("Error", {}).get("Code") in THROTTLING_CODES:
+                progress.throttle()
+                if all_calls.throttled():
+                    log.info(
+                        "Cognito throttles; going on with %.1f calls a second", all_calls.per_second
+                    )
+
+        # All three run for each attempt, so botocore's own retries keep to the rate and are seen as
+        # well.
+        client.meta.events.register("before-send.cognito-identity-provider", wait)
+        client.meta.events.register("response-received.cognito-identity-provider", slow_down)
+        client.meta.events.register("before-parse.cognito-identity-provider", _fail_cut_answer)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within the block every list ends at its next page, with StoppedError."""
+        self._stop.set()
+        try:
+            yield
+        finally:
+            self._stop.clear()
+
+    def estimated_users(self) -> int | None:
+        """DescribeUserPool's EstimatedNumberOfUsers, if it gives one."""
+        with self._errors("DescribeUserPool"):
+            answer = self._client.describe_user_pool(UserPoolId=self._pool)
+        estimated = _read_member(answer, "UserPool", "DescribeUserPool").get(
+            "EstimatedNumberOfUsers"
+        )
+        return None if estimated is None else int(estimated)
+
+    def users(self, wanted: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        """Pages of users, in Cognito's own shape; a page may be short or empty. `wanted` is a
+        filter of ListUsers.
+
+        Raises TokenDiedError where the list has to begin again, and FilterRefusedError.
+        """
+        yield from self._pages(
+            "ListUsers", "Users", "users", **({"Filter": wanted} if wanted else {})
+        )
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """Pages of groups."""
+        yield from self._pages("ListGroups", "Groups", "groups")
+
+    def members(self, group_name: str) -> Iterator[list[dict[str, Any]]]:
+        """Pages of one group's users.
+
+        Raises GroupGoneError when the group was deleted meanwhile, TokenDiedError where the list
+        has to begin again.
+        """
+        yield from self._pages("ListUsersInGroup", "Users", "memberships", GroupName=group_name)
+
+    def _pages(
+        self, operation: str, key: str, counted: str, **parameters: str
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Not by botocore's paginator: that can't go on from a page that was throttled."""
+        named = "PaginationToken" if operation == "ListUsers" else "NextToken"
+        token: str | None = None
+        tokens = set[int]()
+        while True:
+            page = self._page(operation, parameters | ({named: token} if token else {}))
+            token = page.get(named)
+            if hash(token) in tokens:
+                raise TransientError(
+                    f"Cognito repeated a token in {operation}, so the listing can't be trusted. "
+                    "Retrying from its start."
+                )
+            found: list[dict[str, Any]] = _read_member(page, key, operation)
+            self.progress.add(counted, len(found))
+            yield found
+            if not token:
+                return
+            tokens.add(hash(token))
+
+    def _page(self, operation: str, parameters: dict[str, str]) -> dict[str, Any]:
+        """One page, however long it is throttled: a limiter that has slowed down asks until the
+        task's own time-out.
+        """
+        method = {"ListUsers": self._client.list_users, "ListGroups": self._client.list_groups}
+        while True:
+            if self._stop.is_set():
+                raise StoppedError
+            try:
+                with self._errors(operation):
+                    answer: dict[str, Any] = method.get(
+                        operation, self._client.list_users_in_group
+                    )(UserPoolId=self._pool, Limit=USERS_IN_A_PAGE, **parameters)
+                    return answer
+            except _ThrottledError:
+                log.info("%s is still throttled; asking for the same page again", operation)
+            except _InvalidParameterError:
+                if "PaginationToken" in parameters or "NextToken" in parameters:
+                    raise TokenDiedError from None
+                if "Filter" in parameters:
+                    raise FilterRefusedError from None
+                raise PermanentError(
+                    f"Cognito refused the parameters of {operation}; report this."
+                ) from None
+
+    @contextmanager
+    def _errors(self, operation: str) -> Iterator[None]:
+        """Turn botocore's errors into ours, without AWS's text: it quotes parameters."""
+        try:
+            yield
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        except CredentialRetrievalError:
+            raise PermanentError(
+                "AWS gave no credentials for the Connection in aws_conn_id. Check its keys or role."
+            ) from None
+        except (UnreachableError, HTTPClientError) as error:
+            raise TransientError(
+                f"Cognito can't be reached in {operation} ({type(error).__name__}). Does this "
+                "worker resolve and reach Cognito's address of region "
+                f"{self._client.meta.region_name}?"
+            ) from None
+        except BotoCoreError as error:
+            raise PermanentError(
+                f"{operation} can't be asked ({type(error).__name__}). Check region, user_pool_id "
+                "and the keys of the Connection in aws_conn_id."
+            ) from None
+        else:
+            return
+        raise self._error(operation, code, status) from None
+
+    def _error(self, operation: str, code: str, status: int) -> Exception:
+        region = self._client.meta.region_name
+        if code == "ResourceNotFoundException" and operation == "ListUsersInGroup":
+            return GroupGoneError()
+        if code == "ResourceNotFoundException":
+            return PermanentError(
+                f"User pool {self._pool} doesn't exist in region {region}. A pool's id begins with "
+                "its region; correct user_pool_id or region in the settings, or the parameter "
+                "user_pool_id."
+            )
+        if code in THROTTLING_CODES | TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
+            kind = _ThrottledError if code in THROTTLING_CODES else TransientError
+            return kind(
+                f"Cognito answered {code} to {operation}, also to the retries within the call."
+            )
+        if code == "InvalidParameterException":
+            return _InvalidParameterError()
+        return PermanentError(
+            f"Cognito refused {operation} on user pool {self._pool} ({code}). The Connection in "
+            f"aws_conn_id needs cognito-idp:{operation} on this pool's ARN (docs/iam-policy.json), "
+            "and valid keys."
+        )
+
+
+def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
+    """Turn an answer whose body was cut into a time-out, so that botocore asks again.
+
+    botocore would otherwise take it for an empty answer, and so for the end of the list.
+    """
+    headers = {name.lower(): value for name, value in response_dict["headers"].items()}
+    length = None if "content-encoding" in headers else headers.get("content-length")
+    if length is not None and int(length) != len(response_dict["body"]):
+        response_dict.update(status_code=HTTPStatus.REQUEST_TIMEOUT.value, body=ANSWER_TO_A_CUT)
+
+
+def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
+    """Read a member that every answer to the operation has.
+
+    botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an
+    empty answer would look like the end of a list.
+    """
+    if answer.get(name) is None:
+        raise TransientError(
+            f"The answer to {operation} has no {name}, so it can't be Cognito's, or was cut. Does "
+            "a proxy stand between this worker and Cognito?"
+        )
+    return answer[name]
+
+
+def open_user_pool(sync: Sync, doing: str) -> UserPool:
+    """The sync's pool, through its AWS Connection.
+
+    Raises PermanentError where the Connection is missing, TransientError where it can't be looked
+    up now.
+    """
+    hook = AwsBaseHook(
+        aws_conn_id=sync.aws_conn_id, client_type="cognito-idp", region_name=sync.region
+    )
+    # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as
+    # HTTP 400.
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS_OF_A_CALL},
+        max_pool_connections=MOST_LISTS_AT_ONCE,
+    )
+    with connections.hold_connection(sync.aws_conn_id, "aws", "aws_conn_id"):
+        client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
+    return UserPool(client, sync.user_pool_id, sync.requests_per_second, ProgressLine(doing))

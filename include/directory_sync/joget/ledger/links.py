@@ -1,0 +1,140 @@
+"""Reading the ledger's links: which sub is which Joget user, and which group name is which Joget
+group.
+"""
+
+import pandas as pd
+import pyarrow as pa
+
+from directory_sync.joget.database import Database
+from directory_sync.joget.schema import JogetTables
+from directory_sync.plan.current import USER_LINKS_SCHEMA
+from directory_sync.run import Run
+
+LINK_COLUMNS = [
+    field for field in USER_LINKS_SCHEMA if field.name not in ("user_key", "is_compared")
+]
+
+LINKED_USERS_SCHEMA = pa.schema(
+    [
+        *LINK_COLUMNS,
+        ("is_same", pa.bool_()),
+        ("firstName", pa.string()),
+        ("lastName", pa.string()),
+        ("email", pa.string()),
+        ("active", pa.int64()),
+        ("timeZone", pa.string()),
+        ("locale", pa.string()),
+        ("has_password", pa.bool_()),
+    ]
+)
+"""The sync's live links with their rows of dir_user. is_same: whether there is a row, and its id
+and username are the link's user_id, byte for byte.
+"""
+
+
+def read_linked_users(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
+    """Columns LINKED_USERS_SCHEMA."""
+    same = " AND ".join(
+        f"CAST(u.{column} AS BINARY) <=> CAST(l.user_id AS BINARY)" for column in ("id", "username")
+    )
+    return database.frame(
+        "SELECT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, "
+        f"l.changed_at, l.linked_at, {same}, u.firstName, u.lastName, u.email, u.active, "
+        "u.timeZone, u.locale, u.password IS NOT NULL FROM directory_sync_user_link l LEFT JOIN "
+        f"dir_user u ON u.id = {tables.as_directory('l.user_id')} WHERE l.user_id_sha256 IS NOT "
+        "NULL AND l.sync = %s",
+        (run.sync.name,),
+        schema=LINKED_USERS_SCHEMA,
+        about="directory_sync_user_link",
+    )
+
+
+def read_links_of_other_syncs(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
+    """Columns current.USER_LINKS_SCHEMA without is_compared: other syncs' live links to users whose
+    id is one of the sent texts.
+    """
+    user_id = tables.as_directory("l.user_id")
+    return database.frame(
+        "SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, "
+        f"l.changed_at, l.linked_at, {tables.key(user_id)} FROM directory_sync_user_link l JOIN "
+        f"directory_sync_text t ON t.text = {user_id} WHERE l.user_id_sha256 IS NOT NULL AND "
+        "l.sync <> %s",
+        (run.sync.name,),
+        schema=pa.schema([*LINK_COLUMNS, ("user_key", pa.string())]),
+        about="directory_sync_user_link",
+    )
+
+
+SUBS_SCHEMA = pa.schema([("sub", pa.string()), ("user_id", pa.string())])
+
+
+def read_subs_of_users(database: Database, run: Run) -> pd.DataFrame:
+    """Columns sub, user_id: who is linked in the sync's pool."""
+    return database.frame(
+        "SELECT sub, user_id FROM directory_sync_user_link "
+        "WHERE user_id_sha256 IS NOT NULL AND sync = %s AND user_pool_id = %s",
+        (run.sync.name, run.sync.user_pool_id),
+        schema=SUBS_SCHEMA,
+        about="directory_sync_user_link",
+    )
+
+
+def read_expected_subs(database: Database, run: Run) -> pd.DataFrame:
+    """Column sub: the linked users of the sync's pool who have fewer misses than missing_runs."""
+    return database.frame(
+        "SELECT sub FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL AND sync = %s "
+        "AND user_pool_id = %s AND misses < %s",
+        (run.sync.name, run.sync.user_pool_id, run.sync.policies.missing_runs),
+        schema=pa.schema([("sub", pa.string())]),
+        about="directory_sync_user_link",
+    )
+
+
+def read_group_links(database: Database, tables: JogetTables, schema: pa.Schema) -> pd.DataFrame:
+    """Every live link to a Joget group, in the schema's columns."""
+    return database.frame(
+        f"SELECT sync, user_pool_id, group_name, group_id, misses, changed_at, "
+        f"{tables.key(tables.as_directory('group_id'))} "
+        f"FROM directory_sync_group_link WHERE group_id_sha256 IS NOT NULL",
+        schema=schema,
+        about="directory_sync_group_link",
+    )
+
+
+def read_past_links(
+    database: Database, tables: JogetTables, run: Run, schema: pa.Schema
+) -> pd.DataFrame:
+    """The sync's links of this pool that are history, in the schema's columns."""
+    return database.frame(
+        f"SELECT sub, user_id, state, {tables.key(tables.as_directory('user_id'))} FROM "
+        "directory_sync_user_link "
+        f"WHERE user_id_sha256 IS NULL AND sync = %s AND user_pool_id = %s",
+        (run.sync.name, run.sync.user_pool_id),
+        schema=schema,
+        about="directory_sync_user_link",
+    )
+
+
+def read_retired_logins(database: Database, tables: JogetTables, schema: pa.Schema) -> pd.DataFrame:
+    """Every retired login whose key is that of a sent text, in the schema's columns."""
+    login = tables.as_directory("r.user_id")
+    return database.frame(
+        f"SELECT DISTINCT r.user_pool_id, r.sub, {tables.key(login)} FROM "
+        "directory_sync_retired_login r "
+        f"JOIN directory_sync_text t ON t.text = {login}",
+        schema=schema,
+        about="directory_sync_retired_login",
+    )
+
+
+def read_local_memberships(database: Database, run: Run, schema: pa.Schema) -> pd.DataFrame:
+    """The sync's memberships that were found at an adoption, in the schema's columns."""
+    return database.frame(
+        "SELECT u.user_id, g.group_id FROM directory_sync_local_membership m "
+        "JOIN directory_sync_user_link u ON u.user_id_sha256 = m.user_id_sha256 "
+        "JOIN directory_sync_group_link g ON g.group_id_sha256 = m.group_id_sha256 WHERE m.sync = "
+        "%s",
+        (run.sync.name,),
+        schema=schema,
+        about="directory_sync_local_membership",
+    )

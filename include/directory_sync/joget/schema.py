@@ -1,0 +1,180 @@
+"""Joget's directory tables as this installation has them: checked, with their charset and
+collation.
+"""
+
+import re
+from dataclasses import dataclass
+
+from directory_sync.errors import MissingRightError, PermanentError
+from directory_sync.joget.database import Database
+
+REQUIRED_COLUMNS = {
+    "dir_user": "id username password firstName lastName email active timeZone locale",
+    "dir_group": "id name description organizationId",
+    "dir_organization": "id",
+    "dir_role": "id",
+    "dir_user_group": "groupId userId",
+    "dir_user_role": "roleId userId",
+    "dir_employment": "id userId organizationId",
+}
+"""Tables and columns that the sync reads or writes."""
+
+TABLES_BY_USERNAME = (
+    ("dir_user_meta", "username"),
+    ("dir_user_extra", "username"),
+    ("dir_user_password_history", "username"),
+    ("dir_user_replacement", "username"),
+    ("dir_user_replacement", "replacementUser"),
+)
+"""What Joget keeps by username, without a foreign key."""
+
+TABLES_WITHOUT_INDEX = ("dir_user_password_history", "dir_user_replacement")
+"""Those of these tables in which Joget has no index on the username."""
+
+TABLES_BY_USER_ID = (
+    ("dir_user_group", "userId"),
+    ("dir_user_role", "userId"),
+    ("dir_employment", "userId"),
+)
+"""The children of dir_user."""
+
+LEDGER_TEXT_LENGTH = 255
+"""Characters that our own temporary tables hold."""
+
+KEY_COLUMNS = {"id", "userid", "groupid", "roleid", "organizationid", "username"}
+
+KNOWN_CHARSETS = {"utf8mb4": True, "utf8mb3": False, "utf8": False}
+"""Charsets of DX 8 and DX 7, and whether they hold characters beyond U+FFFF, such as emoji."""
+
+
+@dataclass(frozen=True)
+class JogetTables:
+    """How the directory's texts compare."""
+
+    charset: str
+    collation: str
+    space: str
+    """The collation's weight of a space, in hex: the collation ignores trailing spaces."""
+    role_user: str
+    """ROLE_USER's stored id."""
+    organization: str
+    """The organization's stored id."""
+    user_columns: tuple[str, ...]
+    """Every column of dir_user, also those that Joget or somebody else added."""
+    column_lengths: dict[str, int]
+    """How many characters dir_user's text columns hold, by column."""
+
+    @property
+    def stores_all_of_unicode(self) -> bool:
+        """Whether emoji can be stored."""
+        return KNOWN_CHARSETS[self.charset]
+
+    @property
+    def text(self) -> str:
+        """The type of a column of ours that is compared with a directory column."""
+        return f"VARCHAR(255) CHARACTER SET {self.charset} COLLATE {self.collation}"
+
+    def as_directory(self, expression: str) -> str:
+        """Put an expression of ours into the directory's collation: a conversion of the schema may
+        have changed either.
+        """
+        return f"CONVERT({expression} USING {self.charset}) COLLATE {self.collation}"
+
+    def key(self, expression: str) -> str:
+        """SQL of the comparison key: two keys are equal exactly where the directory's collation
+        finds the texts equal; NULL for a text without weight.
+        """
+        weight = f"TRIM(TRAILING x'{self.space}' FROM WEIGHT_STRING({expression}))"
+        return f"NULLIF(SHA2({weight}, 256), SHA2('', 256))"
+
+
+def inspect_tables(database: Database, organization: str) -> JogetTables:
+    """Check the tables, ROLE_USER and the organization; raises PermanentError that says what is
+    wrong.
+    """
+    found = database.rows(
+        "SELECT LOWER(table_name), column_name, character_set_name, collation_name, "
+        "character_maximum_length "
+        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name LIKE "
+        "'dir\\_%'",
+        about="information_schema.columns",
+    )
+    columns = {(table, column.lower()) for table, column, *_ in found}
+    lacking = [
+        f"{table}.{column}"
+        for table, names in REQUIRED_COLUMNS.items()
+        for column in names.split()
+        if (table, column.lower()) not in columns
+    ]
+    if lacking:
+        _require_right_to_read(
+            database, {name.partition(".")[0] for name in lacking} - {table for table, *_ in found}
+        )
+        raise PermanentError(
+            f"The database isn't Joget's: {', '.join(lacking)} not found. "
+            f"Correct the schema of the Connection in joget_conn_id."
+        )
+    kinds = {
+        (charset, collation)
+        for table, column, charset, collation, _ in found
+        if table in REQUIRED_COLUMNS and charset and column.lower() in KEY_COLUMNS
+    }
+    if len(kinds) != 1 or next(iter(kinds))[0] not in KNOWN_CHARSETS:
+        raise PermanentError(
+            "Joget's directory tables have "
+            f"{', '.join(sorted(collation for _, collation in kinds))}; their keys must share one "
+            "collation of utf8mb4 or utf8, as Joget creates them. Convert them with Joget's own "
+            "start-up."
+        )
+    charset, collation = kinds.pop()
+    if not re.fullmatch(r"\w+", collation):
+        raise PermanentError("The collation of Joget's directory tables has an unusable name.")
+    space = database.rows(
+        f"SELECT HEX(WEIGHT_STRING(CONVERT(' ' USING {charset}) COLLATE {collation}))",
+        about="the collation",
+    )[0][0]
+    user_columns = tuple(column for table, column, *_ in found if table == "dir_user")
+    names = {name.lower(): name for name in REQUIRED_COLUMNS["dir_user"].split()}
+    lengths = {
+        names[column.lower()]: min(int(length), LEDGER_TEXT_LENGTH)
+        for table, column, _, _, length in found
+        if table == "dir_user" and column.lower() in names and length is not None
+    }
+    role, stored = _read_role(database), _read_organization(database, organization)
+    return JogetTables(charset, collation, space, role, stored, user_columns, lengths)
+
+
+def _require_right_to_read(database: Database, unseen: set[str]) -> None:
+    """information_schema leaves out a table on which the account has no right. Raises
+    MissingRightError for such a table.
+    """
+    for table in sorted(unseen):
+        try:
+            database.rows(f"SELECT 1 FROM {table} LIMIT 0", about=table)
+        except MissingRightError:
+            raise
+        except PermanentError:  # it doesn't exist, which the caller says of all tables at once
+            continue
+
+
+def _read_role(database: Database) -> str:
+    roles = database.rows("SELECT id FROM dir_role WHERE id = %s", ("ROLE_USER",), about="dir_role")
+    if not roles:
+        raise PermanentError(
+            "Joget's dir_role has no ROLE_USER, without which nobody can log in. Start Joget once."
+        )
+    return str(roles[0][0])
+
+
+def _read_organization(database: Database, organization: str) -> str:
+    stored = [
+        str(row[0])
+        for row in database.rows("SELECT id FROM dir_organization", about="dir_organization")
+    ]
+    if organization not in stored:
+        raise PermanentError(
+            "Joget has no organization with the id that the setting or parameter organization "
+            f"gives. It has: {', '.join(sorted(stored)) or 'none'}. Correct organization, or "
+            "create it in Joget first."
+        )
+    return organization

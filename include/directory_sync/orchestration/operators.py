@@ -1,0 +1,78 @@
+"""Airflow's own approval page and its trigger, with the ledger's text, answer and review.
+
+Imported when DAG files are parsed, so what only a running task needs is imported then.
+"""
+
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+APPROVE, REJECT = "Approve", "Reject"
+
+
+class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provider ships no types
+    """Starts the review DAG if a load holds something new and no other review is open."""
+
+    template_fields = ("load_url",)
+
+    def __init__(self, *, load_url: str, **kwargs: Any) -> None:
+        self.load_url = load_url
+        super().__init__(skip_when_already_exists=True, **kwargs)
+
+    def execute(self, context: Context) -> None:
+        """Open the review in the ledger, then start its run. A retry starts no second one."""
+        from directory_sync.tasks import review
+
+        review_id = review.request_review(self.load_url)
+        if review_id is None:
+            raise AirflowSkipException("Nothing new is held, or a review is open already.")
+        self.conf, self.trigger_run_id = {"review": review_id}, f"review__{review_id}"
+        super().execute(context)
+
+
+class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no types
+    """Asks a person about what a run held, and writes the answer into the ledger before it is acted
+    on.
+
+    A review that was answered already isn't asked again. After a time-out the following tasks are
+    skipped, since nobody answered.
+    """
+
+    def __init__(self, *, sync_name: str, **kwargs: Any) -> None:
+        self.sync_name = sync_name
+        super().__init__(subject="Held changes", options=[APPROVE, REJECT], **kwargs)
+
+    def execute(self, context: Context) -> Any:
+        """Show the question as it stands in the ledger, and wait."""
+        from directory_sync.tasks import review
+
+        review_id, by_hand = _import_review(context)
+        question = review.read_question(self.sync_name, review_id, by_hand=by_hand)
+        if question is None:
+            return None
+        self.subject, self.body = question.subject, question.body
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Note who answered what; raises AirflowSkipException where nobody answered in time."""
+        from directory_sync.tasks import review
+
+        review_id, _ = _import_review(context)
+        if event.get("error_type") == "timeout":
+            review.note_answer(self.sync_name, review_id, "timed_out", None)
+            raise AirflowSkipException("Nobody answered in time; the next run asks again.")
+        answered = super().execute_complete(context, event)
+        answer = "approve" if answered["chosen_options"] == [APPROVE] else "reject"
+        by = answered["responded_by_user"] or {}
+        review.note_answer(self.sync_name, review_id, answer, by.get("name") or by.get("id"))
+        return {"review": review_id, "answer": answer}
+
+
+def _import_review(context: Context) -> tuple[str, bool]:
+    from directory_sync.tasks import review
+
+    conf = context["dag_run"].conf or {}
+    return review.get_review_id(context["run_id"], conf), "review" not in conf

@@ -1,0 +1,70 @@
+"""What Airflow's plugin registers. Imported in each of Airflow's processes, so nothing here is
+heavy.
+"""
+
+from asyncio import to_thread
+from collections.abc import Awaitable, Callable, MutableMapping
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf
+
+URL_PREFIX = "/directory-sync"
+"""Where the pages lie below Airflow's address."""
+
+Messages = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Answers = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class PagesWhenAsked:
+    """An ASGI application that is imported at its first request: only the API server is ever
+    asked.
+    """
+
+    def __init__(self) -> None:
+        self._pages: Any = None
+        self._importing = Lock()
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Messages, send: Answers
+    ) -> None:
+        """Answer a request. Where the pages can't be imported nobody sees anything, and the
+        server's log says why.
+        """
+        if self._pages is None:
+            # It takes seconds, and the server answers tasks meanwhile.
+            self._pages = await to_thread(self._import)
+        await self._pages(scope, receive, send)
+
+    def _import(self) -> Any:
+        with self._importing:
+            if self._pages is None:
+                from directory_sync.pages.routes import make_app
+
+                return make_app()
+            return self._pages
+
+
+def list_apps() -> list[dict[str, Any]]:
+    """For `fastapi_apps`."""
+    return [{"app": PagesWhenAsked(), "url_prefix": URL_PREFIX, "name": "Directory Sync"}]
+
+
+def list_views() -> list[dict[str, Any]]:
+    """For `external_views`: one that Airflow finds invalid would hide all."""
+    base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+    return [
+        {
+            "name": "Directory changes",
+            "href": f"{base}{URL_PREFIX}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "directory-changes",
+        },
+        {
+            "name": "Directory",
+            "href": f"{base}{URL_PREFIX}/dags/{{DAG_ID}}",
+            "destination": "dag",
+            "url_route": "directory",
+        },
+    ]

@@ -1,0 +1,133 @@
+"""What a run left in staging, opened by exact names that are written once. No folder is ever
+listed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from directory_sync.errors import MissingFilesError, PermanentError
+from directory_sync.report import Quarantined, Report
+from directory_sync.run import Run
+from directory_sync.settings import Sync
+from directory_sync.staging import store
+from directory_sync.staging.manifest import Manifest
+
+MOST_FOLDERS_REMEMBERED = 300
+"""Folders whose small files are kept in memory: they never change."""
+
+MOST_QUARANTINED = 1_000
+"""Records of a run's quarantine that are kept in memory: a wrong mapping can put everybody there.
+"""
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """One run's report, and who holds the files behind it."""
+
+    report: Report
+    """Without its quarantine."""
+    quarantine: tuple[Quarantined, ...]
+    """The first of it, by entity and key."""
+    quarantined: int
+    """How many there are in all."""
+    run: Run | None
+    """What the run was asked to do; an undo reads no snapshot and has none."""
+    manifests: dict[str, Manifest]
+    """By task, that of the report's own task among them."""
+    holders: dict[str, Manifest]
+    """By file: the folder that has it, another run's where a snapshot was used again."""
+    folder: Manifest
+    """That with plan.parquet and directory.parquet."""
+
+    def is_quarantined(self, entity: str, key: str) -> bool:
+        """Whether a record is in quarantine; of those beyond MOST_QUARANTINED that is taken for
+        granted.
+        """
+        if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
+            return True
+        return self.quarantined > len(self.quarantine) and (entity, key) > _key_by(
+            self.quarantine[-1]
+        )
+
+
+def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:
+    """What a run of this sync left.
+
+    Raises PermanentError where it lies outside of the sync's staging (an XCom can be written by
+    people too), where it was deleted or is damaged; TransientError where the store can't be
+    reached.
+    """
+    try:
+        return _make_published_run(f"{sync.staging_url}/{sync.name}", folder_url)
+    except MissingFilesError:
+        days = sync.staging_retention_days
+        after = f" They are deleted after {days} days (staging_retention_days)." if days else ""
+        raise PermanentError(
+            f"This run's files aren't in staging any more.{after} The counts of the run are in "
+            "Airflow, as the XCom value of its task."
+        ) from None
+
+
+def _read_manifest(home: str, folder_url: str) -> Manifest:
+    inside = folder_url.startswith(f"{home}/") and not {".", ".."} & set(folder_url.split("/"))
+    if not inside:
+        raise PermanentError(
+            f"This run's files lie outside of the sync's staging, {home}: staging_url was changed "
+            "since, or somebody changed what the run noted. Nothing of it is shown."
+        )
+    manifest = store.read_manifest(folder_url)
+    if manifest.url != folder_url:
+        raise PermanentError(
+            f"The manifest in {folder_url} is another folder's. Nothing of it is shown."
+        )
+    return manifest
+
+
+@lru_cache(maxsize=MOST_FOLDERS_REMEMBERED)
+def _make_published_run(home: str, folder_url: str) -> PublishedRun:
+    folder = _read_manifest(home, folder_url)
+    manifests = {folder.task: folder}
+    waiting = list(folder.inputs.values())
+    while waiting:
+        manifest = _read_manifest(home, waiting.pop())
+        if manifest.task not in manifests:
+            manifests[manifest.task] = manifest
+            waiting += manifest.inputs.values()
+    holders: dict[str, Manifest] = {}
+    for manifest in manifests.values():
+        holder = _read_manifest(home, manifest.reused) if manifest.reused else manifest
+        holders |= dict.fromkeys(holder.files, holder)
+    try:
+        content = store.read_json(folder, "report.json")
+        quarantine = sorted(content.pop("quarantine"), key=lambda one: (one["entity"], one["key"]))
+        kept = tuple(Quarantined.model_validate(one) for one in quarantine[:MOST_QUARANTINED])
+        report = Report.model_validate({**content, "quarantine": ()})
+        run = store.read_run(manifests["extract_users"]) if "extract_users" in manifests else None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise PermanentError(
+            f"The report in {folder_url} can't be read: it was written by another version, or "
+            "changed since."
+        ) from None
+    return PublishedRun(report, kept, len(quarantine), run, manifests, holders, folder)
+
+
+def _key_by(one: Quarantined) -> tuple[str, str]:
+    return one.entity, one.key
+
+
+def read_row_groups(
+    file: pq.ParquetFile, columns: list[str], wanted: Callable[[int], bool] = lambda _group: True
+) -> Iterator[tuple[int, pa.Table]]:
+    """Columns of a file, a row group at a time, with the number of each one's first row; those that
+    it has.
+    """
+    columns = [name for name in columns if name in file.schema_arrow.names]
+    first = 0
+    for group in range(file.num_row_groups):
+        if wanted(group):
+            yield first, file.read_row_group(group, columns=columns)
+        first += file.metadata.row_group(group).num_rows

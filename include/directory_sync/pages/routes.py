@@ -1,0 +1,378 @@
+"""The pages' routes. Each is behind Airflow's own permissions, reads, and never writes."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
+from fastapi.templating import Jinja2Templates
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from directory_sync.errors import DirectorySyncError, TransientError, describe_error
+from directory_sync.pages import changes, run_history, run_summary
+from directory_sync.pages.airflow_runs import (
+    AirflowRun,
+    SyncDag,
+    find_run,
+    find_sync_dag,
+    list_changing_runs,
+    list_newest_runs,
+    list_sync_dags,
+    list_waiting_reviews,
+)
+from directory_sync.pages.changes import ChangeFilter
+from directory_sync.pages.labels import count_nouns
+from directory_sync.pages.left_over import find_left_over
+from directory_sync.pages.permissions import (
+    MAY_READ_RUNS_DEPENDENCY,
+    SIGNED_IN_DEPENDENCY,
+    Reader,
+    make_hidden_name,
+    may_read_runs,
+    may_see_values,
+)
+from directory_sync.pages.published_files import PublishedRun, open_published_run
+from directory_sync.pages.run_history import PastRun, Quarantine
+from directory_sync.pages.user_explanation import explain_user
+from directory_sync.pages.user_search import SearchResult, find_logins, search_users
+from directory_sync.report import Quarantined
+from directory_sync.staging import store
+from directory_sync.vocabulary import advise_on_reason
+
+log = logging.getLogger(__name__)
+
+PAGES_FOLDER = Path(__file__).parent
+ASSET_TYPES = {
+    "chart.umd.min.js": "text/javascript",
+    "pages.js": "text/javascript",
+    "pages.css": "text/css",
+}
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "form-action 'self'; frame-ancestors 'self'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""Nothing from elsewhere, nothing inline; names and emails are in no cache."""
+
+templates = Jinja2Templates(directory=PAGES_FOLDER / "templates")
+templates.env.globals["count_nouns"] = count_nouns
+
+
+class NothingHereError(Exception):
+    """A sentence instead of a page."""
+
+
+MOST_QUARANTINED = 200
+"""Rows of quarantine that a page shows; report.json has all."""
+
+RUNS_LOOKED_AT, MOST_RUNS = 100, 12_500
+"""Runs with changes in which somebody is looked for, at first and at most, besides the last ones.
+"""
+
+
+class UserQuery(BaseModel):
+    """Whom a reader asks about, as the form of "Explain a user" sends it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    who: Annotated[str, Field(max_length=200)] = ""
+    """A login, an email or a sub."""
+    sub: Annotated[str, Field(max_length=200)] = ""
+    """Of several who were found, this one."""
+    back: Annotated[int, Field(ge=1, le=MOST_RUNS)] = RUNS_LOOKED_AT
+
+
+ChangeFilterForm = Annotated[ChangeFilter, Form()]
+UserQueryForm = Annotated[UserQuery, Form()]
+
+
+def make_app() -> FastAPI:
+    """The application, without documentation routes; a request for anything else is refused like
+    the pages.
+    """
+    app = FastAPI(
+        title="Directory Sync",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[SIGNED_IN_DEPENDENCY],
+    )
+    app.get("/static/{name}")(send_asset)
+    run = "/dags/{dag_id}/runs/{run_id}"
+    app.get(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_run_page)
+    app.post(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(redirect_to_run_page)
+    app.post(f"{run}/changes.csv", dependencies=[MAY_READ_RUNS_DEPENDENCY])(send_changes_csv)
+    app.get("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_directory_page)
+    app.post("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_explanation)
+    app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])(
+        refuse_unknown_path
+    )
+    app.exception_handler(NothingHereError)(_render_sentence(200))
+    app.exception_handler(TransientError)(_render_sentence(503))
+    app.exception_handler(DirectorySyncError)(_render_sentence(200))
+    app.exception_handler(StarletteHTTPException)(_render_refusal)
+    app.exception_handler(RequestValidationError)(_render_wrong_request)
+    app.middleware("http")(_add_headers)
+    return app
+
+
+def send_asset(name: str) -> Response:
+    """A style or script of ours, or of a library in the version that lies beside it."""
+    if name not in ASSET_TYPES:
+        raise HTTPException(404)
+    return FileResponse(PAGES_FOLDER / "static" / name, media_type=ASSET_TYPES[name])
+
+
+def show_run_page(request: Request, dag_id: str, run_id: str, user: Reader) -> Response:
+    """The tab "Directory changes" of a run."""
+    return redirect_to_run_page(request, dag_id, run_id, user, ChangeFilter())
+
+
+def redirect_to_run_page(
+    request: Request, dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm
+) -> Response:
+    """The same, with the changes that its form asks for."""
+    place, run, found = _open_published_run(dag_id, run_id)
+    values = may_see_values(user, place.sync)
+    with store.open_parquet(found.folder, "plan.parquet") as file:
+        rows = changes.read_page(file, asked, values=values)
+    quarantine = found.quarantine[:MOST_QUARANTINED]
+    return _render_page(
+        request,
+        "run.html",
+        root="../../../",
+        values=values,
+        place=place,
+        run=run,
+        report=found.report,
+        dry_run_reason=found.run.dry_run_reason if found.run else "",
+        headline=run_summary.make_headline(found.report),
+        tiles=run_summary.make_tiles(found.report),
+        held=run_summary.list_held_causes(found.report),
+        stages=run_summary.list_stages(found),
+        quarantine=quarantine,
+        more_quarantined=found.quarantined - len(quarantine),
+        logins=_find_logins(found, quarantine, values=values),
+        left_over=find_left_over(found, values=values),
+        advise_on_reason=advise_on_reason,
+        asked=asked,
+        rows=rows,
+        hidden_group=make_hidden_name,
+    )
+
+
+def send_changes_csv(dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm) -> Response:
+    """The changes that the form asks for, all pages of them, as a file."""
+    place, run, found = _open_published_run(dag_id, run_id)
+    values = may_see_values(user, place.sync)
+
+    def parts() -> Iterator[bytes]:
+        try:
+            with store.open_parquet(found.folder, "plan.parquet") as file:
+                yield from changes.write_csv(file, asked, values=values)
+        except DirectorySyncError:
+            raise
+        except Exception as error:
+            raise TransientError(f"The download failed: {describe_error(error)}") from None
+
+    sent = parts()
+    first = next(sent)  # a file that is gone is a sentence, and no empty download
+    name = quote(f"directory-changes-{run.run_id}.csv", safe="")
+    disposition = f"attachment; filename*=UTF-8''{name}"
+    return StreamingResponse(
+        chain([first], sent), media_type="text/csv", headers={"Content-Disposition": disposition}
+    )
+
+
+def show_directory_page(request: Request, dag_id: str, user: Reader) -> Response:
+    """The tab "Directory" of a DAG."""
+    return _render_directory_page(request, dag_id, user, None)
+
+
+def show_explanation(request: Request, dag_id: str, user: Reader, asked: UserQueryForm) -> Response:
+    """The same, with the way of the user whom its form names."""
+    return _render_directory_page(request, dag_id, user, asked)
+
+
+def _render_directory_page(
+    request: Request, dag_id: str, user: Any, asked: UserQuery | None
+) -> Response:
+    sync = _require_sync_dag(dag_id).sync
+    store.require_access(sync.staging_url)
+    values = may_see_values(user, sync)
+    places = [
+        place
+        for place in list_sync_dags(sync)
+        if place.dag_id == dag_id or may_read_runs(user, place.dag_id)
+    ]
+    dag_ids = [place.dag_id for place in places]
+    past = run_history.read_past_runs(places, list_newest_runs(dag_ids, run_history.RUNS_SHOWN))
+    newest, holder = (
+        run_history.find_newest_full_run(past),
+        run_history.find_newest_holding_run(past),
+    )
+    quarantine = run_history.read_quarantine(past, MOST_QUARANTINED)
+    read = newest.published if newest else None
+    return _render_page(
+        request,
+        "directory.html",
+        root="../",
+        values=values,
+        sync=sync,
+        complete=run_history.find_newest_complete_run(past),
+        past=[
+            (one, run_summary.make_headline(one.published.report) if one.published else one.fault)
+            for one in past
+        ],
+        waiting=list_waiting_reviews(sync.review_dag_id) if sync.review_dag_id in dag_ids else [],
+        holder=holder,
+        held=run_summary.list_held_causes(holder.published.report)
+        if holder and holder.published
+        else [],
+        quarantine=quarantine,
+        more_quarantined=read.quarantined - len(quarantine) if read else 0,
+        logins=_find_logins(read, quarantine, values=values) if read else {},
+        advise_on_reason=advise_on_reason,
+        series=json.dumps(run_history.make_chart_series(past, sync)),
+        hidden_group=make_hidden_name,
+        **_make_explanation(places, past, asked, values=values),
+    )
+
+
+def _make_explanation(
+    places: list[SyncDag], past: list[PastRun], asked: UserQuery | None, *, values: bool
+) -> dict[str, Any]:
+    """What "Explain a user" shows: the user that was found, their way, and how far back the runs
+    were looked at.
+    """
+    if asked is None or run_history.find_newest_full_run(past) is None:
+        return {"asked": asked, "sought": None, "explained": None, "looked": [], "further": None}
+    older = list_changing_runs([place.dag_id for place in places], asked.back)
+    there = {(one.run.dag_id, one.run.run_id) for one in past}
+    looked = past + run_history.read_past_runs(
+        places, [run for run in older if (run.dag_id, run.run_id) not in there]
+    )
+    looked.sort(key=lambda one: one.ended, reverse=True)
+    sought = (
+        SearchResult((asked.sub,)) if asked.sub else search_users(asked.who, looked, values=values)
+    )
+    explained = (
+        explain_user(sought.subs[0], looked, values=values) if len(sought.subs) == 1 else None
+    )
+    return {
+        "asked": asked,
+        "sought": sought,
+        "explained": explained if explained and explained.is_known else None,
+        "looked": looked,
+        "further": min(asked.back * 5, MOST_RUNS) if len(older) == asked.back < MOST_RUNS else None,
+    }
+
+
+def _find_logins(
+    found: PublishedRun, quarantine: Iterable[Quarantined | Quarantine], *, values: bool
+) -> dict[str, str]:
+    return (
+        find_logins(found, [one.key for one in quarantine if one.entity == "user"])
+        if values
+        else {}
+    )
+
+
+def refuse_unknown_path() -> Response:
+    """Whatever else is asked for."""
+    raise HTTPException(404)
+
+
+def _require_sync_dag(dag_id: str) -> SyncDag:
+    place = find_sync_dag(dag_id)
+    if place is None:
+        raise NothingHereError(
+            "This DAG is no directory sync's, so there is nothing to show here. Where it is one, "
+            "its settings are faulty or gone: Airflow's list of DAGs shows import errors with "
+            "what to correct."
+        )
+    return place
+
+
+def _open_published_run(dag_id: str, run_id: str) -> tuple[SyncDag, AirflowRun, PublishedRun]:
+    place = _require_sync_dag(dag_id)
+    run = find_run(dag_id, run_id)
+    if run is None:
+        raise NothingHereError(
+            "Airflow has no such run of this DAG: it was deleted, or never made."
+        )
+    url = run.folder(place.reporting_task)
+    if url is None:
+        raise NothingHereError(run_summary.describe_unfinished(place, run))
+    store.require_access(place.sync.staging_url)
+    return place, run, open_published_run(place.sync, url)
+
+
+def _render_page(request: Request, name: str, *, root: str, **values: Any) -> HTMLResponse:
+    """`root`: the pages' own address, relative to this one's; Airflow's is one above."""
+    return templates.TemplateResponse(
+        request, name, {"root": root, "airflow": f"{root}../", **values}
+    )
+
+
+def _render_sentence(status: int) -> Callable[[Request, Exception], Response]:
+    def say(request: Request, error: Exception) -> Response:
+        return _render_error(request, str(error), status)
+
+    return say
+
+
+def _render_error(request: Request, sentence: str, status: int) -> Response:
+    depth = request.url.path.removeprefix(request.scope.get("root_path", "")).strip("/").count("/")
+    answer = _render_page(request, "sentence.html", root="../" * depth or "./", sentence=sentence)
+    answer.status_code = status
+    return answer
+
+
+REFUSAL_SENTENCES = {
+    401: "Sign in to Airflow first.",
+    403: "Airflow doesn't let you see this: it takes the rights to read this DAG's runs, and to "
+    "read plugins.",
+    404: "There is no such page.",
+    405: "These pages only read.",
+}
+
+
+def _render_refusal(_: Request, error: Exception) -> Response:
+    """In plain text: nothing else is given to whom Airflow refuses."""
+    status = error.status_code if isinstance(error, StarletteHTTPException) else 500
+    return Response(
+        REFUSAL_SENTENCES.get(status, "This can't be answered."), status, media_type="text/plain"
+    )
+
+
+def _render_wrong_request(request: Request, _: Exception) -> Response:
+    return _render_error(
+        request, "The page was asked for something that it doesn't know. Open the tab again.", 422
+    )
+
+
+async def _add_headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
+    """Of an error that nobody thought of, its kind and place go to the log, and no value that it
+    may quote.
+    """
+    try:
+        answer: Response = await call_next(request)
+    except Exception as error:
+        log.error("a page failed: %s", describe_error(error))  # and not its text
+        answer = Response(
+            "This page failed; the API server's log says where.", 500, media_type="text/plain"
+        )
+    for name, value in SECURITY_HEADERS.items():
+        answer.headers[name] = value
+    return answer

@@ -1,0 +1,179 @@
+"""How a sync's last runs went: series for the charts, and who is in quarantine since when."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from directory_sync.errors import DirectorySyncError
+from directory_sync.pages.airflow_runs import AirflowRun, SyncDag
+from directory_sync.pages.published_files import PublishedRun, open_published_run
+from directory_sync.settings import Sync
+from directory_sync.vocabulary import APPLIED_OUTCOMES
+
+Result = TypeVar("Result")
+
+RUNS_SHOWN = 40
+MOST_READERS = 8
+
+CHANGE_COUNTS = tuple(dict.fromkeys(APPLIED_OUTCOMES.values()))
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run and what it left; `open_published_run` is null where it left nothing, or that is gone:
+    `fault` says why.
+    """
+
+    run: AirflowRun
+    place: SyncDag
+    published: PublishedRun | None
+    fault: str = ""
+
+    @property
+    def ended(self) -> datetime:
+        """When its report was made, or, where Airflow forgot, for when it was meant."""
+        return self.run.ended.get(self.place.reporting_task, self.run.at)
+
+    @property
+    def decided(self) -> bool:
+        """Whether what it left tells of what it did in Joget."""
+        report = self.published.report if self.published else None
+        return bool(report and not report.dry_run and report.outcome != "superseded")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it read the whole pool as the settings name it, for everybody: no dry run, replay
+        or subset.
+        """
+        run = self.published.run if self.published else None
+        return bool(self.decided and self.place.kind == "sync" and run and not run.users)
+
+
+def read_past_runs(places: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> list[PastRun]:
+    """Read what these runs left, several at once."""
+    by_dag = {place.dag_id: place for place in places}
+
+    def read(run: AirflowRun) -> PastRun:
+        place = by_dag[run.dag_id]
+        url = run.folder(place.reporting_task)
+        if url is None:
+            return PastRun(run, place, None)
+        try:
+            return PastRun(run, place, open_published_run(place.sync, url))
+        except DirectorySyncError as error:
+            return PastRun(run, place, None, str(error))
+
+    with ThreadPoolExecutor(MOST_READERS) as readers:
+        return list(readers.map(read, runs))
+
+
+def map_side_by_side(
+    runs: list[PastRun], read: Callable[[PastRun, int], list[Result]]
+) -> list[list[Result]]:
+    """What is read of each run, several at once; nothing where a run's files were deleted or can't
+    be reached.
+    """
+
+    def safely(numbered: tuple[int, PastRun]) -> list[Result]:
+        at, past = numbered
+        try:
+            return read(past, at)
+        except DirectorySyncError:
+            return []
+
+    with ThreadPoolExecutor(MOST_READERS) as readers:
+        return list(readers.map(safely, enumerate(runs)))
+
+
+def find_newest_full_run(past: list[PastRun]) -> PastRun | None:
+    """The run for everybody with the newest snapshot."""
+    return max((one for one in past if one.is_full), key=_get_snapshot_time, default=None)
+
+
+def find_newest_complete_run(past: list[PastRun]) -> PastRun | None:
+    """The same, of those whose snapshot was proven complete."""
+    return find_newest_full_run(
+        [one for one in past if one.published and one.published.report.complete]
+    )
+
+
+def find_newest_holding_run(past: list[PastRun]) -> PastRun | None:
+    """The run for everybody, or the review, that decided last what is held."""
+    return max(
+        (one for one in past if one.is_full or _is_review(one)),
+        key=lambda one: one.ended,
+        default=None,
+    )
+
+
+def _is_review(past: PastRun) -> bool:
+    return past.decided and past.place.kind == "review"
+
+
+def _get_snapshot_time(past: PastRun) -> datetime:
+    if past.published is None:
+        raise ValueError("a run without files has no snapshot")
+    return past.published.report.snapshot_at
+
+
+def make_chart_series(past: list[PastRun], sync: Sync) -> dict[str, Any]:
+    """What the charts draw: labels (times) and lists of counts, the oldest snapshot first."""
+    full = sorted((one for one in past if one.is_full), key=_get_snapshot_time)
+    rows = [
+        (one.published.report, one.published.quarantined)
+        for one in full
+        if one.published and one.published.report.user_pool_id == sync.user_pool_id
+    ]
+    reports = [report for report, _ in rows]
+    return {
+        "labels": [f"{report.snapshot_at:%d %b %H:%M}" for report in reports],
+        "users": {"users": [report.users["read"] for report in reports]},
+        "groups": {"groups": [report.groups["read"] for report in reports]},
+        "changes": {what: [report.users[what] for report in reports] for what in CHANGE_COUNTS}
+        | {
+            f"memberships {what}": [report.memberships[what] for report in reports]
+            for what in ("added", "removed")
+        },
+        "holds": {
+            "held": [sum(hold.rows for hold in report.holds) for report in reports],
+            "quarantined": [quarantined for _, quarantined in rows],
+        },
+        "durations": {
+            task: [round(report.timings.get(task, 0), 1) for report in reports]
+            for task in ("extract_users", "extract_groups", "transform", "load")
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """A record in quarantine now."""
+
+    entity: str
+    key: str
+    reason: str
+    code: str | None
+    since: datetime
+    at_least: bool
+    """Whether it may have been there before the oldest run that is looked at."""
+
+
+def read_quarantine(past: list[PastRun], most: int) -> list[Quarantine]:
+    """Who is in quarantine by the newest full run, and since when without a break; the first so
+    many by key.
+    """
+    full = sorted((one for one in past if one.is_full), key=_get_snapshot_time, reverse=True)
+    runs = [one.published for one in full if one.published]
+    found = []
+    for one in runs[0].quarantine[:most] if runs else ():
+        without = (at for at, run in enumerate(runs) if not run.is_quarantined(one.entity, one.key))
+        first = next(without, len(runs)) - 1
+        since = runs[first].report.snapshot_at
+        found.append(
+            Quarantine(
+                one.entity, one.key, one.reason, one.code, since, at_least=first == len(runs) - 1
+            )
+        )
+    return sorted(found, key=lambda one: (one.since, one.entity, one.key))

@@ -1,0 +1,207 @@
+"""A run in words and figures, from its report and manifests. Names nobody."""
+
+from dataclasses import dataclass
+
+from directory_sync.pages.airflow_runs import ASKING_TASK, UNCHANGING_COUNTS, AirflowRun, SyncDag
+from directory_sync.pages.labels import count_nouns
+from directory_sync.pages.published_files import PublishedRun
+from directory_sync.report import Hold, Report
+from directory_sync.vocabulary import advise_on_cause, describe_cause
+
+COUNTS_ALWAYS_SHOWN = (
+    "read",
+    "created",
+    "updated",
+    "deactivated",
+    "added",
+    "removed",
+    "held",
+    "quarantined",
+)
+"""Counts that are shown where they are nought as well."""
+
+STAGE_NAMES = ("extract_users", "extract_groups", "transform", "load", "load_held", "undo")
+
+
+def make_headline(report: Report) -> str:
+    """What a run did, or what it would do, in a line."""
+    if report.outcome == "superseded":
+        return (
+            "Superseded: a newer snapshot was applied before this one, so nothing of it was "
+            "changed."
+        )
+    done = _describe_changes(report)
+    holds = [f"{hold.rows:,} held: {_describe_held_cause(hold)}" for hold in report.holds]
+    said = "; ".join([", ".join(done), *holds]) if done else "; ".join(holds)
+    if not said:
+        return _describe_quiet_run(report)
+    return f"It would be: {said}" if report.dry_run else said
+
+
+def _describe_quiet_run(report: Report) -> str:
+    """Of a run that changed and held nothing."""
+    if report.undoes:
+        return "Nothing was left to take back."
+    left = [
+        f"{count_nouns(counts[what], one)} {said}"
+        for counts, one in ((report.users, "user"), (report.groups, "group"))
+        for what, said in (("quarantined", "in quarantine"), ("missing", "missing"))
+        if counts[what]
+    ]
+    left += [] if report.complete else ["the snapshot wasn't proven complete"]
+    return (
+        f"Nothing changed: {', '.join(left)}"
+        if left
+        else "Nothing to do: Joget is as the pool wants it."
+    )
+
+
+def _describe_changes(report: Report) -> list[str]:
+    done = []
+    for counts, one in (
+        (report.users, "user"),
+        (report.groups, "group"),
+        (report.memberships, "membership"),
+    ):
+        for what, count in counts.items():
+            if count and what not in UNCHANGING_COUNTS:
+                done.append(f"{count_nouns(count, one)} {what}")
+    return done
+
+
+def _describe_held_cause(hold: Hold) -> str:
+    meaning = describe_cause(hold.cause)
+    if hold.limit is None or hold.figure is None:
+        return meaning
+    unit = " %" if hold.cause.endswith("_percent") else ""
+    return (
+        f"{hold.figure:g}{unit or ' of'} {'of ' if unit else ''}{meaning} (limit "
+        f"{hold.limit:g}{unit})"
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A count, beside what it is a part of."""
+
+    name: str
+    count: int
+    whole: int
+    kind: str = ""
+    """warn for what a person should look at."""
+
+
+def make_tiles(report: Report) -> dict[str, list[Tile]]:
+    """The counts that are shown as pictures, by users, groups and memberships."""
+    shown = {}
+    for name, counts in (
+        ("Users", report.users),
+        ("Groups", report.groups),
+        ("Memberships", report.memberships),
+    ):
+        whole = max(counts["read"], *counts.values(), 1)
+        kept = {
+            what: count for what, count in counts.items() if count or what in COUNTS_ALWAYS_SHOWN
+        }
+        shown[name] = [
+            Tile(what, count, whole, "warn" if what in ("held", "quarantined") and count else "")
+            for what, count in kept.items()
+        ]
+    return shown
+
+
+@dataclass(frozen=True)
+class HeldCause:
+    """What waits for a person for one cause."""
+
+    cause: str
+    rows: int
+    meaning: str
+    to_do: str
+
+
+def list_held_causes(report: Report) -> list[HeldCause]:
+    """All of a run's, the largest first."""
+    holds = sorted(report.holds, key=lambda hold: -hold.rows)
+    return [
+        HeldCause(hold.cause, hold.rows, _describe_held_cause(hold), advise_on_cause(hold.cause))
+        for hold in holds
+    ]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a task took; floor: the least that Cognito's quota allows for its calls, both in
+    seconds.
+    """
+
+    task: str
+    seconds: float
+    calls: int | None
+    throttled: int
+    floor: float | None
+
+
+def list_stages(published: PublishedRun) -> list[Stage]:
+    """The stages of a run, in order."""
+    rate = published.run.sync.requests_per_second if published.run else None
+    found = []
+    for task in STAGE_NAMES:
+        if task not in published.report.timings:
+            continue
+        manifest = published.manifests.get(task)
+        calls = manifest.counts.get("calls") if manifest else None
+        throttled = manifest.counts.get("throttled_calls", 0) if manifest else 0
+        floor = calls / rate if rate and calls is not None else None
+        found.append(Stage(task, published.report.timings[task], calls, throttled, floor))
+    return found
+
+
+def describe_unfinished(place: SyncDag, run: AirflowRun) -> str:
+    """Why a run has no report, in a sentence."""
+    task = place.reporting_task
+    if run.tasks.get(ASKING_TASK) == "awaiting_input":
+        return (
+            "This review waits for a person's answer. What was asked for is on its tab Required "
+            "Actions, above."
+        )
+    if run.state in ("queued", "running"):
+        busy = [
+            name
+            for name, state in run.tasks.items()
+            if state in ("running", "up_for_retry", "queued")
+        ]
+        return (
+            f"This run is under way{f' ({busy[0]})' if busy else ''}: its changes are shown when "
+            f"{task} is through."
+        )
+    if run.tasks.get(task) == "skipped":
+        return (
+            "Nobody answered this review in time, so nothing of it was applied. The next run asks "
+            "again."
+        )
+    failed = [name for name, state in run.tasks.items() if state == "failed"]
+    if failed:
+        return _describe_failure(place, failed)
+    return (
+        f"Airflow doesn't know any more where this run's files are: what {task} noted was removed "
+        "from its database, or the task didn't run."
+    )
+
+
+def _describe_failure(place: SyncDag, failed: list[str]) -> str:
+    if place.kind == "undo":
+        return (
+            "This undo failed and left no report. Its log in Airflow says why; correct that and "
+            "trigger it again."
+        )
+    if place.reporting_task in failed:
+        return (
+            f"{place.reporting_task} failed, and left no report. Its log in Airflow says why, and "
+            "whether it had written to Joget by then: all or nothing. A retry of it finishes the "
+            "report, and the next run takes everything up."
+        )
+    return (
+        f"This run ended without a report: {failed[0]} failed, and nothing was written to Joget. "
+        "Its log in Airflow says why; a retry or the next run takes everything up."
+    )

@@ -1,0 +1,376 @@
+"""Why a user is as they are: the way from the pool to Joget, read from what the runs left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from directory_sync.errors import DirectorySyncError, PermanentError
+from directory_sync.mapping import MAPPED_COLUMNS
+from directory_sync.pages.changes import Change, read_changes_at
+from directory_sync.pages.labels import VALUE_LABELS
+from directory_sync.pages.permissions import make_hidden_name
+from directory_sync.pages.published_files import PublishedRun, read_row_groups
+from directory_sync.pages.run_history import PastRun, find_newest_full_run, map_side_by_side
+from directory_sync.settings import Mapping
+from directory_sync.staging import store
+from directory_sync.vocabulary import (
+    Action,
+    Entity,
+    Outcome,
+    Reason,
+    State,
+    Verdict,
+    advise_on_cause,
+    advise_on_reason,
+    describe_cause,
+)
+
+MOST_GROUPS_NAMED = 20
+"""Groups out of scope that are named."""
+
+
+@dataclass(frozen=True)
+class InPool:
+    """A user as the newest snapshot lists them."""
+
+    status: str
+    enabled: bool
+    created_at: datetime | None
+    modified_at: datetime | None
+
+
+@dataclass(frozen=True)
+class MappedValue:
+    """One of Joget's columns, the attribute that it comes from, and the value."""
+
+    column: str
+    attribute: str
+    value: str
+
+
+@dataclass(frozen=True)
+class InGroup:
+    """A group that the pool has the user in."""
+
+    name: str
+    joget_id: str
+    came: str
+    """What the runs did about this membership, or that it was there before them."""
+    note: str
+    """Why Joget doesn't have it, or empty."""
+
+
+@dataclass(frozen=True)
+class UserEvent:
+    """What one run did to the user."""
+
+    dag_id: str
+    run_id: str
+    at: datetime
+    by: str
+    dry_run: bool
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The way of one user. Without the right to see values, `joget_id` and `values` are empty."""
+
+    sub: str
+    newest: PastRun
+    """The run that read the pool last, for everybody."""
+    pool: InPool | None
+    verdict: str
+    """By mapping and scope: mapped, frozen, quarantined, or empty for who isn't listed."""
+    verdict_reason: str
+    values: tuple[MappedValue, ...]
+    decided_by: PastRun
+    """The run, review or undo that decided about the user last: `outcome` to `reason` are from it.
+    """
+    joget_id: str
+    outcome: str
+    """Empty where no run knows anything of the user."""
+    state: str
+    reason: str
+    linked_since: str
+    groups: tuple[InGroup, ...]
+    unread_groups: tuple[str, ...]
+    """Some of the pool's groups that aren't in scope: nobody asked who is in them."""
+    events: tuple[UserEvent, ...]
+    holding_back: tuple[tuple[str, str], ...]
+    """Why something isn't done, and what to do about it."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.pool or self.outcome or self.events)
+
+
+def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
+    """Everything that these runs tell of a user; there is one for everybody among them."""
+    read_by = find_newest_full_run(runs)
+    if read_by is None or read_by.published is None:
+        raise PermanentError(
+            "No run of this sync for everybody has left its files, so no user can be searched for."
+        )
+    newest = read_by.published
+    listed, desired = (
+        next(_read_rows_with(newest, name, "sub", sub), {})
+        for name in ("users.parquet", "desired_users.parquet")
+    )
+    decided_by, known = _find_known_row(sub, runs, read_by)
+    events = tuple(_list_events(sub, runs, values=values))
+    verdict, reason = desired.get("verdict") or "", desired.get("reason") or ""
+    if known.get("outcome") == Outcome.FROZEN and verdict == Verdict.MAPPED:
+        # Such as excluded users, whom planning finds.
+        verdict, reason = (
+            Verdict.FROZEN,
+            known.get("reason") or "",
+        )
+    return Explanation(
+        sub=sub,
+        newest=read_by,
+        pool=InPool(*(listed[name] for name in POOL_COLUMNS)) if listed else None,
+        verdict=verdict,
+        verdict_reason=reason,
+        values=tuple(_list_mapped_values(newest, desired)) if values else (),
+        decided_by=decided_by,
+        joget_id=(known.get("joget_id") or "") if values else "",
+        outcome=known.get("outcome") or "",
+        state=known.get("state") or "",
+        reason=known.get("reason") or "",
+        linked_since=_find_link_time(known, events, decided_by),
+        groups=tuple(_list_groups(sub, newest, events, values=values)),
+        unread_groups=tuple(_count_unread_groups(newest, values=values)),
+        events=events,
+        holding_back=tuple(_list_obstacles(known, sub, decided_by)),
+    )
+
+
+POOL_COLUMNS = ("status", "enabled", "created_at", "modified_at")
+
+
+def _find_known_row(
+    sub: str, runs: list[PastRun], read_by: PastRun
+) -> tuple[PastRun, dict[str, Any]]:
+    """The run that decided last about a user, and its row of directory.parquet.
+
+    Reviews and runs for everybody know all users; undos and runs for some users only theirs.
+    """
+    decided = sorted(
+        (past for past in runs if past.decided), key=lambda past: past.ended, reverse=True
+    )
+    for past in decided:
+        if past.published is None:
+            continue
+        try:
+            row = next(_read_rows_with(past.published, "directory.parquet", "sub", sub), None)
+        except DirectorySyncError:
+            continue  # deleted since
+        if row and row.get("code") != Reason.NOT_ASKED:
+            return past, row
+        if past.is_full or past.place.kind == "review":
+            return past, {}
+    return read_by, {}
+
+
+def _read_rows_with(
+    published: PublishedRun, name: str, column: str, value: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of a file with that value; of row groups without it only that column is read."""
+    manifest = published.holders.get(name)
+    if manifest is None:
+        return
+    with store.open_parquet(manifest, name) as file:
+        for _, at, group in _find_row_groups(file, column, value):
+            yield from file.read_row_group(group).take(pa.array(at)).to_pylist()
+
+
+def _find_row_groups(
+    file: pq.ParquetFile, column: str, value: str
+) -> Iterator[tuple[int, "np.ndarray[Any, Any]", int]]:
+    """Row groups with that value: the number of each one's first row, the places in it, and its
+    number.
+    """
+    index = file.schema_arrow.names.index(column)
+    first = 0
+    for group in range(file.num_row_groups):
+        metadata = file.metadata.row_group(group)
+        statistics = metadata.column(index).statistics
+        bounded = statistics is not None and statistics.has_min_max
+        if not bounded or statistics.min <= value <= statistics.max:
+            texts = file.read_row_group(group, columns=[column]).column(0)
+            at = np.flatnonzero(pc.fill_null(pc.equal(texts, value), False).to_numpy())
+            if len(at):
+                yield first, at, group
+        first += metadata.num_rows
+
+
+def _list_mapped_values(newest: PublishedRun, desired: dict[str, Any]) -> Iterator[MappedValue]:
+    mapping = newest.run.sync.mapping if newest.run else Mapping()
+    if not desired:
+        return
+    yield MappedValue("login", mapping.username, desired["username"] or "")
+    for column, setting in MAPPED_COLUMNS.items():
+        attribute = getattr(mapping, setting)
+        if attribute:
+            yield MappedValue(VALUE_LABELS[column], attribute, desired[column] or "")
+
+
+def _list_events(sub: str, runs: list[PastRun], *, values: bool) -> Iterator[UserEvent]:
+    """What each run did, the newest first."""
+
+    def changes_of(past: PastRun, _: int) -> list[Change]:
+        if past.published is None:
+            return []
+        with store.open_parquet(past.published.folder, "plan.parquet") as file:
+            at = [places + first for first, places, _ in _find_row_groups(file, "sub", sub)]
+            return read_changes_at(file, np.concatenate(at), values=values) if at else []
+
+    for past, changes in zip(runs, map_side_by_side(runs, changes_of), strict=True):
+        if changes and past.published:
+            dry_run = past.published.report.dry_run
+            yield UserEvent(
+                past.run.dag_id,
+                past.run.run_id,
+                past.ended,
+                _describe_actor(past),
+                dry_run,
+                tuple(changes),
+            )
+
+
+def _describe_actor(past: PastRun) -> str:
+    review = past.published.report.review if past.published else None
+    if review:
+        said = "approved" if review.answer == "approve" else "rejected"
+        return f"{said} by {review.answered_by}" if review.answered_by else said
+    if past.place.kind == "undo":
+        return f"undo by {past.run.started_by}" if past.run.started_by else "undo"
+    return f"started by {past.run.started_by}" if past.run.started_by else past.run.run_type
+
+
+LINKING_ACTIONS = (Action.CREATE, Action.ADOPT, Action.RELINK, Action.RECREATE)
+
+
+def _find_link_time(
+    known: dict[str, Any], events: tuple[UserEvent, ...], decided_by: PastRun
+) -> str:
+    if not known.get("joget_id") or not known.get("state"):
+        return ""
+    since = known.get("linked_at")
+    for event in events:
+        done = [
+            change
+            for change in event.changes
+            if change.entity == Entity.USER and change.action in LINKING_ACTIONS
+        ]
+        if any(not change.hold for change in done) and not event.dry_run:
+            since = event.at
+            break
+    return f"{since or decided_by.ended:%Y-%m-%d %H:%M} UTC"
+
+
+def _list_groups(
+    sub: str, newest: PublishedRun, events: tuple[UserEvent, ...], *, values: bool
+) -> Iterator[InGroup]:
+    names = sorted(
+        {
+            row["group_name"]
+            for row in _read_rows_with(newest, "desired_memberships.parquet", "sub", sub)
+        }
+    )
+    wanted = _sort_by_name(newest, "desired_groups.parquet", names)
+    there = _sort_by_name(newest, "directory.parquet", names)
+    for name in names:
+        shown = name if values else make_hidden_name(name)
+        done = [
+            (change.action, f"{change.action} on {event.at:%Y-%m-%d} ({event.by})")
+            for event in events
+            for change in event.changes
+            if change.entity == Entity.MEMBERSHIP
+            and change.group == shown
+            and not change.hold
+            and not event.dry_run
+        ]
+        desired, known = wanted.get(name, {}), there.get(name, {})
+        note = desired.get("reason") or ""
+        if done and done[0][0] == Action.REMOVE:
+            note = "the sync took it away"
+        if not note and known.get("outcome") in (Outcome.QUARANTINED, Outcome.HELD, Outcome.FROZEN):
+            note = known.get("reason") or known["outcome"]
+        joget_id = (known.get("joget_id") or "") if values else ""
+        yield InGroup(
+            shown,
+            joget_id,
+            "; ".join(said for _, said in done) or "in the pool; no change in the runs looked at",
+            note,
+        )
+
+
+def _count_unread_groups(newest: PublishedRun, *, values: bool) -> list[str]:
+    manifest = newest.holders.get("desired_groups.parquet")
+    if manifest is None:
+        return []
+    found: list[str] = []
+    with store.open_parquet(manifest, "desired_groups.parquet") as file:
+        for _, rows in read_row_groups(file, ["group_name", "verdict"]):
+            found += (
+                rows.filter(pc.equal(rows.column("verdict"), str(Verdict.FROZEN)))
+                .column("group_name")
+                .to_pylist()
+            )
+    return [
+        name if values else make_hidden_name(name) for name in sorted(found)[:MOST_GROUPS_NAMED]
+    ]
+
+
+def _sort_by_name(newest: PublishedRun, name: str, groups: list[str]) -> dict[str, dict[str, Any]]:
+    manifest = newest.holders.get(name)
+    if manifest is None or not groups:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    with store.open_parquet(manifest, name) as file:
+        index = file.schema_arrow.names.index("group_name")
+        for number in range(file.num_row_groups):
+            statistics = file.metadata.row_group(number).column(index).statistics
+            if (
+                statistics is not None
+                and statistics.null_count == file.metadata.row_group(number).num_rows
+            ):
+                continue
+            rows = file.read_row_group(number)
+            inside = pc.is_in(rows.column("group_name"), value_set=pa.array(groups, pa.string()))
+            found |= {row["group_name"]: row for row in rows.filter(inside).to_pylist()}
+    return found
+
+
+def _list_obstacles(
+    known: dict[str, Any], sub: str, decided_by: PastRun
+) -> Iterator[tuple[str, str]]:
+    if decided_by.published and decided_by.place.kind != "undo":
+        rows = _read_rows_with(decided_by.published, "plan.parquet", "sub", sub)
+        for cause in sorted({row["hold"] for row in rows if row["hold"]}):
+            yield f"held ({cause}): {describe_cause(cause)}", advise_on_cause(cause)
+    outcome, reason = known.get("outcome"), known.get("reason") or ""
+    if outcome == Outcome.QUARANTINED:
+        yield f"in quarantine: {reason}", advise_on_reason(known.get("code"))
+    if outcome == Outcome.FROZEN:
+        yield f"left alone: {reason}", advise_on_reason(known.get("code"))
+    if known.get("state") == State.DEACTIVATED_IN_JOGET:
+        yield (
+            "an administrator deactivated the user in Joget, which the sync respects: no "
+            "memberships",
+            "Activate the user in Joget's console; the next run gives them what the pool says.",
+        )
+    if known.get("state") == State.DEACTIVATED:
+        yield (
+            "deactivated by the sync",
+            "Enable the user in Cognito, or bring them back into the pool.",
+        )

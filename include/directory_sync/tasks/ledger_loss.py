@@ -1,0 +1,85 @@
+"""Noticing that the ledger was lost or restored from an older backup, and finding what it knew."""
+
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+
+from directory_sync.frames import make_empty_frame, to_arrow_types
+from directory_sync.joget.database import Database
+from directory_sync.joget.ledger import runs
+from directory_sync.plan.current import REMEMBERED_LINKS_SCHEMA
+from directory_sync.run import Run
+from directory_sync.staging import store
+from directory_sync.tasks.proposal import APPLIED_SIGNPOSTS
+from directory_sync.vocabulary import Entity, RunKind, State
+
+LOSS_REASON = (
+    "the ledger doesn't know the newest run that was applied: it was lost or restored from an "
+    "older backup. Links are rebuilt where Joget's rows still match; nobody is removed"
+)
+
+
+@dataclass(frozen=True)
+class LostLedger:
+    """What the newest run for everybody left in staging, after the ledger was lost."""
+
+    links: pd.DataFrame
+    """Columns current.REMEMBERED_LINKS_SCHEMA; empty where staging doesn't hold that run's files
+    any more.
+    """
+    organization: str | None
+    """The organization that it wrote to; None where staging doesn't tell."""
+
+
+def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
+    """Find what the ledger lost. None where it knows the newest run for everybody and every later
+    run that was applied to this database.
+
+    Links come from that newest run: only a run for everybody has everybody in its directory.
+    """
+    newest, later = _find_signposts(database, run)
+    if not newest:
+        return None
+    known = runs.find_known_keys(database, [_get_key(name) for name in (newest, *later)])
+    if all(_get_key(name) in known for name in (newest, *later)):
+        return None
+    folder = store.read_signpost(run, APPLIED_SIGNPOSTS, newest)
+    files = store.list_names(folder)
+    links, organization = make_empty_frame(REMEMBERED_LINKS_SCHEMA), None
+    if "directory.parquet" in files:
+        links = _read_remembered_links(
+            store.read_parquet(store.read_bytes(f"{folder}/directory.parquet"))
+        )
+    if "report.json" in files:
+        organization = str(json.loads(store.read_bytes(f"{folder}/report.json"))["organization"])
+    return LostLedger(links, organization)
+
+
+def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:
+    """Find this database's signpost of the newest run for everybody, and those of later runs.
+
+    Runs from before the sync was detached prove no loss: their links were given up on purpose.
+    """
+    names = [
+        name
+        for name in store.list_signposts(run, APPLIED_SIGNPOSTS)
+        if name.split(".")[1] == database.target
+    ]
+    kinds = [name.split(".")[2] for name in names]
+    detached = [at for at, kind in enumerate(kinds) if kind == RunKind.DETACHED]
+    first = detached[-1] + 1 if detached else 0
+    full = [at for at, kind in enumerate(kinds) if kind == RunKind.FULL and at >= first]
+    return (names[full[-1]], names[full[-1] + 1 :]) if full else (None, [])
+
+
+def _get_key(signpost: str) -> str:
+    return signpost.rpartition(".")[2]
+
+
+def _read_remembered_links(directory: pd.DataFrame) -> pd.DataFrame:
+    has_link = directory["entity"].eq(Entity.GROUP) | directory["state"].notna()
+    linked = directory[directory["joget_id"].notna() & has_link]
+    state = linked["state"].mask(linked["state"] == State.DEACTIVATED_IN_JOGET, State.ACTIVE)
+    key = linked["sub"].fillna(linked["group_name"])
+    return to_arrow_types(linked.assign(key=key, state=state), REMEMBERED_LINKS_SCHEMA)

@@ -1,0 +1,152 @@
+"""The steps `transform` and `load` of a run: map, decide and apply. Each leaves a sealed folder in
+staging.
+"""
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+
+import pandas as pd
+
+from directory_sync.cognito.snapshot import ABSENT_SCHEMA
+from directory_sync.errors import DirectorySyncError, hide_values
+from directory_sync.frames import make_empty_frame
+from directory_sync.joget.database import Database, open_session
+from directory_sync.joget.ledger import definition, reviews, runs
+from directory_sync.joget.reading import Lookups
+from directory_sync.plan import Current, Evidence, Plan, make_plan
+from directory_sync.plan.answers import AnswerUpdate, find_forgotten
+from directory_sync.plan.changes import compare_settings
+from directory_sync.plan.current import REMEMBERED_LINKS_SCHEMA
+from directory_sync.report import Report, make_report
+from directory_sync.run import Attempt, Run
+from directory_sync.staging import retention, store
+from directory_sync.staging.manifest import Manifest
+from directory_sync.tasks import ledger_loss
+from directory_sync.tasks.proposal import carry_out_proposal
+from directory_sync.tasks.transform import read_desired
+from directory_sync.vocabulary import RunKind
+
+log = logging.getLogger(__name__)
+
+
+def _read_absent(transformed: Manifest) -> pd.DataFrame:
+    """Columns snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took."""
+    groups = store.find_source(store.read_manifest(transformed.inputs["extract_groups"]))
+    if "absent.parquet" not in groups.files:
+        return make_empty_frame(ABSENT_SCHEMA)
+    return store.read_frame(groups, "absent.parquet")
+
+
+def _count_questions(transformed: Manifest) -> int:
+    """How many users and groups this snapshot's tasks asked the pool for by name."""
+    inputs = [store.read_manifest(url) for url in transformed.inputs.values()]
+    return sum(manifest.counts.get("asked_by_name", 0) for manifest in inputs)
+
+
+def load_snapshot(attempt: Attempt, transformed_url: str) -> Manifest:
+    """Plan against Joget now, apply what is safe in one transaction, and report."""
+    with hide_values("load"):
+        store.require_access(transformed_url)
+        transformed = store.read_manifest(transformed_url)
+        run = store.read_run(transformed)
+        folder = store.open_folder(run, attempt.name)
+        loaded = carry_out_proposal(
+            folder, lambda database: SnapshotProposal(database, run, transformed)
+        )
+    if not run.dry_run:
+        _delete_old_files(run)
+    return loaded
+
+
+def _delete_old_files(run: Run) -> None:
+    """Delete files that staging has held for longer than staging_retention_days.
+
+    A failure is only logged: the run has done its work, and tomorrow's run tries again.
+    """
+    days = run.sync.staging_retention_days
+    if days is None:
+        return
+    try:
+        with hide_values("deleting old files"), open_session(run.sync.joget_conn_id) as database:
+            needed = runs.find_newest_folders(database, run.sync.name)
+            opened = reviews.open_review(database, run.sync.name)
+            if opened is not None:
+                needed.append(opened.plan_url)
+            retention.delete_expired_files(
+                run, timedelta(days=days), definition.read_clock(database), needed
+            )
+    except DirectorySyncError as error:
+        log.warning(
+            "staging keeps files that are older than %d days: %s To let a lifecycle rule of the "
+            "bucket delete old files instead, set staging_retention_days to null.",
+            days,
+            error,
+        )
+
+
+class SnapshotProposal:
+    """What a snapshot asks for: a Proposal."""
+
+    def __init__(self, database: Database, run: Run, transformed: Manifest) -> None:
+        self.run, self.transformed = run, transformed
+        self.kind = RunKind.SUBSET if run.users else RunKind.FULL
+        self.key = runs.make_run_key(run, transformed.snapshot_at)
+        self.snapshot_at, self.transformed_url = transformed.snapshot_at, transformed.url
+        self.inputs = {**transformed.inputs, "transform": transformed.url}
+        self.needs: tuple[str, ...] = ()
+        self.desired = read_desired(transformed)
+        self.desired_before = read_desired(transformed, "before_change") if run.previous else None
+        lost = ledger_loss.find_lost_ledger(database, run)
+        self.incomplete_reasons = transformed.incomplete_reasons
+        if lost is not None:
+            self.incomplete_reasons += (ledger_loss.LOSS_REASON,)
+            log.warning("%s", ledger_loss.LOSS_REASON)
+        self.lookups = Lookups(
+            desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
+            remembered=lost.links if lost else make_empty_frame(REMEMBERED_LINKS_SCHEMA),
+            remembered_organization=lost.organization if lost else None,
+            finds_left_over=not run.users and not self.incomplete_reasons,
+        )
+
+    def make_plan(self, current: Current) -> Plan:
+        """Plan, and find what a change of settings since the newest run does by itself."""
+        run, before, evidence = self.run, self.desired_before, self._evidence()
+        plan = make_plan(run, self.desired, current, evidence)
+        if before is None:
+            return plan
+        without = make_plan(run.before_change, before, current, evidence)
+        return replace(plan, settings_change=compare_settings(run.changed_settings, plan, without))
+
+    def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:
+        """Forget the answers to changes that the plan no longer asks for. Only a complete plan for
+        everybody can show that.
+        """
+        if self.run.users or self.incomplete_reasons:
+            return AnswerUpdate()
+        return AnswerUpdate(forgotten=find_forgotten(plan, answers, self._evidence().at))
+
+    def make_report(self, plan: Plan, outcome: str, seconds: float) -> Report:
+        """Report also how long the earlier tasks took, and how often the pool was asked by name."""
+        transformed = self.transformed
+        timings = {
+            task: store.read_manifest(url).seconds for task, url in transformed.inputs.items()
+        }
+        return make_report(
+            self.run,
+            plan,
+            outcome=outcome,
+            snapshot_at=self.snapshot_at,
+            incomplete_reasons=self.incomplete_reasons,
+            timings={**timings, "transform": transformed.seconds, "load": seconds},
+            asked_by_name=_count_questions(transformed),
+        )
+
+    def _evidence(self) -> Evidence:
+        return Evidence(
+            self.snapshot_at,
+            complete=not self.incomplete_reasons,
+            compares=bool(self.run.replay_run_id),
+            absent=_read_absent(self.transformed),
+            missing_minutes=self.run.sync.policies.missing_minutes,
+        )
