@@ -1,6 +1,6 @@
 # Every target says what it does: `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-mysql test-image-set compose-check bench soak lint format lock ledger clean
+.PHONY: help setup demo up quick test test-mysql test-image-set compose-check bench soak lint typecheck format lock ledger clean
 SHELL := /bin/sh
 BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/include
@@ -22,9 +22,16 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 	@bin/setup --quiet
 	@$(BIN)/python -m demo up --port $(PORT)
 
+# The pure rules: no server, no Airflow task. PURE_TESTS are small enough to run at each save.
+PURE_TESTS := tests/test_design.py $(patsubst %,tests/directory_sync/test_%.py,mapping plan run settings)
+quick: setup  ## Lint and the pure rules' tests, in half a minute: at each save
+	@$(BIN)/ruff check --quiet .
+	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q --numprocesses 2 $(PURE_TESTS)
+
 test: export TESTS := 1
 test: setup lint  ## Lint, types and every test
 	@bin/setup-servers
+	@echo "Tests, on MariaDB:"
 	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 # `-m database` selects the tests that need Joget's database. Both servers refuse tables without a
@@ -57,9 +64,13 @@ bench: setup  ## How fast it is, beside raw SQL and what people would use instea
 soak: setup  ## Kill the sync 200 times at random moments, and see that it recovers (KILLS=200 SEED=number)
 	@AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m soak
 
-lint:  ## ruff and mypy
+lint: typecheck  ## ruff and mypy
+	@echo "Lint:"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+typecheck:  ## mypy alone
+	@echo "Types:"
 	@$(BIN)/mypy
 
 format:  ## Let ruff write the code's form

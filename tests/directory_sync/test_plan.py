@@ -282,7 +282,7 @@ def as_read(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]
     return run, desired, replace(now, users=users, user_links=linked)
 
 
-@settings(max_examples=100)
+@settings(max_examples=4 * settings().max_examples)
 @given(worlds(), st.booleans())
 def test_unchanged_users_are_planned_as_the_rules_would(
     world: tuple[Run, Desired, Current], may: bool

@@ -1,0 +1,3 @@
+"""What Airflow imports: each sync's DAGs, their operators, and the plugin. Nothing here is
+heavy.
+"""

@@ -15,17 +15,20 @@ from datetime import datetime, timedelta
 
 from directory_sync.errors import MissingFilesError
 from directory_sync.run import Run
-from directory_sync.staging import store
+from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
+from directory_sync.staging.signposts import (
+    APPLIED_SIGNPOSTS,
+    CLEANING_SIGNPOSTS,
+    ONE_CHAIN_DAYS,
+    ONE_CHAIN_SIGNPOSTS,
+    SNAPSHOT_SIGNPOSTS,
+)
 from directory_sync.staging.store import StoredFile
-from directory_sync.tasks.extract import ONE_CHAIN_DAYS, ONE_CHAIN_SIGNPOSTS, SNAPSHOT_SIGNPOSTS
-from directory_sync.tasks.proposal import APPLIED_SIGNPOSTS
 from directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
 
-CLEANING_SIGNPOSTS = "cleanings"
-"""Signposts named by time. Each says that a run looked for old files then."""
 
 CLEANING_INTERVAL = timedelta(days=1)
 
@@ -75,10 +78,10 @@ def delete_expired_files(run: Run, age: timedelta, now: datetime, needed: Collec
     needed: folders that stay, with all that they refer to. Raises PermanentError where the right to
     delete is missing, and TransientError where the store can't be reached.
     """
-    since = store.format_time(now - CLEANING_INTERVAL)
-    if any(name >= since for name in store.list_signposts(run, CLEANING_SIGNPOSTS)):
+    since = signposts.format_time(now - CLEANING_INTERVAL)
+    if any(name >= since for name in signposts.list_signposts(run, CLEANING_SIGNPOSTS)):
         return
-    store.write_signpost(run, CLEANING_SIGNPOSTS, store.format_time(now), "")
+    signposts.write_signpost(run, CLEANING_SIGNPOSTS, signposts.format_time(now), "")
     home = f"{run.sync.staging_url}/{run.sync.name}"
     stored = sort_files(home, store.list_files(home))
     newest = find_newest_signposts(stored)

@@ -229,30 +229,6 @@ def open_folder(run: Run, attempt: str) -> Folder:
     return Folder(url=f"{run.sync.staging_url}/{run.folder}/{attempt}", task=task, run=run)
 
 
-def write_signpost(run: Run, kind: str, name: str, folder_url: str) -> None:
-    """Leave a signpost to a sealed folder, in the folder `kind` beside those of the runs; names
-    sort by time.
-    """
-    url = f"{run.sync.staging_url}/{run.home}/{kind}/{name}"
-    with _store_errors(url), _create_file(url) as file:
-        file.write(folder_url.encode())
-
-
-def list_signposts(run: Run, kind: str) -> list[str]:
-    """The names of a kind's signposts, oldest first."""
-    return list_names(f"{run.sync.staging_url}/{run.home}/{kind}")
-
-
-def read_signpost(run: Run, kind: str, name: str) -> str:
-    """The folder that a signpost names."""
-    return read_bytes(f"{run.sync.staging_url}/{run.home}/{kind}/{name}").decode()
-
-
-def format_time(at: datetime) -> str:
-    """A time as the beginning of a signpost's name: UTC, to the microsecond."""
-    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-
-
 def list_sealed_folders(run: Run, run_id: str, task: str) -> list[Manifest]:
     """The manifests that a task left under a run id, oldest snapshot first; none where staging has
     nothing of it.
@@ -444,6 +420,12 @@ def read_bytes(url: str) -> bytes:
     with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
         content: bytes = file.read()
     return content
+
+
+def write_bytes(url: str, content: bytes) -> None:
+    """Write a small file whole."""
+    with _store_errors(url), _create_file(url) as file:
+        file.write(content)
 
 
 def _read_verified(manifest: Manifest, name: str) -> bytes:

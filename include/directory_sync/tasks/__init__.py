@@ -1,0 +1,1 @@
+"""What the tasks do: read the world, let the deciding code plan, and apply the plan."""

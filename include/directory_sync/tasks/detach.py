@@ -17,8 +17,8 @@ from directory_sync.joget.ledger.detaching import (
 from directory_sync.joget.schema import JogetTables, inspect_tables
 from directory_sync.run import Run
 from directory_sync.settings import find_sync
-from directory_sync.staging import store
-from directory_sync.tasks.proposal import APPLIED_SIGNPOSTS
+from directory_sync.staging import signposts, store
+from directory_sync.staging.signposts import APPLIED_SIGNPOSTS
 from directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
@@ -78,13 +78,13 @@ def _leave_signposts(database: Database, run: Run, pools: list[str]) -> None:
     """Leave a signpost beside those of applied runs. By it, a sync that is installed again doesn't
     take a dropped ledger for a lost one.
     """
-    moment = store.format_time(definition.read_clock(database))
+    moment = signposts.format_time(definition.read_clock(database))
     key = hashlib.sha256(f"detach\0{run.sync.name}\0{moment}".encode()).hexdigest()
     for pool in sorted({run.sync.user_pool_id, *pools}):
         of_pool = run.model_copy(
             update={"sync": run.sync.model_copy(update={"user_pool_id": pool})}
         )
         name = f"{moment}.{database.target}.{RunKind.DETACHED}.{key}"
-        store.write_signpost(
+        signposts.write_signpost(
             of_pool, APPLIED_SIGNPOSTS, name, f"{run.sync.staging_url}/{of_pool.home}"
         )

@@ -21,23 +21,12 @@ from directory_sync.joget.reading import read_expected_subs, read_group_names, r
 from directory_sync.joget.schema import inspect_tables
 from directory_sync.run import Attempt, Run, resolve_run
 from directory_sync.settings import find_sync
-from directory_sync.staging import store
+from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
+from directory_sync.staging.signposts import ONE_CHAIN_DAYS, ONE_CHAIN_SIGNPOSTS, SNAPSHOT_SIGNPOSTS
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_SIGNPOSTS = "snapshots"
-"""Signposts to complete listings, which a backfill's other dates use: `<time>.users`,
-`<time>.groups`, and `<time>.backfill.users` for those that a backfill's run listed.
-"""
-
-ONE_CHAIN_SIGNPOSTS = "one_chain"
-"""Signposts by time, each saying that a listing in parts couldn't be trusted then."""
-
-ONE_CHAIN_DAYS = timedelta(days=7)
-"""How long the pool is then listed in one chain of pages. Trying parts in every run, and then one
-chain, would cost twice the calls.
-"""
 
 CLOCK_SLACK = timedelta(seconds=60)
 """Airflow makes a backfill's runs one after the other, so the first may list the pool up to so long
@@ -115,8 +104,11 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
         snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts
     )
     if manifest.complete:
-        store.write_signpost(
-            run, SNAPSHOT_SIGNPOSTS, f"{store.format_time(snapshot_at)}.{signpost}", manifest.url
+        signposts.write_signpost(
+            run,
+            SNAPSHOT_SIGNPOSTS,
+            f"{signposts.format_time(snapshot_at)}.{signpost}",
+            manifest.url,
         )
     return manifest
 
@@ -141,10 +133,10 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
             open_session(run.sync.joget_conn_id) as database,
             locks.hold_reading_lock(database, run),
         ):
-            signpost = f"{store.format_time(users.snapshot_at)}.groups"
-            if signpost in store.list_signposts(run, SNAPSHOT_SIGNPOSTS):
+            signpost = f"{signposts.format_time(users.snapshot_at)}.groups"
+            if signpost in signposts.list_signposts(run, SNAPSHOT_SIGNPOSTS):
                 return _reuse_listing(
-                    folder, store.read_signpost(run, SNAPSHOT_SIGNPOSTS, signpost), users_url
+                    folder, signposts.read_signpost(run, SNAPSHOT_SIGNPOSTS, signpost), users_url
                 )
             return _list_groups(run, folder, pool, users)
 
@@ -254,8 +246,11 @@ def _seal_groups(
         inputs={"extract_users": users.url},
     )
     if manifest.complete and users.complete:
-        store.write_signpost(
-            run, SNAPSHOT_SIGNPOSTS, f"{store.format_time(users.snapshot_at)}.groups", manifest.url
+        signposts.write_signpost(
+            run,
+            SNAPSHOT_SIGNPOSTS,
+            f"{signposts.format_time(users.snapshot_at)}.groups",
+            manifest.url,
         )
     return manifest
 
@@ -285,13 +280,15 @@ def _read_expected_subs(run: Run) -> pa.Array:
 
 def _has_failed_in_parts(run: Run) -> bool:
     """Whether a listing in parts couldn't be trusted within the last ONE_CHAIN_DAYS."""
-    since = store.format_time(datetime.now(UTC) - ONE_CHAIN_DAYS)
-    return any(name >= since for name in store.list_signposts(run, ONE_CHAIN_SIGNPOSTS))
+    since = signposts.format_time(datetime.now(UTC) - ONE_CHAIN_DAYS)
+    return any(name >= since for name in signposts.list_signposts(run, ONE_CHAIN_SIGNPOSTS))
 
 
 def _list_in_one_chain(run: Run, folder: store.Folder) -> None:
     log.warning("for %d days the pool is listed in one chain of pages", ONE_CHAIN_DAYS.days)
-    store.write_signpost(run, ONE_CHAIN_SIGNPOSTS, store.format_time(datetime.now(UTC)), folder.url)
+    signposts.write_signpost(
+        run, ONE_CHAIN_SIGNPOSTS, signposts.format_time(datetime.now(UTC)), folder.url
+    )
 
 
 def _count_calls(pool: client.UserPool) -> dict[str, int]:
@@ -331,18 +328,18 @@ def _find_users_since(run: Run, attempt: Attempt) -> str | None:
     ]
     began = attempt.backfill_since or datetime.now(UTC)
     since = {
-        ".users": store.format_time(began),
-        ".backfill.users": store.format_time(began - CLOCK_SLACK),
+        ".users": signposts.format_time(began),
+        ".backfill.users": signposts.format_time(began - CLOCK_SLACK),
     }
     listed = [
         name
-        for name in store.list_signposts(run, SNAPSHOT_SIGNPOSTS)
+        for name in signposts.list_signposts(run, SNAPSHOT_SIGNPOSTS)
         if name.endswith(".users") and name >= since[name[name.index(".") :]]
     ]
     if own:
         found = own[-1].inputs["extract_users"]
     elif listed:
-        found = store.read_signpost(run, SNAPSHOT_SIGNPOSTS, listed[-1])
+        found = signposts.read_signpost(run, SNAPSHOT_SIGNPOSTS, listed[-1])
     else:
         return None
     holds = set(store.read_run(store.read_manifest(found)).attributes)

@@ -10,8 +10,8 @@ from directory_sync.joget.database import Database
 from directory_sync.joget.ledger import runs
 from directory_sync.plan.current import REMEMBERED_LINKS_SCHEMA
 from directory_sync.run import Run
-from directory_sync.staging import store
-from directory_sync.tasks.proposal import APPLIED_SIGNPOSTS
+from directory_sync.staging import signposts, store
+from directory_sync.staging.signposts import APPLIED_SIGNPOSTS
 from directory_sync.vocabulary import Entity, RunKind, State
 
 LOSS_REASON = (
@@ -44,7 +44,7 @@ def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
     known = runs.find_known_keys(database, [_get_key(name) for name in (newest, *later)])
     if all(_get_key(name) in known for name in (newest, *later)):
         return None
-    folder = store.read_signpost(run, APPLIED_SIGNPOSTS, newest)
+    folder = signposts.read_signpost(run, APPLIED_SIGNPOSTS, newest)
     files = store.list_names(folder)
     links, organization = make_empty_frame(REMEMBERED_LINKS_SCHEMA), None
     if "directory.parquet" in files:
@@ -63,7 +63,7 @@ def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]
     """
     names = [
         name
-        for name in store.list_signposts(run, APPLIED_SIGNPOSTS)
+        for name in signposts.list_signposts(run, APPLIED_SIGNPOSTS)
         if name.split(".")[1] == database.target
     ]
     kinds = [name.split(".")[2] for name in names]

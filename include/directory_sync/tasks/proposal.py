@@ -25,8 +25,9 @@ from directory_sync.plan.changes import CHANGES_SCHEMA, ENTITY_ORDER, split_by_e
 from directory_sync.plan.deferral import Deferred, defer_rows
 from directory_sync.report import Report
 from directory_sync.run import Run
-from directory_sync.staging import store
+from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
+from directory_sync.staging.signposts import APPLIED_SIGNPOSTS
 from directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,6 @@ rows that change again are left out.
 """
 
 MOST_NAMES_LOGGED = 10
-
-APPLIED_SIGNPOSTS = "applied"
-"""Signposts to the folders of committed runs, named `<time of the commit>.<database>.<kind>.<key in
-the ledger>`.
-"""
 
 
 class Proposal(Protocol):
@@ -217,9 +213,9 @@ class Loading:
     def _leave_signpost(self, plan_url: str) -> None:
         """Leave a signpost after COMMIT. By it, later runs notice a lost or restored ledger."""
         proposal, target = self._proposal, self._database.target
-        moment = store.format_time(definition.read_clock(self._database))
+        moment = signposts.format_time(definition.read_clock(self._database))
         name = f"{moment}.{target}.{proposal.kind}.{proposal.key}"
-        store.write_signpost(proposal.run, APPLIED_SIGNPOSTS, name, plan_url)
+        signposts.write_signpost(proposal.run, APPLIED_SIGNPOSTS, name, plan_url)
 
 
 def _refuse_a_future(current: Current, now: datetime) -> None:

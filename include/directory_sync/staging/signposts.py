@@ -1,0 +1,54 @@
+"""Signposts: small files that name folders, or moments, since staging is never searched.
+
+A signpost lies in a folder of its kind beside those of the runs, and its name begins with a time.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from directory_sync.run import Run
+from directory_sync.staging import store
+
+SNAPSHOT_SIGNPOSTS = "snapshots"
+"""Signposts to complete listings, which a backfill's other dates use: `<time>.users`,
+`<time>.groups`, and `<time>.backfill.users` for those that a backfill's run listed.
+"""
+
+APPLIED_SIGNPOSTS = "applied"
+"""Signposts to the folders of committed runs, named `<time of the commit>.<database>.<kind>.<key in
+the ledger>`.
+"""
+
+CLEANING_SIGNPOSTS = "cleanings"
+"""Signposts by time, each saying that a run looked for old files then."""
+
+ONE_CHAIN_SIGNPOSTS = "one_chain"
+"""Signposts by time, each saying that a listing in parts couldn't be trusted then."""
+
+ONE_CHAIN_DAYS = timedelta(days=7)
+"""How long the pool is then listed in one chain of pages. Trying parts in every run, and then one
+chain, would cost twice the calls.
+"""
+
+
+def write_signpost(run: Run, kind: str, name: str, folder_url: str) -> None:
+    """Leave a signpost of that kind to a sealed folder."""
+    store.write_bytes(_make_url(run, kind, name), folder_url.encode())
+
+
+def list_signposts(run: Run, kind: str) -> list[str]:
+    """The names of a kind's signposts, oldest first."""
+    return store.list_names(_make_url(run, kind))
+
+
+def read_signpost(run: Run, kind: str, name: str) -> str:
+    """The folder that a signpost names."""
+    return store.read_bytes(_make_url(run, kind, name)).decode()
+
+
+def format_time(at: datetime) -> str:
+    """A time as the beginning of a signpost's name: UTC, to the microsecond."""
+    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+
+
+def _make_url(run: Run, *names: str) -> str:
+    return "/".join((run.sync.staging_url, run.home, *names))
