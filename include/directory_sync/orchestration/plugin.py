@@ -1,5 +1,6 @@
-"""What Airflow's plugin registers. Imported in each of Airflow's processes, so nothing here is
-heavy.
+"""Airflow's plugin: the tabs "Directory changes" on each run and "Directory" on each DAG.
+
+Imported in each of Airflow's processes, so nothing here is heavy.
 """
 
 from asyncio import to_thread
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.configuration import conf
+from airflow.plugins_manager import AirflowPlugin
 
 URL_PREFIX = "/directory-sync"
 """Where the pages lie below Airflow's address."""
@@ -68,3 +70,11 @@ def list_views() -> list[dict[str, Any]]:
             "url_route": "directory",
         },
     ]
+
+
+class DirectorySyncPages(AirflowPlugin):
+    """Airflow finds it by its class: in plugins/, or by the installed package's entry point."""
+
+    name = "directory_sync_pages"
+    fastapi_apps = list_apps()
+    external_views = list_views()
