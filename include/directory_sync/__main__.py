@@ -1,18 +1,28 @@
-"""The command line: `python -m directory_sync`. Each command only says what it would
-do, unless it is told to do it.
+"""The command line: `directory-sync`, or `python -m directory_sync`.
+
+Each command only says what it would do, unless it is told to do it.
 """
 
+import json
 import os
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from directory_sync.errors import DirectorySyncError
+from directory_sync.vocabulary import describe_cause
 
 if TYPE_CHECKING:
     from directory_sync.tasks.detach import Detachment
+    from directory_sync.tasks.preview import Preview
+
+ORIGIN_LABELS = {"settings": "the settings", "joget": "Joget, or what was held"}
+"""What the origins of changes (tasks.preview.Origin) are called where people read them."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,6 +32,35 @@ def main() -> None:
     """Directory Sync: Cognito to Joget, on the command line of a machine that has Airflow's
     settings and reaches Joget's database.
     """
+
+
+@app.command()
+def plan(
+    sync: Annotated[str, typer.Option(help="The sync's name in the settings.")] = "default",
+    settings: Annotated[
+        Path | None, typer.Option(help="Another settings file, such as one of a pull request.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what the settings would change in Joget, and write nothing.
+
+    Compares the newest snapshot that was applied with Joget now. The pool isn't read: a dry run of
+    the DAG does that.
+
+    Exits with 0 where nothing would change, with 2 where something would, and with 1 after an
+    error.
+    """
+    _ask_airflow_as_server()
+    from directory_sync.tasks import preview
+
+    with _errors_in_a_line():
+        found = preview.preview_changes(sync, settings)
+    if as_json:
+        print(json.dumps(_describe_preview(found)))
+    else:
+        _show_preview(found, Console())
+    raise typer.Exit(0 if found.is_empty else 2)
 
 
 @app.command()
@@ -37,19 +76,65 @@ def detach(
     No row of Joget's changes. Pause the sync's DAG first, and wait until its runs have ended: its
     next run would adopt everybody again.
     """
-    # As Airflow's own commands do: Connections are looked up in Airflow's database too.
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    _ask_airflow_as_server()
     from directory_sync.tasks import detach
 
-    try:
+    with _errors_in_a_line():
         found = detach.detach_sync(sync, is_applied=apply)
-    except DirectorySyncError as error:
-        said = Console(stderr=True)
-        said.print(
-            f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(1) from None
     _show(found, Console())
+
+
+def _ask_airflow_as_server() -> None:
+    """Look Connections up in Airflow's database too, as Airflow's own commands do."""
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+
+@contextmanager
+def _errors_in_a_line() -> Iterator[None]:
+    """Print an error of ours as one line, and exit with 1."""
+    try:
+        yield
+    except DirectorySyncError as error:
+        console = Console(stderr=True)
+        console.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _describe_preview(found: "Preview") -> dict[str, Any]:
+    return {
+        "sync": found.sync,
+        "snapshot_at": found.snapshot_at.isoformat(),
+        "changed_settings": list(found.changed_settings),
+        "changes": [
+            {"origin": origin, "entity": entity, "action": action, "count": count}
+            for (origin, entity, action), count in sorted(found.changes.items())
+        ],
+        "held": [
+            {"origin": origin, "cause": cause, "count": count}
+            for (origin, cause), count in sorted(found.held.items())
+        ],
+    }
+
+
+def _show_preview(found: "Preview", console: Console) -> None:
+    console.print(
+        f"Sync {found.sync}: its newest applied snapshot ({found.snapshot_at:%Y-%m-%d %H:%M} UTC) "
+        "against Joget now.",
+        highlight=False,
+    )
+    if found.changed_settings:
+        console.print(
+            f"Settings changed since: {', '.join(found.changed_settings)}.", highlight=False
+        )
+    if found.is_empty:
+        console.print("Nothing would change.")
+        return
+    table = Table("because of", "what", "changes")
+    for (origin, entity, action), count in sorted(found.changes.items()):
+        table.add_row(ORIGIN_LABELS[origin], f"{action} {entity}", str(count))
+    for (origin, cause), count in sorted(found.held.items()):
+        table.add_row(ORIGIN_LABELS[origin], f"held: {describe_cause(cause)}", str(count))
+    console.print(table)
 
 
 def _show(found: "Detachment", console: Console) -> None:

@@ -76,7 +76,7 @@ def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: 
         for result in (shown, done)
     ]
     assert figures[0] == figures[1] == ["5", "5", "2", "1", "1", "3"], figures
-    assert "0 remembered answers and 1 open reviews" in done.output
+    assert "0 remembered answer(s) and 1 open review(s)" in done.output
     assert "@" not in shown.output + done.output, "no login is said"
     again = run_command("--apply")
     assert again.exit_code == 0

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pandas as pd
 
-from directory_sync.cognito.snapshot import ABSENT_SCHEMA
 from directory_sync.errors import DirectorySyncError, hide_values
 from directory_sync.frames import make_empty_frame
 from directory_sync.joget.database import Database, open_session
@@ -24,18 +23,10 @@ from directory_sync.staging import retention, store
 from directory_sync.staging.manifest import Manifest
 from directory_sync.tasks import ledger_loss
 from directory_sync.tasks.proposal import carry_out_proposal
-from directory_sync.tasks.transform import read_desired
+from directory_sync.tasks.transform import read_absent, read_desired
 from directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
-
-
-def _read_absent(transformed: Manifest) -> pd.DataFrame:
-    """Columns snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took."""
-    groups = store.find_source(store.read_manifest(transformed.inputs["extract_groups"]))
-    if "absent.parquet" not in groups.files:
-        return make_empty_frame(ABSENT_SCHEMA)
-    return store.read_frame(groups, "absent.parquet")
 
 
 def _count_questions(transformed: Manifest) -> int:
@@ -147,6 +138,6 @@ class SnapshotProposal:
             self.snapshot_at,
             complete=not self.incomplete_reasons,
             compares=bool(self.run.replay_run_id),
-            absent=_read_absent(self.transformed),
+            absent=read_absent(self.transformed),
             missing_minutes=self.run.sync.policies.missing_minutes,
         )

@@ -5,7 +5,9 @@ import logging
 import pandas as pd
 
 from directory_sync import mapping
+from directory_sync.cognito.snapshot import ABSENT_SCHEMA
 from directory_sync.errors import PermanentError, hide_values
+from directory_sync.frames import make_empty_frame
 from directory_sync.run import Attempt, Run
 from directory_sync.settings import Sync
 from directory_sync.staging import store
@@ -26,7 +28,7 @@ def transform_snapshot(attempt: Attempt, users_url: str, groups_url: str) -> Man
         users, groups = store.read_manifest(users_url), store.read_manifest(groups_url)
         run = store.read_run(users)
         folder = store.open_folder(run, attempt.name)
-        frames = _read_snapshot_frames(run, users, groups)
+        frames = read_snapshot_frames(run, users, groups)
         desired = _write_desired(folder, "desired", run.sync, frames)
         if run.previous:
             _write_desired(folder, "before_change", run.before_change.sync, frames)
@@ -46,7 +48,11 @@ def transform_snapshot(attempt: Attempt, users_url: str, groups_url: str) -> Man
         )
 
 
-def _read_snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.DataFrame, ...]:
+def read_snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.DataFrame, ...]:
+    """Read users, groups and memberships of a snapshot (the frames of cognito.snapshot).
+
+    Raises PermanentError where the run's mapping names an attribute that the snapshot lacks.
+    """
     of_users, of_groups = store.find_source(users), store.find_source(groups)
     names = ("groups.parquet", "memberships.parquet", "memberships_again.parquet")
     listed, first, again = (store.read_frame(of_groups, name) for name in names)
@@ -71,12 +77,17 @@ def _read_users(of_users: Manifest, of_groups: Manifest) -> pd.DataFrame:
     return pd.concat([listed, *others], ignore_index=True) if others else listed
 
 
+def map_with_settings(sync: Sync, frames: tuple[pd.DataFrame, ...]) -> mapping.Desired:
+    """Map `read_snapshot_frames` by a sync's mapping and scope."""
+    return mapping.map_snapshot(
+        *frames, mapping=sync.mapping, scope=sync.scope, user_pool_id=sync.user_pool_id
+    )
+
+
 def _write_desired(
     folder: store.Folder, prefix: str, sync: Sync, frames: tuple[pd.DataFrame, ...]
 ) -> mapping.Desired:
-    desired = mapping.map_snapshot(
-        *frames, mapping=sync.mapping, scope=sync.scope, user_pool_id=sync.user_pool_id
-    )
+    desired = map_with_settings(sync, frames)
     for name in mapping.DESIRED_FRAMES:
         folder.frame(f"{prefix}_{name}.parquet", getattr(desired, name))
     return desired
@@ -90,3 +101,11 @@ def read_desired(transformed: Manifest, prefix: str = "desired") -> mapping.Desi
             for name in mapping.DESIRED_FRAMES
         )
     )
+
+
+def read_absent(transformed: Manifest) -> pd.DataFrame:
+    """Columns snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took."""
+    groups = store.find_source(store.read_manifest(transformed.inputs["extract_groups"]))
+    if "absent.parquet" not in groups.files:
+        return make_empty_frame(ABSENT_SCHEMA)
+    return store.read_frame(groups, "absent.parquet")

@@ -1,0 +1,108 @@
+"""`directory-sync plan`: what settings would change in Joget, before anybody changes them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from directory_sync.__main__ import app
+from tests.company import Company, people
+from tests.stand_in import user
+
+ANA = "ana@example.org"
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, ["plan", *arguments])
+
+
+def plan_as_json(*arguments: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(plan("--json", *arguments).stdout)
+    return answer
+
+
+def write_candidate(company: Company, folder: Path, **changes: Any) -> str:
+    """A copy of the settings with changes, as a pull request would have it."""
+    candidate = folder / "candidate.yaml"
+    content = {"syncs": [{**company.settings, **changes}]}
+    candidate.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(candidate)
+
+
+@pytest.fixture
+def synchronised(company: Company) -> Company:
+    company.configure(limits={"changed_users_percent": 100, "floor": 50})
+    company.pool.users = [*people(3), user(ANA, nickname="Annie")]
+    company.pool.members = {"Sales": company.pool.users}
+    company.run()
+    return company
+
+
+def test_where_nothing_would_change_it_says_so_and_exits_with_0(synchronised: Company) -> None:
+    answer = plan()
+    assert answer.exit_code == 0, answer.output
+    assert "Nothing would change." in answer.stdout
+    assert plan_as_json()["changes"] == []
+
+
+def test_a_candidate_of_the_settings_shows_what_it_alone_changes(
+    synchronised: Company, tmp_path: Path
+) -> None:
+    mapping = {"last_name": "given_name"}
+    candidate = write_candidate(synchronised, tmp_path, mapping=mapping)
+    before = synchronised.joget.contents(prefix="")
+    answer = plan("--settings", candidate)
+    assert answer.exit_code == 2, answer.output
+    assert "Settings changed since: mapping.last_name." in answer.stdout
+    found = plan_as_json("--settings", candidate)
+    assert found["changed_settings"] == ["mapping.last_name"]
+    assert found["changes"] == [
+        {"origin": "settings", "entity": "user", "action": "update", "count": 4}
+    ]
+    assert synchronised.joget.contents(prefix="") == before, "nothing was written"
+
+
+def test_what_changed_in_joget_is_told_apart_from_the_settings(
+    synchronised: Company, tmp_path: Path
+) -> None:
+    synchronised.joget.execute("UPDATE dir_user SET firstName = 'X' WHERE id = %s", (ANA,))
+    mapping = {"last_name": "given_name"}
+    found = plan_as_json("--settings", write_candidate(synchronised, tmp_path, mapping=mapping))
+    counts = {(row["origin"], row["action"]): row["count"] for row in found["changes"]}
+    assert counts == {("settings", "update"): 4}, "a row that both change is the settings'"
+    assert plan_as_json()["changes"] == [
+        {"origin": "joget", "entity": "user", "action": "update", "count": 1}
+    ]
+
+
+def test_an_attribute_that_the_snapshot_lacks_is_said(
+    synchronised: Company, tmp_path: Path
+) -> None:
+    candidate = write_candidate(synchronised, tmp_path, mapping={"first_name": "nickname"})
+    answer = plan("--settings", candidate)
+    assert answer.exit_code == 1
+    assert "doesn't hold nickname" in answer.stderr
+
+
+def test_faults_of_a_candidate_are_said_all_at_once(synchronised: Company, tmp_path: Path) -> None:
+    candidate = write_candidate(synchronised, tmp_path, user_pool_id="nonsense", limit={})
+    answer = plan("--settings", candidate)
+    assert answer.exit_code == 1
+    assert "user_pool_id" in answer.stderr
+    assert "limit" in answer.stderr
+
+
+def test_before_the_first_run_it_says_what_to_do(company: Company) -> None:
+    answer = plan()
+    assert answer.exit_code == 1
+    assert "was applied yet" in answer.stderr
+    assert plan("--sync", "nobody").exit_code == 1
+
+
+def test_no_name_email_or_attribute_is_printed(synchronised: Company, tmp_path: Path) -> None:
+    candidate = write_candidate(synchronised, tmp_path, mapping={"last_name": "given_name"})
+    for arguments in (("--settings", candidate), ("--settings", candidate, "--json")):
+        assert "example.org" not in plan(*arguments).output
