@@ -177,7 +177,7 @@ REMEMBERED_LINKS_SCHEMA = pa.schema(
     ]
 )
 """Links that the ledger lost, by sub or group name, as the newest run for everybody left them
-(`recovery`)."""
+(`tasks.ledger_loss`)."""
 
 TEXT_KEYS_SCHEMA = pa.schema([("text", pa.string()), ("key", pa.string())])
 """The database's own comparison key for each login and group id asked about: equal keys are the
