@@ -306,7 +306,8 @@ def make_airflow(
         "AIRFLOW__API__HOST": "127.0.0.1",
     }
     command = [sys.executable, "-m", "airflow"]
-    command += shlex.split(COMPOSE["services"][service]["command"])
+    given = COMPOSE["services"][service]["command"]
+    command += given if isinstance(given, list) else shlex.split(given)
     container = Container(name, command, home, {**docker, **translated, **ports, **settings})
     container.ready = _readiness(service, container, ports)
     return container
@@ -347,9 +348,11 @@ def initialise(init: Container) -> None:
     user += ["--lastname", "Admin", "--email", "airflowadmin@example.com", "--role", "Admin"]
     user += ["--password", given["_AIRFLOW_WWW_USER_PASSWORD"]]
     with init.log.open("wb") as output:
-        for arguments in (["db", "migrate"], ["users", "create", *user]):
+        airflow = [sys.executable, "-m", "airflow"]
+        commands = [airflow + ["db", "migrate"], airflow + ["users", "create", *user]]
+        for command in (*commands, init.command):
             subprocess.run(
-                [sys.executable, "-m", "airflow", *arguments],
+                command,
                 env=dict(given),
                 stdout=output,
                 stderr=output,

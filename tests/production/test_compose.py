@@ -233,7 +233,7 @@ def test_the_example_of_the_environment_names_every_secret_and_holds_none() -> N
 def test_each_value_of_the_example_stands_in_single_quotes() -> None:
     lines = [line.removeprefix("# ") for line in text(".env.example").splitlines()]
     values = [line.partition("=")[2] for line in lines if re.match(r"[A-Z_]+=", line)]
-    assert len(values) == 7
+    assert len(values) == 8
     assert all(re.fullmatch(r"'[^']*'", value) for value in values)
 
 
