@@ -349,7 +349,7 @@ def initialise(init: Container) -> None:
     user += ["--password", given["_AIRFLOW_WWW_USER_PASSWORD"]]
     with init.log.open("wb") as output:
         airflow = [sys.executable, "-m", "airflow"]
-        commands = [airflow + ["db", "migrate"], airflow + ["users", "create", *user]]
+        commands = [[*airflow, "db", "migrate"], [*airflow, "users", "create", *user]]
         for command in (*commands, init.command):
             subprocess.run(
                 command,
