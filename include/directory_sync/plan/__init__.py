@@ -1,7 +1,7 @@
 """Planning: the desired directory against Joget now, decided without touching either.
 
 planning      make_plan, in three passes
-matching      who is who
+matching      the link and the Joget row of each user and group
 users, missing, groups, memberships, unchanged    pass 1: the rules
 holding, limits                                   pass 2: what waits for a person
 rows, employments                                 pass 3: the plan's rows

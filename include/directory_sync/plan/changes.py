@@ -34,7 +34,7 @@ USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale"
 NUMBER_COLUMNS = ("active", "misses")
 
 VALUE_COLUMNS = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
-"""What has a before and an after.
+"""The values that a change has before and after.
 
 id: the Joget row's stored id, null where there is no row. firstName to organizationId: the columns
 of dir_user or dir_group. link: `<pool>/<sub>` or `<pool>/<group name>`, null where there is no live
@@ -90,7 +90,7 @@ user_id of the role, employment and memberships of a user renamed by this plan i
 """
 
 ENTITY_ORDER = tuple(str(entity) for entity in Entity)
-"""In the order of writing."""
+"""All entities in the order of writing: groups and users come before what refers to them."""
 
 DIRECTORY_SCHEMA = pa.schema(
     [
@@ -131,7 +131,7 @@ class SettingsChange:
     """
 
     settings: tuple[str, ...]
-    """Those that changed, such as `mapping.first_name`."""
+    """The settings that changed, such as `mapping.first_name`."""
     adds: dict[str, int]
     """Rows that only the new settings bring."""
     spares: dict[str, int]
@@ -215,7 +215,7 @@ class Plan:
         leaving = users["action"].isin(REMOVAL_ACTIONS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
-        waiting &= users["action"] != Action.RENAME  # which changes the login alone
+        waiting &= users["action"] != Action.RENAME  # a rename changes only the login
         return held[
             ~held["hold"].isin(UNANSWERABLE_CAUSES) & ~held["sub"].isin(users.loc[waiting, "sub"])
         ]
@@ -227,7 +227,7 @@ class Plan:
 
     @property
     def touches_joget(self) -> bool:
-        """Whether the safe rows write more than misses and the like into the ledger."""
+        """Whether the safe rows change Joget, and not the ledger alone."""
         return any(
             (~self.safe_part(entity)["action"].isin(LEDGER_ACTIONS)).any()
             for entity in ENTITY_ORDER
@@ -235,7 +235,9 @@ class Plan:
 
     @property
     def removals(self) -> Removals:
-        """The users that the safe rows deactivate or delete, and memberships that others lose."""
+        """The users that the safe rows deactivate or delete, and the memberships that other users
+        lose.
+        """
         users, gone = self.safe_part(Entity.USER), self.safe_part(Entity.MEMBERSHIP)
         users = users[users["action"].isin(REMOVAL_ACTIONS)]
         gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(USER_REMOVAL_REASONS)]
@@ -343,7 +345,7 @@ def hash_for_answers(rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _keep_hashed_codes(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `code` only where a hash must tell it.
+    """The rows, with `code` kept only where it makes a different question of the same change.
 
     Deactivating an absent user and deactivating a disabled user are two questions to a person. So
     are removing a membership that the pool no longer names, and removing it since the user is out.
