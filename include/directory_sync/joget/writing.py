@@ -1,5 +1,8 @@
 """Applying a plan's safe rows to Joget and the ledger, in one transaction that is verified before
 its COMMIT.
+
+Statements begin at our temporary tables (STRAIGHT_JOIN): the database knows nothing about a table
+that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
@@ -182,7 +185,11 @@ class PlanApplication:
         return row.plan
 
     def _leave_out_changed(self) -> RunRow:
-        """The rows are locked from here on, so what differs now differs until COMMIT."""
+        """Lock and compare the rows; gives the run's row, without what somebody changed since they
+        were read. Raises ConflictError for such a change, unless `defers`.
+
+        What is the same now stays so until COMMIT, since the rows are locked from here on.
+        """
         changed = lock_and_compare(self.database, waits=not self.defers)
         if not changed:
             return self.row
@@ -340,6 +347,9 @@ class PlanApplication:
             )
 
     def _write_users(self) -> None:
+        """Rename, insert and update users. The id is the username too, since Joget deletes users by
+        it.
+        """
         self._rename_users()
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)

@@ -189,6 +189,7 @@ def make_sync_dag(sync: Sync) -> DAG:
 
             return load_snapshot(make_attempt(), transformed["manifest"]).reference
 
+        # One after the other: both draw on one quota, and no limiter spans two processes.
         users = extract_users()
         groups = extract_groups(users)
         loaded: Any = load(transform(users, groups))

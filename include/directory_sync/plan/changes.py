@@ -84,7 +84,8 @@ role        add, remove (ROLE_USER)
 employment  add, remove
 membership  add, remove; and for the ledger alone: keep_local, claim
 
-Writing follows the values, not the action's name. code is a vocabulary.Reason, and reason its
+Writing follows the values, not the action's name, so the inverse of a change is the change with
+both sides exchanged (plan.undoing). code is a vocabulary.Reason, and reason its
 sentence. hold is null for a safe row, else a vocabulary.Cause. ids are in Joget's stored bytes; the
 user_id of the role, employment and memberships of a user renamed by this plan is the new one.
 """
@@ -157,7 +158,8 @@ class Plan:
     """
 
     parts: dict[str, pd.DataFrame]
-    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES_SCHEMA.
+    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES_SCHEMA:
+    as one frame, the first load of a million users would be five million rows by 37 columns.
     """
     directory: pd.DataFrame
     """Columns DIRECTORY_SCHEMA."""

@@ -215,7 +215,9 @@ def _hold_emptied_groups(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str
 
 
 def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """Where a limit holds one membership change of a user, hold all: they change together."""
+    """Where a limit holds one membership change of a user, hold all of them: nobody leaves one
+    group without joining the next (rule 10).
+    """
     hold = rows["hold"]
     for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
         together = rows["sub"].isin(rows.loc[is_true(hold == cause), "sub"])

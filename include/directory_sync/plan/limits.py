@@ -28,7 +28,8 @@ def limit_users(
 
     Missing users and disabled users are counted separately, each together with the removals of the
     last 24 hours, in percent of the linked and active users. Changed users are counted in percent
-    of all linked users. Where a limit is exceeded, every row that it counts is held.
+    of all linked users. Where a limit is exceeded, every row that it counts is held. Absence and
+    disabling have a limit each, so that many missing users never hold back disabled ones.
     """
     limits = run.sync.limits
     links = select_users_of_sync(run, current)
