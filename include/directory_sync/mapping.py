@@ -258,7 +258,7 @@ def _convert_to_java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
 def _find_faults(
     users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping
 ) -> list[tuple["pd.Series[bool]", Reason, "pd.Series[str] | str"]]:
-    """Each fault for which users can't be mapped: its rows, its reason and a detail. Of several
+    """Each fault that users can't be mapped with: its rows, its reason and a detail. Of several
     faults of one row, the first counts.
 
     No detail quotes a value.

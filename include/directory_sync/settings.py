@@ -219,7 +219,7 @@ class Sync(Section):
         if not (connection and at and bucket):
             raise ValueError("names no Connection; write s3://<aws connection>@<bucket>/<prefix>")
         if ":" in connection:
-            raise ValueError("holds credentials; name a Connection of Airflow's instead")
+            raise ValueError("holds credentials; name an Airflow Connection instead")
         return url.rstrip("/")
 
     @property

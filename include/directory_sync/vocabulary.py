@@ -189,7 +189,7 @@ class Cause(StrEnum):
 
 
 LIMIT_ADVICE = (
-    "Look at the rows. If they are meant, approve them in the review; if not, correct the pool "
+    "Look at the rows. If they are intended, approve them in the review; if not, correct the pool "
     "first."
 )
 

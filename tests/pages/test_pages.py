@@ -147,7 +147,7 @@ def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: s
         in text
     )
     assert "proven complete" in text
-    assert "Look at the rows. If they are meant, approve them in the review" in text
+    assert "Look at the rows. If they are intended, approve them in the review" in text
 
 
 def test_left_over_accounts_are_named_only_where_values_may_be_seen(pages: Pages) -> None:

@@ -112,8 +112,8 @@ class UserPool:
                         "Cognito throttles; going on with %.1f calls a second", all_calls.per_second
                     )
 
-        # All three run for each attempt, so botocore's own retries keep to the rate and are seen as
-        # well.
+        # All three run for each attempt, so botocore's own retries keep to the rate and are counted
+        # too.
         client.meta.events.register("before-send.cognito-identity-provider", wait)
         client.meta.events.register("response-received.cognito-identity-provider", slow_down)
         client.meta.events.register("before-parse.cognito-identity-provider", _fail_cut_answer)

@@ -35,8 +35,8 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class RateLimiter:
-    """Spaces calls evenly at a rate, across threads. It slows down for a while when the quota is
-    used up, which other clients share.
+    """Spaces calls evenly at a rate, across threads. It slows down for a while when the quota,
+    which other clients share, is used up.
 
     Threads take turns, so a changed rate holds from the next call on.
     """

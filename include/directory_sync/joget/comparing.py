@@ -38,8 +38,7 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
     them.
 
     waits: whether to wait for rows that another session has locked. If not, such rows count as
-    changed. So do memberships to be added or removed whose rows or parents are locked: writing
-    them would wait for the same locks.
+    changed. So do new memberships with a locked parent, since their foreign keys would wait for it.
     """
     users = _lock_rows(database, USER_CHANGES_TABLE, "dir_user", USER_COLUMNS, "t.sub", waits=waits)
     groups = _lock_rows(

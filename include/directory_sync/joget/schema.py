@@ -76,7 +76,7 @@ class JogetTables:
 
     def as_directory(self, expression: str) -> str:
         """SQL that puts an expression over our tables into the directory's collation: a conversion
-        of the schema may have changed the collation of ours or of Joget's.
+        of the schema may have changed our collation or Joget's.
         """
         return f"CONVERT({expression} USING {self.charset}) COLLATE {self.collation}"
 

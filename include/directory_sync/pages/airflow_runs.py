@@ -71,7 +71,7 @@ class AirflowRun:
     run_type: str
     at: datetime
     started_by: str | None
-    """The person that triggered it by hand, if one did."""
+    """The person who triggered it by hand, if one did."""
     tasks: dict[str, str] = field(default_factory=dict)
     ended: dict[str, datetime] = field(default_factory=dict)
     references: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from directory_sync.vocabulary import describe_cause
 ROWS_ON_A_PAGE = 50
 
 PUBLIC_COLUMNS = ["entity", "action", "sub", "reason", "hold"]
-"""Columns for everybody that may read the DAG's runs."""
+"""Columns for everybody who may read the DAG's runs."""
 
 KEY_COLUMNS = ["user_id", "group_id", "group_name"]
 

@@ -128,7 +128,7 @@ def make_app() -> FastAPI:
 
 
 def send_asset(name: str) -> Response:
-    """Send a style or script: ours, or the library that lies beside them."""
+    """Send a style or script of ours, or the copy of the chart library that lies beside them."""
     if name not in ASSET_TYPES:
         raise HTTPException(404)
     return FileResponse(PAGES_FOLDER / "static" / name, media_type=ASSET_TYPES[name])
@@ -253,8 +253,8 @@ def _render_directory_page(
 def _make_explanation(
     places: list[SyncDag], past: list[PastRun], asked: UserQuery | None, *, values: bool
 ) -> dict[str, Any]:
-    """What "Explain a user" shows: the users that were found, the explanation if it is one, and how
-    far back the runs were searched.
+    """What "Explain a user" shows: the users that were found, the explanation if only one was, and
+    how far back the runs were searched.
     """
     if asked is None or run_history.find_newest_full_run(past) is None:
         return {"asked": asked, "sought": None, "explained": None, "looked": [], "further": None}
@@ -352,7 +352,7 @@ REFUSAL_SENTENCES = {
 
 
 def _render_refusal(_: Request, error: Exception) -> Response:
-    """Answer in plain text: a person that Airflow refuses gets no page of ours."""
+    """Answer in plain text: a person without access gets no page of ours."""
     status = error.status_code if isinstance(error, StarletteHTTPException) else 500
     return Response(
         REFUSAL_SENTENCES.get(status, "This can't be answered."), status, media_type="text/plain"

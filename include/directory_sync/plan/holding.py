@@ -53,9 +53,8 @@ def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames
     that have rows of their own.
 
-    A held rename mustn't lock out a user that the pool enabled again (rule 4). For such a user, the
-    held row changes only the login, and the user's own row changes the rest under the present
-    login.
+    A held rename mustn't lock out a user who is enabled again (rule 4). For such a user, the held
+    row changes only the login, and the user's own row changes the rest under the present login.
     """
     back = (users["before_state"] == State.DEACTIVATED) & (users["after_state"] == State.ACTIVE)
     returning = is_true((users["action"] == Action.RENAME) & back)
@@ -139,7 +138,7 @@ def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _hold_admins(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """Hold every change of a linked user that got ROLE_ADMIN, memberships too."""
+    """Hold every change of a linked user who got ROLE_ADMIN, memberships too."""
     return _set_hold(rows, rows["is_admin"] & _has_changes(rows), Cause.ROLE_ADMIN)
 
 

@@ -123,7 +123,7 @@ ENABLED_OUTCOMES = (
     Outcome.RENAMED,
     Outcome.ADOPTED,
 )
-"""Outcomes of users that are enabled in the pool. If such a user loses all memberships, an
+"""Outcomes of users who are enabled in the pool. If such a user loses all memberships, an
 administrator deactivated the user in Joget."""
 
 

@@ -310,7 +310,7 @@ def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[b
 def _make_children_of_restored(
     organization: str, inverse: pd.DataFrame, taken: set[str]
 ) -> pd.DataFrame:
-    """Add ROLE_USER and the employment to users that come back, where the inverse doesn't.
+    """Add ROLE_USER and the employment to users who come back, where the inverse doesn't.
 
     An account that single sign-on made gets no employment: it never had one.
     """

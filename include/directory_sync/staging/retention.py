@@ -121,8 +121,8 @@ def choose_expired_files(stored: StoredFiles, kept: Collection[str]) -> list[lis
 
 
 def find_in_home(home: str, folders: Iterable[str]) -> set[str]:
-    """The folders that lie below the sync's home, by the Connection that the home has now. The
-    settings may have named another one when a URL was noted, and it may be gone:
+    """The folders that lie below the sync's home, by the Connection that the home has now. When a
+    URL was written, the settings may have named another Connection, which may be gone now:
     `s3://old@bucket/a` and `s3://new@bucket/a` are one folder. Nothing is deleted elsewhere.
     """
     place = f"{_remove_connection(home)}/"

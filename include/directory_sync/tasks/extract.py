@@ -156,7 +156,7 @@ class Expected:
 
 
 def _read_expected(run: Run) -> Expected:
-    """Read on a connection that is closed before the listing: that takes minutes, and an idle
+    """Read on a connection that is closed before the listing: a listing takes minutes, and an idle
     connection would be dropped.
     """
     with open_session(run.sync.joget_conn_id) as database:
