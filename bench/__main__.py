@@ -1,5 +1,5 @@
-"""How fast the sync is, beside what it can't be faster than and what people would use instead:
-`python -m bench`.
+"""How fast the sync is, beside the floor that nothing can beat, and beside what people would use
+instead: `python -m bench`.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def _demo(results: Results) -> None:
 
 
 def _python_of_alternatives() -> Path:
-    """The interpreter of a .venv of their own: they don't fit beside Airflow."""
+    """The interpreter of the alternatives' own .venv: their packages don't fit beside Airflow's."""
     python = ALTERNATIVES / "bin" / "python"
     if not python.exists():
         console.print(f"Making {ALTERNATIVES.name} …")

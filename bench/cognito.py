@@ -66,7 +66,7 @@ class LargePool:
         self.members = {name: People(self, by_group[name]) for name in names}
 
     def user(self, number: int) -> Any:
-        """One user, as ListUsers gives him."""
+        """One user, as ListUsers gives it."""
         email, first, last = self._rows[number]
         sub = self._subs[number]
         return user(
@@ -79,7 +79,7 @@ class LargePool:
         )
 
     def with_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
-        """Users whose sub is the value, or begins with that digit."""
+        """The user with that sub; with `prefix`, the users with subs that begin with that digit."""
         if prefix:
             return People(self, self._by_digit[value])
         return People(self, [self._numbers[value]] if value in self._numbers else [])

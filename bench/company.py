@@ -40,7 +40,7 @@ LAST = (
 )
 MEMBERSHIPS_EACH = 2
 GROUPS = {10_000: 200, 100_000: 500, 1_000_000: 1_000}
-"""Groups by users."""
+"""How many groups a company has, by its users."""
 
 ATTRIBUTES = ("email", "family_name", "given_name", "locale", "zoneinfo")
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Company:
-    """So many people, each in two groups; `changed` of every hundred have another family name."""
+    """`people` users, each in two groups; `changed` of every hundred have another family name."""
 
     people: int
     changed: int = 0
@@ -62,7 +62,7 @@ class Company:
         ]
 
     def subs(self) -> list[str]:
-        """A UUID for each, the same every time."""
+        """A UUID for each user, the same every time."""
         raw = np.random.default_rng(7).bytes(16 * self.people).hex()
         cuts = (0, 8, 12, 16, 20, 32)
         return [

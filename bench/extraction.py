@@ -11,13 +11,13 @@ RATE = 30.0
 """Calls a second: all of AWS's quota, and the stand-in's."""
 
 CHAIN_SECONDS = 120
-"""One chain is stopped after so long; its time follows from its calls, each of which takes the
+"""One chain is stopped after so many seconds. Its whole time follows from its calls: each takes the
 same.
 """
 
 
 def measure(world: World, results: Results, people: int, latency: float, *, chain: bool) -> None:
-    """List a pool with both tasks, and with what most people write."""
+    """List a pool with both tasks, and with the script that most people write."""
     work = f"extraction, {latency * 1000:.0f} ms latency"
     database, run_id = world.new_database(), f"manual__{people}_{latency}"
     with serving(people, latency) as (endpoint, counted):

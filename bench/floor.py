@@ -56,7 +56,7 @@ def raw_load(server: DatabaseServer, filled: str, empty: str, folder: Path) -> f
 
 
 def raw_select(server: DatabaseServer, database: str) -> float:
-    """Seconds until mysqlclient has given every row of these tables, which nobody keeps."""
+    """Seconds until mysqlclient has given every row of these tables; no row is kept."""
     connection = server.connect(database)
     began = time.perf_counter()
     for table in TABLES:

@@ -21,8 +21,8 @@ def measure(
     world: World, results: Results, people: int, python: Path | None, patience: float
 ) -> None:
     """A first load, a run with nothing to do, and one with a hundredth changed; then the
-    alternatives, where there is a Python that has them. Each of theirs is stopped after `patience`
-    seconds.
+    alternatives, where there is a Python that has them. Each run of an alternative is stopped after
+    `patience` seconds.
     """
     database, other = world.new_database(), world.new_database()
     for work, changed in ((FIRST, 0), (NOTHING, 0), (CHANGED, 1)):

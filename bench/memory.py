@@ -1,4 +1,4 @@
-"""What a process needed."""
+"""How much memory a process needed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What was measured, held against the bars, as a page."""
+"""What was measured, compared with the bars, as a page."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ console = Console(width=120, highlight=False)
 
 @dataclass(frozen=True)
 class Measured:
-    """One time of one work."""
+    """How long one piece of work took, once."""
 
     work: str
     people: int
@@ -25,7 +25,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bar:
-    """Whether something is as good as promised."""
+    """A promise, what was measured for it, and whether that keeps it."""
 
     what: str
     asked: str

@@ -28,7 +28,7 @@ from directory_sync.staging import store
 from tests.stand_in import POOL_ID
 
 OPTIONS = ("--innodb-buffer-pool-size=3G", "--innodb-log-file-size=1G", "--max-allowed-packet=64M")
-"""What a server has that holds a million users; for everybody who is measured."""
+"""Options of a server that holds a million users: the same for everything that is measured."""
 
 POOL = POOL_ID
 

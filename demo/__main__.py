@@ -39,7 +39,7 @@ def main() -> int:
         "--endpoint", required=True
     )
     arguments = parser.parse_args()
-    # A shell's background job starts with it ignored.
+    # A shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -55,8 +55,8 @@ def standalone(
     """All of Airflow's processes, its UI and API on the port of the loopback interface; raises
     StartError.
 
-    No login, unless `roles` names users of Airflow's simple auth manager; the password of each is
-    his name.
+    No login, unless `roles` names users of Airflow's simple auth manager; each user's password is
+    their name.
     """
     ports = {
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -92,7 +92,7 @@ def _logins(home: Path, roles: dict[str, str] | None) -> dict[str, str]:
 
 
 def token(port: int, user: str) -> str:
-    """A token for the API, for a user whose password is his name; raises URLError."""
+    """A token for the API, for a user with their name as password; raises URLError."""
     body = json.dumps({"username": user, "password": user}).encode()
     url = f"http://127.0.0.1:{port}/auth/token"
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})

@@ -31,7 +31,7 @@ class Aws:
     endpoint: str
 
     def client(self, service: str) -> Any:
-        """A boto3 client of it."""
+        """A boto3 client of a service of moto's."""
         return boto3.client(
             service,
             endpoint_url=self.endpoint,

@@ -2,7 +2,7 @@
 Airflow.
 
 It needs Docker with its compose plugin, and Python's standard library alone. DOCKER_HOST names the
-engine as usual. The containers and volumes are of a project of its own, and are always removed.
+engine as usual. The containers and volumes belong to a project of its own, and are always removed.
 """
 
 import json
@@ -77,8 +77,8 @@ def require_engine() -> None:
 
 
 def require_images() -> None:
-    """Pull each image that isn't there; raises CheckError that names every one that can't be
-    had.
+    """Pull each image that isn't there; raises CheckError with the names of all that can't be
+    pulled.
     """
     listed = run([*COMPOSE, "config", "--images"])
     if listed.returncode:
@@ -92,7 +92,7 @@ def require_images() -> None:
     missing = [name for name in images if not has_image(name)]
     if missing:
         raise CheckError(
-            "these images are neither here nor can they be pulled:\n"
+            "these images aren't here, and can't be pulled:\n"
             + "\n".join(f"  {name}" for name in missing)
             + "\nGive the engine a registry that has them, or load them with docker load."
         )
@@ -145,9 +145,7 @@ def is_well(container: dict[str, Any]) -> bool:
 
 
 def synchronise() -> None:
-    """Run the DAG and read its result and its page; raises CheckError where something isn't as it
-    has to be.
-    """
+    """Run the DAG, and read its result and its page; raises CheckError where either is wrong."""
     variables = env_file(ROOT / "demo/compose.env")
     token = log_in("airflow", variables["AIRFLOW_ADMIN_PASSWORD"])
     wait_for("the DAG", lambda: "dag_id" in ask(token, DAG_URL))

@@ -53,8 +53,8 @@ def mariadb(folder: Path, *options: str) -> Iterator[DatabaseServer]:
 
 
 def _install(common: list[str], data: Path, log: Path) -> None:
-    """System tables by the server's own bootstrap: mariadb-install-db needs a package that we
-    don't.
+    """Make the system tables by the server's own bootstrap: mariadb-install-db needs a package that
+    nothing else here needs.
     """
     data.mkdir()
     share = next(

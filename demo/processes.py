@@ -109,8 +109,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process still does: one that ended but wasn't waited for (a container may lack who
-    does) doesn't.
+    """Whether a process still runs. A zombie doesn't: it has ended, and nobody waited for it, since
+    a container may lack a process that does.
     """
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

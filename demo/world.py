@@ -56,7 +56,7 @@ class World:
         return content
 
     def directory(self) -> dict[str, list[dict[str, Any]]]:
-        """Every row of every directory table of Joget's, by table, ordered by all columns."""
+        """Every row of each of Joget's directory tables, by table, ordered by all columns."""
         connection = self.joget.connect(DATABASE)
         with connection.cursor() as cursor:
             cursor.execute("SHOW TABLES LIKE 'dir\\_%'")

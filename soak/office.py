@@ -1,4 +1,4 @@
-"""A company whose people come, go and change, and whose sync is killed at random moments."""
+"""A company: its people come, go and change, and its sync is killed at random moments."""
 
 import random
 import time
@@ -97,8 +97,8 @@ class Office:
         self.company.run()
 
     def take_step(self, step: int) -> None:
-        """Change the pool, kill one stage at random moments, repeat it, and hold Joget against the
-        pool.
+        """Change the pool, kill one stage at random moments, repeat it, and compare Joget with
+        the pool.
 
         All choices follow from the seed and the step's number. Raises Violation.
         """

@@ -30,7 +30,7 @@ class Target:
 
 
 def target() -> Target:
-    """The command line's."""
+    """The target that the command line names."""
     parser = argparse.ArgumentParser()
     parser.add_argument(
         "--rows", type=Path, required=True, help="folder with the company's Parquet files"
@@ -50,7 +50,7 @@ def employment_id(user_id: str) -> str:
 
 @dataclass(frozen=True)
 class Clock:
-    """Runs from its making on."""
+    """Measures the time since it was made."""
 
     started: float = field(default_factory=time.perf_counter)
 

@@ -1,4 +1,4 @@
-"""Upserts row by row's values: mysqlclient's executemany, one commit at the end."""
+"""Upserts of each row's values: mysqlclient's executemany, with one commit at the end."""
 
 from typing import Any
 

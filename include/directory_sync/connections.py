@@ -140,6 +140,6 @@ def _ask_api_server(conn_id: str, about: str) -> None:
 
 def _make_no_answer_error(about: str, kind: str) -> TransientError:
     return TransientError(
-        f"{about} can't be looked up now: Airflow's API server gave no answer ({kind}). Are it and "
-        "Airflow's database up?"
+        f"{about} can't be looked up now: Airflow's API server gave no answer ({kind}). Are the "
+        "API server and Airflow's database up?"
     )

@@ -21,8 +21,8 @@ class Decisions:
 
     @property
     def contends(self) -> "pd.Series[bool]":
-        """Rows that count where several want one thing: open ones, and those that this run doesn't
-        ask about, since another run decides them.
+        """Rows that count where several want the same login: open rows, and rows that this run
+        isn't for, since another run decides them.
         """
         return self.open | is_true(self._code == Reason.NOT_ASKED)
 
@@ -39,7 +39,7 @@ class Decisions:
         *,
         detail: "pd.Series[str] | str" = "",
     ) -> None:
-        """Give an outcome to those of the rows that are still open.
+        """Give an outcome to the rows, of the given ones, that are still open.
 
         `detail` is what the reason's sentence is about, such as an attribute's name; never a
         personal value. `hold` is the cause that makes the change wait for a person.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 class DirectorySyncError(Exception):
-    """An error whose text says what happened, to which thing, and what to do next.
+    """An error. Its text says what happened, to which thing, and what to do next.
 
     The text quotes no name, email or attribute.
     """

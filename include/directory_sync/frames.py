@@ -67,8 +67,8 @@ def make_frame_of_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.Data
 def look_up(
     values: "pd.Series[Any]", table: pd.DataFrame, key: str, result: str
 ) -> "pd.Series[Any]":
-    """For each text the table's result in its first row with that key, or null; Series.map forgets
-    the type.
+    """For each text, the result in the table's first row with that key, or null. Series.map would
+    lose the type.
     """
     return take_values(table[result], find_positions(values, table[key]), values.index)
 
@@ -76,19 +76,19 @@ def look_up(
 def take_values(
     values: "pd.Series[Any]", at: "np.ndarray[Any, Any]", index: pd.Index | None = None
 ) -> "pd.Series[Any]":
-    """The values at those places, null at -1."""
+    """The values at the given positions; null at -1."""
     found = pa.array(values).take(pa.array(at, mask=at < 0))
     return pd.Series(found, index=index, dtype=pd.ArrowDtype(found.type))
 
 
 def take_rows(frame: pd.DataFrame, at: "np.ndarray[Any, Any]", index: pd.Index) -> pd.DataFrame:
-    """The rows at those places, nulls at -1."""
+    """The rows at the given positions; nulls at -1."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     return make_frame(table.take(pa.array(at, mask=at < 0))).set_axis(index)
 
 
 def find_positions(values: "pd.Series[str]", known: "pd.Series[str]") -> "np.ndarray[Any, Any]":
-    """Where each value is first among the known ones, -1 where it isn't or is null."""
+    """Each value's first position among the known values; -1 where it is unknown or null."""
     found = pc.index_in(
         pa.array(values, pa.string()), value_set=pa.array(known, pa.string()), skip_nulls=True
     )
@@ -101,8 +101,9 @@ def find_positions(values: "pd.Series[str]", known: "pd.Series[str]") -> "np.nda
 def number_pairs(
     pairs: pd.DataFrame, columns: Sequence[str], firsts: "pd.Series[str]", seconds: "pd.Series[str]"
 ) -> "np.ndarray[Any, Any]":
-    """A number for each pair of texts, the place of the first times len(seconds) plus that of the
-    second; -1 where one isn't known. Numbers are compared and sorted faster than texts by far.
+    """A number for each pair of texts: the position of the first text times len(seconds), plus the
+    position of the second; -1 where either is unknown. Numbers are compared and sorted far faster
+    than texts.
     """
     first, second = (
         find_positions(pairs[columns[0]], firsts),
@@ -114,7 +115,7 @@ def number_pairs(
 def is_among(
     numbers: "np.ndarray[Any, Any]", others: "np.ndarray[Any, Any]"
 ) -> "np.ndarray[Any, Any]":
-    """Whether each number is one of the others: by hashing, where numpy sorts."""
+    """Whether each number is one of the others. This hashes the numbers; numpy would sort them."""
     found: np.ndarray[Any, Any] = pc.is_in(pa.array(numbers), value_set=pa.array(others)).to_numpy(
         zero_copy_only=False
     )
@@ -132,7 +133,7 @@ def sort_texts(table: pa.Table, keys: Sequence[str]) -> pa.Table:
             numbers, size = np.unique(numbers, return_inverse=True)[1].astype("int64"), len(table)
         numbers, size = numbers * texts + ranks, size * texts
         if pc.count_distinct(numbers).as_py() == len(table):
-            break  # further keys can't part what is apart already
+            break  # all rows differ already, so further keys change nothing
     if (numbers[:-1] <= numbers[1:]).all():
         return table
     return table.take(pa.array(np.argsort(numbers, kind="stable")))
@@ -142,8 +143,8 @@ LARGEST_PAIR_NUMBER = 2**62
 
 
 def _rank_texts(column: pa.ChunkedArray) -> "tuple[np.ndarray[Any, Any], int]":
-    """For each text its place among the sorted distinct ones, and how many places there are, the
-    last for null: numbers are sorted faster than texts by far.
+    """The place of each text among the sorted distinct texts, and how many places there are; the
+    last one is null's. Numbers are sorted far faster than texts.
     """
     coded = pa.chunked_array(column.chunks, column.type).combine_chunks().dictionary_encode()
     texts = len(coded.dictionary)
@@ -168,7 +169,7 @@ def contains_pattern(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]"
 
 
 def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
-    """Plain truth of flags that may be null: null is no."""
+    """The flags as plain booleans, with null as false."""
     return flags.fillna(False).astype(bool)
 
 

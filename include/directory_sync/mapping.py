@@ -154,7 +154,9 @@ def map_snapshot(
 def _map_memberships(
     listed: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame
 ) -> pd.DataFrame:
-    """Between listed users and groups, each once, in order."""
+    """Columns DESIRED_MEMBERSHIPS_SCHEMA: the memberships between listed users and groups, each
+    once, in order.
+    """
     each = np.sort(
         pd.unique(number_pairs(listed, ("sub", "group_name"), users["sub"], groups["group_name"]))
     )
@@ -203,8 +205,8 @@ def _keep_newest_rows(snapshot: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """With a column login, in the order in which Joget's rows are written: what follows needs no
-    sorting.
+    """The users with a column login, sorted by it: Joget's rows are written in this order, so later
+    steps needn't sort.
     """
     table = pa.Table.from_pandas(users.assign(login=_map_login(users, rule)), preserve_index=False)
     return make_frame(sort_texts(table, ["login", "sub", "cognito_username"]))
@@ -239,8 +241,8 @@ def _map_column(
 
 
 def _fill_empty(values: "pd.Series[str]", default: str | None) -> "pd.Series[str]":
-    """The default where the pool has no value; without a default null, which leaves Joget's
-    value.
+    """The values, with the default where the pool has none. Without a default they are null there,
+    which leaves Joget's value.
     """
     filled = values.mask(values.str.strip() == "")
     return filled if default is None else filled.fillna(default)
@@ -256,7 +258,8 @@ def _convert_to_java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
 def _find_faults(
     users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping
 ) -> list[tuple["pd.Series[bool]", Reason, "pd.Series[str] | str"]]:
-    """Why users can't be mapped, the first fault that fits first: which rows, why, and a detail.
+    """Each fault that users can't be mapped with: its rows, its reason and a detail. Of several
+    faults of one row, the first counts.
 
     No detail quotes a value.
     """
@@ -280,7 +283,7 @@ def _find_faults(
 
 
 def _map_groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
-    """A loop over groups: Cognito allows 10,000 in a pool."""
+    """Columns DESIRED_GROUPS_SCHEMA. A loop is fast enough: a pool has 10,000 groups at most."""
     names = sorted(set(snapshot["group_name"].dropna()))
     listed_twice = set(snapshot.loc[snapshot["listed_twice"], "group_name"])
     rows = []

@@ -34,7 +34,7 @@ class Run(Section):
     users: Texts = ()
     """Subs or logins; empty: everybody."""
     replay_run_id: str | None = None
-    """An earlier run whose snapshot is planned once more, for comparison."""
+    """An earlier run: its snapshot is planned once more, for comparison."""
     previous: Rules | None = None
     """The rules of the sync's newest run, where the settings have changed since."""
 

@@ -93,7 +93,7 @@ class Mapping(Section):
 
 
 class Scope(Section):
-    """Who is synchronised at all."""
+    """Which users and groups are synchronised at all."""
 
     statuses: Texts = ("CONFIRMED", "EXTERNAL_PROVIDER", "FORCE_CHANGE_PASSWORD", "RESET_REQUIRED")
     include_groups: Texts = ("*",)
@@ -155,8 +155,8 @@ class Approval(Section):
 
 
 class Rules(Section):
-    """The settings that decide what becomes of whom: a run after a change of them says what the
-    change alone does.
+    """The settings that decide what becomes of each user and group. After they are changed, the
+    next run reports what the change alone does.
     """
 
     mapping: Mapping
@@ -180,7 +180,7 @@ class Sync(Section):
     extract_timeout_hours: Annotated[float, Field(ge=0.5, le=LONGEST_EXTRACT_HOURS)] = 12
     airflow_pool: Filled | None = None
     load_queue: Filled | None = None
-    """The queue of the tasks that reach Joget, where only some workers may."""
+    """The queue of the tasks that reach Joget, where only some workers can reach it."""
     mapping: Mapping = Mapping()
     scope: Scope = Scope()
     policies: Policies = Policies()
@@ -219,7 +219,7 @@ class Sync(Section):
         if not (connection and at and bucket):
             raise ValueError("names no Connection; write s3://<aws connection>@<bucket>/<prefix>")
         if ":" in connection:
-            raise ValueError("holds credentials; name a Connection of Airflow's instead")
+            raise ValueError("holds credentials; name an Airflow Connection instead")
         return url.rstrip("/")
 
     @property
@@ -326,8 +326,8 @@ def parse_settings(content: Any) -> tuple[tuple[Sync, ...], tuple[str, ...]]:
 
 
 def _find_duplicates(syncs: list[Sync]) -> dict[int, str]:
-    """Syncs, by position, that share a name or a Joget organization with another: none of those may
-    run.
+    """A fault for each sync, by position, that shares a name or a Joget organization with another:
+    none of them may run.
     """
     faults = {}
     for position, sync in enumerate(syncs):

@@ -79,7 +79,7 @@ class RunKind(StrEnum):
 
 
 UNTOUCHED_OUTCOMES = (Outcome.FROZEN, Outcome.QUARANTINED, Outcome.UNLISTED)
-"""Nothing of these users and groups changes, and no miss counts."""
+"""Users and groups with these outcomes don't change, and no miss counts for them."""
 
 
 class Action(StrEnum):
@@ -189,7 +189,7 @@ class Cause(StrEnum):
 
 
 LIMIT_ADVICE = (
-    "Look at the rows. If they are meant, approve them in the review; if not, correct the pool "
+    "Look at the rows. If they are intended, approve them in the review; if not, correct the pool "
     "first."
 )
 
@@ -202,7 +202,9 @@ class CauseRule:
     """Continues a count: "12 users would be …"."""
     to_do: str = LIMIT_ADVICE
     answered: bool = False
-    """A person said no, and is asked again only if the change differs or a review is by hand."""
+    """A person said no. They are asked again only if the change differs, or by a review that is
+    started by hand.
+    """
     answerable: bool = True
     """Whether a review asks about it."""
 
@@ -239,7 +241,7 @@ CAUSE_RULES = {
         "and to give its login to the linked user.",
     ),
     Cause.NEW_SUB: CauseRule(
-        "new persons have the login of somebody who left",
+        "newcomers have the login of somebody who left",
         "Approve only if the newcomer is the same person, or is to inherit the account.",
     ),
     Cause.ROLE_ADMIN: CauseRule(
@@ -247,7 +249,7 @@ CAUSE_RULES = {
         "Change administrators in Joget itself, or approve this one change.",
     ),
     Cause.EXISTING_GROUP: CauseRule(
-        "groups of Joget's own would become the pool's groups",
+        "Joget's own groups would become the pool's groups",
         "Approve only if the pool's members may have the rights of Joget's group. If not, rename "
         "one of the two.",
     ),
@@ -404,19 +406,21 @@ LEFT_OVER_REASONS = (
     Reason.LEFT_OVER_OUT_OF_SCOPE,
     Reason.LEFT_OVER_WITHOUT_LOGIN,
 )
-"""Reasons of accounts that no user of the pool has, or none who is in scope."""
+"""Reasons of accounts that no user of the pool in scope has."""
 
 
 @dataclass(frozen=True)
 class ReasonRule:
-    """What a person reads, and can do. `{}` stands for a detail such as an attribute's name."""
+    """A reason's sentence, and what a person can do. `{}` stands for a detail such as an
+    attribute's name.
+    """
 
     sentence: str
     to_do: str = ""
 
 
 CORRECT_LOGIN_ADVICE = "Correct the login in Cognito."
-NO_NAMESAKE_ADVICE = "Look in Joget who replaced it; delete or rename the replacement there."
+NO_NAMESAKE_ADVICE = "Find out who replaced it in Joget; delete or rename the replacement there."
 
 REASON_RULES = {
     Reason.NO_SUB: ReasonRule(
@@ -584,7 +588,7 @@ REASON_RULES = {
         "Rename one of the two groups in Cognito.",
     ),
     Reason.SEVERAL_JOGET_GROUPS: ReasonRule(
-        "several groups of Joget's have this name", "Rename all but one of them in Joget."
+        "several Joget groups have this name", "Rename all but one of them in Joget."
     ),
     Reason.GROUP_FOUND: ReasonRule("already in Joget"),
     Reason.GROUP_IN_OTHER_ORGANIZATION: ReasonRule("Joget has this group in another organization"),

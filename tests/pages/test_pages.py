@@ -147,7 +147,7 @@ def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: s
         in text
     )
     assert "proven complete" in text
-    assert "Look at the rows. If they are meant, approve them in the review" in text
+    assert "Look at the rows. If they are intended, approve them in the review" in text
 
 
 def test_left_over_accounts_are_named_only_where_values_may_be_seen(pages: Pages) -> None:
@@ -225,7 +225,7 @@ def test_whoever_may_not_answer_reviews_sees_subs_and_reasons_and_nothing_of_peo
         )
     assert str(sub_of(pages.company.pool.users[-1])) in pages.changes(held)
     assert "0 of" in pages.changes(held, text="example.org")
-    assert "Only who may answer this sync's reviews can search by login" in pages.directory(who=ANA)
+    assert "Only people who may answer this sync's reviews can search" in pages.directory(who=ANA)
     explained = pages.directory(who=str(sub_of(pages.company.pool.users[-1])))
     assert "status CONFIRMED" in explained
     assert "values aren't shown to you" in explained
@@ -516,7 +516,7 @@ def test_a_membership_that_only_the_second_listing_has_is_there(pages: Pages) ->
     pages.run()
     pages.company.faults.first_listing_lacks = {"Sales": 1}
     pages.run()
-    assert re.search(r"How it came Sales Sales", pages.directory(who=ANA))
+    assert re.search(r"How it came about Sales Sales", pages.directory(who=ANA))
 
 
 def test_an_old_login_finds_who_had_it_and_who_has_it(pages: Pages) -> None:

@@ -38,7 +38,7 @@ whole rate.
 """
 
 ATTEMPTS_OF_A_CALL = 6
-"""Of one call, by botocore, with growing delays."""
+"""How often botocore tries one call, with growing delays."""
 
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
 
@@ -57,7 +57,7 @@ TRANSIENT_CODES = frozenset(
 
 
 class StoppedError(Exception):
-    """A list that was stopped since another one failed."""
+    """A list was stopped because another one failed."""
 
 
 class _InvalidParameterError(Exception):
@@ -65,17 +65,17 @@ class _InvalidParameterError(Exception):
 
 
 class _ThrottledError(TransientError):
-    """Also the retries within the call were throttled: the same page is asked for again, at the
+    """The retries within the call were throttled too: the same page is asked for again, at the
     limiter's pace.
     """
 
 
 class GroupGoneError(Exception):
-    """A group was deleted between its listing and that of its members."""
+    """A group was deleted after the groups were listed, and before its members were."""
 
 
 class TokenDiedError(Exception):
-    """A list's token isn't taken any more: the list has to begin again."""
+    """Cognito doesn't accept a list's token any more: the list has to begin again."""
 
 
 class FilterRefusedError(Exception):
@@ -112,8 +112,8 @@ class UserPool:
                         "Cognito throttles; going on with %.1f calls a second", all_calls.per_second
                     )
 
-        # All three run for each attempt, so botocore's own retries keep to the rate and are seen as
-        # well.
+        # All three run for each attempt, so botocore's own retries keep to the rate and are counted
+        # too.
         client.meta.events.register("before-send.cognito-identity-provider", wait)
         client.meta.events.register("response-received.cognito-identity-provider", slow_down)
         client.meta.events.register("before-parse.cognito-identity-provider", _fail_cut_answer)
@@ -161,7 +161,7 @@ class UserPool:
     def _pages(
         self, operation: str, key: str, counted: str, **parameters: str
     ) -> Iterator[list[dict[str, Any]]]:
-        """Not by botocore's paginator: that can't go on from a page that was throttled."""
+        """Pages of a list. botocore's paginator can't go on from a throttled page, so this does."""
         named = "PaginationToken" if operation == "ListUsers" else "NextToken"
         token: str | None = None
         tokens = set[int]()
@@ -181,8 +181,8 @@ class UserPool:
             tokens.add(hash(token))
 
     def _page(self, operation: str, parameters: dict[str, str]) -> dict[str, Any]:
-        """One page, however long it is throttled: a limiter that has slowed down asks until the
-        task's own time-out.
+        """One page. While Cognito throttles it, it is asked for again at the limiter's slower rate,
+        until the task's own time-out.
         """
         method = {"ListUsers": self._client.list_users, "ListGroups": self._client.list_groups}
         while True:
@@ -257,9 +257,9 @@ class UserPool:
 
 
 def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
-    """Turn an answer whose body was cut into a time-out, so that botocore asks again.
+    """Turn an answer with a cut body into a time-out, so that botocore asks again.
 
-    botocore would otherwise take it for an empty answer, and so for the end of the list.
+    Otherwise botocore would take it for an empty answer, and so for the end of the list.
     """
     headers = {name.lower(): value for name, value in response_dict["headers"].items()}
     length = None if "content-encoding" in headers else headers.get("content-length")

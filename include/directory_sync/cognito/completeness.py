@@ -1,7 +1,7 @@
 """Doubts, in words, whether a listing is complete; none where it is proven.
 
-"HTTP 200 with data missing" is how directories get wiped: a listing that came to its end isn't
-thereby proven complete.
+"HTTP 200 with data missing" is how directories get wiped: that a listing came to its end doesn't
+prove that it is complete.
 """
 
 from datetime import datetime
@@ -40,7 +40,7 @@ exceeds the percentage. That is safe, since each missing user is asked for by na
 
 
 def is_within_estimate(proof: Proof, found: int, estimated: int) -> bool:
-    """Whether so many listed users may be all of them."""
+    """Whether the number of listed users is near enough to the estimate to be everybody."""
     tolerance = max(
         estimated * proof.count_tolerance_percent / 100, TOLERATED_DIFFERENCE if found else 0
     )

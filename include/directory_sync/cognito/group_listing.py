@@ -89,8 +89,8 @@ class GroupListing:
     def ask_for_users(self, expected: list[str], seen: WriteRows) -> None:
         """Ask by name for each expected sub that no answer had, and add the users that exist.
 
-        Where there are more of them than most_questions, nobody is asked for, and nobody's absence
-        is proven.
+        Where there are more than count_affordable_questions allows, nobody is asked for, and
+        nobody's absence is proven.
         """
         unseen = self._seen.find_unseen(expected)
         if len(unseen) > self._most_questions:
@@ -160,7 +160,7 @@ class SeenUsers:
         return [by_sub[sub] for sub in unseen]
 
     def find_unseen(self, subs: list[str]) -> list[str]:
-        """The subs, of those given, that no answer had."""
+        """The given subs that no answer had."""
         numbers = _hash_subs(subs)
         at = np.searchsorted(self._listed, numbers)
         listed = np.zeros(len(subs), dtype=bool)

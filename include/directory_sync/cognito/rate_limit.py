@@ -14,19 +14,19 @@ CATCH_UP_SECONDS = 0.1
 """Seconds of unused calls that may be made up for: a thread that wakes late costs no call."""
 
 RATE_CUT = 0.8
-"""What throttling leaves of the rate."""
+"""Throttling multiplies the rate by this."""
 
 SECONDS_OF_ONE_THROTTLING = 0.5
-"""Seconds in which several throttled calls count as one: they were under way together."""
+"""Throttled calls within so many seconds count as one: they were under way together."""
 
 QUICK, NEAR, SLOW = 0.1, 0.97, 0.01
-"""Recovery: so much a second of the rate that was throttled, up to so much of it, then growing by
-so much a second. Of that rate and not of the setting: where others leave a tenth of the quota, few
-calls more are throttled than where they leave half.
+"""Recovery, as shares of the rate that was throttled: the rate rises by QUICK a second up to NEAR,
+and then grows by SLOW of itself a second. They are shares of that rate, not of the setting, so few
+more calls are throttled where other clients leave a tenth of the quota than where they leave half.
 """
 
 LOWEST_RATE = 0.2
-"""Calls a second that are always asked for."""
+"""Calls a second: no throttling cuts the rate further."""
 
 FULL_RECOVERY_SECONDS = 3_600.0
 """Seconds after which any rate has recovered."""
@@ -35,8 +35,8 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class RateLimiter:
-    """Spaces calls evenly at a rate, across threads; slower for a while when the quota, which
-    others share, is used up.
+    """Spaces calls evenly at a rate, across threads. It slows down for a while when the quota,
+    which other clients share, is used up.
 
     Threads take turns, so a changed rate holds from the next call on.
     """
@@ -79,8 +79,8 @@ class RateLimiter:
         return min(near * float((1 + SLOW) ** min(slowly, FULL_RECOVERY_SECONDS)), self._setting)
 
     def throttled(self) -> bool:
-        """Slow down, since a call was throttled; false where it was under way when that was done
-        already.
+        """Slow down after a call was throttled; gives False where the rate was cut a moment ago,
+        when this call was under way already.
         """
         with self._rate:
             now, rate = self._clock(), self._rate_now()

@@ -1,4 +1,4 @@
-"""The snapshot of a pool, and the manifest that vouches for every set of staged files."""
+"""The files of a pool's snapshot: their columns, and rows made from Cognito's answers."""
 
 import re
 from typing import Any
@@ -15,15 +15,15 @@ GROUPS_SCHEMA = pa.schema(
         ("listed_twice", pa.bool_()),
     ]
 )
-"""groups.parquet; listed_twice: the members were asked for again, since somebody known in Joget was
-missing.
+"""groups.parquet; listed_twice: the members were listed again, since the first list lacked a member
+that Joget has.
 """
 
 MEMBERSHIPS_SCHEMA = pa.schema([("group_name", pa.string()), ("sub", pa.string())])
 
 ABSENT_SCHEMA = pa.schema([("entity", pa.string()), ("key", pa.string())])
-"""absent.parquet: users (by sub) and groups (by name) that Joget knows and no list has, that the
-pool was asked for by name, and that it doesn't have.
+"""absent.parquet: users (by sub) and groups (by name) that Joget knows and no list has. The pool
+was asked for each by name, and has none of them.
 """
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

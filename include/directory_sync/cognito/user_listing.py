@@ -56,7 +56,7 @@ Result = TypeVar("Result")
 
 
 class PartsError(Exception):
-    """The parts can't be trusted to make up the whole, and why."""
+    """The parts can't be trusted to add up to the pool; the text says why."""
 
 
 class UserListing:
@@ -132,19 +132,19 @@ class UserListing:
         absent = expected.filter(pc.invert(pc.is_in(expected, value_set=self.subs))).to_pylist()
         if len(absent) > estimated / USERS_IN_A_PAGE:
             raise PartsError(
-                f"no part has {len(absent)} users whom Joget knows: asking for each costs more "
+                f"no part has {len(absent)} users that Joget knows: asking for each costs more "
                 "calls"
             )
         if absent:
-            log.info("asking for %d users whom Joget knows and no part has", len(absent))
+            log.info("asking for %d users that Joget knows and no part has", len(absent))
         if any(run_side_by_side(self._pool, self._is_listed, absent)):
-            raise PartsError("the parts lack users who are in the pool")
+            raise PartsError("the parts lack users that the pool has")
 
     def _is_listed(self, sub: str) -> bool:
         self.asked_by_name += 1
         found = find_user(self._pool, sub)
         if found is None:
-            raise PartsError("the parts lack a user whose sub can't be asked for")
+            raise PartsError("the parts lack a user that the pool can't be asked for by sub")
         self._write(found)
         return bool(found)
 
@@ -157,7 +157,7 @@ class UserListing:
         for page in self._pool.users(f'sub ^= "{first_digit}"' if first_digit else None):
             subs = [get_sub(user) for user in page]
             if first_digit and not all(sub and sub.lower().startswith(first_digit) for sub in subs):
-                raise PartsError("a part has users who don't belong to it")
+                raise PartsError("a part has users of another part")
             self._write(page)
             pages.append(pa.array(subs, pa.string()))
         return pa.concat_arrays(pages) if pages else pa.array([], pa.string())

@@ -37,8 +37,8 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
     """Lock the touched rows in key order; gives the users and groups that aren't as the plan saw
     them.
 
-    waits: for rows that another session has locked. Else those count as changed, and so do the
-    parents of new memberships, since their foreign keys would wait for them.
+    waits: whether to wait for rows that another session has locked. If not, such rows count as
+    changed. So do new memberships with a locked parent, since their foreign keys would wait for it.
     """
     users = _lock_rows(database, USER_CHANGES_TABLE, "dir_user", USER_COLUMNS, "t.sub", waits=waits)
     groups = _lock_rows(
@@ -58,7 +58,7 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
 
 
 def _find_locked(database: Database, table: str, join: str, condition: str, key: str) -> list[str]:
-    """Keys of memberships for which another session has locked the row of the table."""
+    """Keys of memberships with a row in the table that another session has locked."""
     source = f"{MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON {join} WHERE {condition}"
     there = database.rows(f"SELECT {key} FROM {source}", about=table)
     free = database.rows(f"SELECT {key} FROM {source} FOR UPDATE SKIP LOCKED", about=table)

@@ -1,4 +1,4 @@
-"""One connection to Joget's database, whose errors name codes and tables and never a value."""
+"""One connection to Joget's database. Its errors name codes and tables, and never a value."""
 
 import gc
 import hashlib
@@ -122,7 +122,8 @@ DENIED_RIGHT = re.compile(
     r"([A-Z][A-Za-z ]*) command denied .* for (?:table|column \S+ in table) "
     r"(?:\S+\.)?['`](\w+)['`]$"
 )
-"""A denial in the server's words. It may name another table of the statement than our error would.
+"""A denial in the server's words. The statement may have several tables, and only the denial says
+which one it is about.
 """
 
 TLS_FAILED_CODE = 2026
@@ -138,7 +139,7 @@ NOT_JOGET_CODES = {1049, 1054, 1146}
 
 
 SORT_BUFFER_BYTES = 64 * 1024 * 1024
-"""Bytes, of the session's sort_buffer_size."""
+"""The session's sort_buffer_size, in bytes."""
 
 IDLE_SECONDS = 8 * 60 * 60
 """The session's wait_timeout outside a writing transaction. The connection is idle, and holds no
@@ -162,16 +163,16 @@ VANISHED_SERVER = {
     "TCP_KEEPCNT": 4,
     "TCP_USER_TIMEOUT": 120_000,
 }
-"""The connection's socket options, in seconds but for the last one, which is in milliseconds. A
-server whose machine is gone, or cut off, is noticed after two minutes, while a statement may run
+"""The connection's socket options, in seconds, except the last one, which is in milliseconds. If
+the server's machine is gone or cut off, it is noticed after two minutes, while a statement may run
 for hours. A server that reads nothing of a LOAD DATA for two minutes counts as gone too. The
-system's own default is two hours. What a system lacks (macOS) is left out.
+system's own default is two hours. Options that a system lacks (macOS) are left out.
 """
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 VERIFYING_SSL_MODES = ("VERIFY_CA", "VERIFY_IDENTITY")
-"""Values of ssl_mode that check who the server is. REQUIRED only encrypts: anybody in between can
-pose as the server.
+"""Values of ssl_mode that verify the server's identity. REQUIRED only encrypts: anybody in between
+can pose as the server.
 """
 
 
@@ -354,12 +355,14 @@ class Database:
         self.execute(f"SET SESSION {settings}", about="the session")
 
     def limit_idle_time(self, seconds: int) -> None:
-        """Set after how long an idle session is ended by the server, and its locks released."""
+        """Set how long the session may be idle before the server ends it and releases its locks."""
         self.execute("SET SESSION wait_timeout = %s", (seconds,), about="the session")
 
     @contextmanager
     def writing_transaction(self) -> Iterator[None]:
-        """A transaction at READ COMMITTED whose locks a vanished host doesn't keep for long."""
+        """A transaction at READ COMMITTED. If the worker's host vanishes, the server ends it after
+        SHORT_IDLE_SECONDS and releases its locks.
+        """
         self.limit_idle_time(SHORT_IDLE_SECONDS)
         try:
             with self.transaction("READ COMMITTED"):
@@ -382,7 +385,7 @@ class Database:
             raise
 
     def _roll_back(self) -> None:
-        """After a lost connection the server has rolled back by itself."""
+        """Roll back. Where the connection is lost, the server has done so by itself."""
         with suppress(MySQLdb.Error):
             self._connection.rollback()
 
@@ -518,7 +521,7 @@ def _make_error_of_writing(code: int, about: str, conn_id: str) -> TransientErro
 
 
 def translate_error(error: MySQLdb.Error, about: str, conn_id: str) -> DirectorySyncError:  # noqa: PLR0911 - a table of codes
-    """The error of ours for one of the driver's."""
+    """Translate an error of the driver's into one of the two families (directory_sync.errors)."""
     code = int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0
     if code in CONFLICT_CODES | TAKEN_KEY_CODES:
         kind = TakenKeyError if code in TAKEN_KEY_CODES else ConflictError
@@ -562,7 +565,7 @@ def _translate_denial(code: int, said: str, about: str, conn_id: str) -> Missing
     elif code == SCHEMA_REFUSED_CODE and about == TEMPORARY_TABLE:
         right = "the right CREATE TEMPORARY TABLES on its schema"
     elif code == SCHEMA_REFUSED_CODE:
-        right = "its schema, whose name is wrong or on which the account has no right,"
+        right = "its schema: the name is wrong, or the account has no right on it"
     else:
         right = f"access to {about}"
     return MissingRightError(

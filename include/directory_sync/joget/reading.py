@@ -69,9 +69,9 @@ class Lookups:
     """What a proposal has to know of Joget to plan."""
 
     desired: tuple[Desired, ...] = ()
-    """The directories whose users and groups are looked up."""
+    """Directories: all their users and groups are looked up."""
     ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT_TYPE))
-    """Ids of Joget's users and groups that are looked up besides."""
+    """More ids of Joget users and groups to look up."""
     remembered: pd.DataFrame = field(
         default_factory=lambda: make_empty_frame(now.REMEMBERED_LINKS_SCHEMA)
     )
@@ -200,7 +200,7 @@ def read_expected_subs(database: Database, run: Run) -> pa.Array:
 
 
 def _read_belongings(database: Database) -> pd.DataFrame:
-    """Columns current.BELONGINGS_SCHEMA, of the users whose ids were sent.
+    """Columns current.BELONGINGS_SCHEMA, for the sent ids of users.
 
     One query for each table counts for all users: two of the tables have no index on the username,
     and a query for each user would scan them each time.
@@ -247,8 +247,8 @@ def _find_left_over(
     *,
     has_ledger: bool,
 ) -> pd.DataFrame:
-    """Columns current.LEFT_OVER_SCHEMA. Where somebody's record is in quarantine, the database is
-    asked here for the key of the login, so that nobody who is listed counts as a leaver.
+    """Columns current.LEFT_OVER_SCHEMA. For each record in quarantine, the database is asked here
+    for the key of the login, so that no listed user counts as a leaver.
     """
     linked = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
     linked += "CONVERT(SHA2(u.id, 256) USING ascii))"
@@ -287,8 +287,8 @@ def _find_left_over(
 
 
 ACCOUNT_PREFIX = "left-over-"
-"""An account without a sub is named by this prefix and a hash of the id of its first employment,
-which tells nobody's login."""
+"""The name of an account without a sub is this prefix and a hash of the id of its first employment:
+it doesn't reveal the login."""
 
 
 def _find_text_keys(database: Database, tables: JogetTables, texts: list[str]) -> pd.DataFrame:
@@ -359,9 +359,9 @@ def _read_ledger_frames(
 def _collect_texts(
     run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: pd.DataFrame
 ) -> pd.DataFrame:
-    """Column text: each text whose key a plan compares with others. These are logins, possible
-    group ids and names, logins in the settings and the trigger form, and the linked users that
-    Joget changed or that aren't active.
+    """Column text: each text that a plan compares with others by its key. These are logins,
+    possible group ids and names, logins in the settings and the trigger form, and the ids of linked
+    users that Joget changed or that aren't active.
 
     An active user's login is left out where it is, byte for byte, the id that the user is linked
     to.
@@ -414,7 +414,7 @@ def _read_text_keys(database: Database, tables: JogetTables, texts: pd.DataFrame
 
 
 def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFrame:
-    """Columns FOUND_USERS_SCHEMA: users whose id or username is a sent text."""
+    """Columns FOUND_USERS_SCHEMA: users with a sent text as their id or username."""
     columns = (
         "u.id, u.username, u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, "
         "u.password IS NOT NULL, "
@@ -440,7 +440,7 @@ def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFram
 
 
 def _read_admin_ids(database: Database) -> "pd.Series[str]":
-    """Ids of all who hold ROLE_ADMIN, in the bytes of dir_user.id."""
+    """Ids of all holders of ROLE_ADMIN, in the bytes of dir_user.id."""
     return database.frame(
         "SELECT u.id FROM dir_user_role r STRAIGHT_JOIN dir_user u ON u.id = r.userId WHERE "
         "r.roleId = 'ROLE_ADMIN'",
@@ -452,8 +452,8 @@ def _read_admin_ids(database: Database) -> "pd.Series[str]":
 def _read_users(
     linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]"
 ) -> pd.DataFrame:
-    """Columns current.JOGET_USERS_SCHEMA. For linked users whose id wasn't sent, roles and
-    employments stay unknown: no rule changes them.
+    """Columns current.JOGET_USERS_SCHEMA. Where a linked user's id wasn't sent, role and employment
+    stay unknown: no rule needs them.
     """
     others = linked[linked["is_same"]].rename(columns={"user_id": "id"})
     others = others[~others["id"].isin(found["id"])]
@@ -478,7 +478,7 @@ def _add_use(
     desired: Sequence[Desired],
     keys: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Add is_used, known for the few unlinked users whose login a linked user wants."""
+    """Add is_used, known for the few unlinked users with a login that a linked user wants."""
     parts = []
     for one in desired:
         at = find_positions(one.users["sub"], linked["sub"])
@@ -503,8 +503,8 @@ def _add_use(
 def _add_replacements(
     database: Database, tables: JogetTables, run: Run, users: pd.DataFrame, linked: pd.DataFrame
 ) -> pd.DataFrame:
-    """Add is_replaced. A user that the sync made has no password, and an employment with an id of
-    ours.
+    """Add is_replaced. A user that the sync made has no password, and an employment with an id that
+    the sync chose (plan.employments).
 
     If the account has a password and no such employment, the sync's user was deleted in Joget, and
     somebody made another account under the same name.
@@ -530,8 +530,8 @@ def _add_replacements(
 
 
 def _find_used(database: Database, tables: JogetTables, ids: list[str]) -> list[str]:
-    """Find those of these users who have more in Joget than single sign-on makes: a row in dir_user
-    and ROLE_USER. What Joget notes at each login (dir_user_extra) doesn't count.
+    """Find which of these users have more in Joget than single sign-on makes: a row in dir_user and
+    ROLE_USER. What Joget notes at each login (dir_user_extra) doesn't count.
 
     Where the database account may not read all of these tables, every user counts as used, so that
     nobody is evicted by mistake.
@@ -592,8 +592,8 @@ def _read_user_links(
 def _read_employment_ids(
     database: Database, tables: JogetTables, user_ids: "pd.Series[str]"
 ) -> pd.DataFrame:
-    """Find which ids exist already among those that plan.employments chooses from: the ids for the
-    sent texts, and for these users, whose stored ids have other bytes than the texts.
+    """Find which ids exist already, of the ids that plan.employments chooses from: the ids for the
+    sent texts, and for user_ids, since stored ids may have other bytes than the texts.
     """
     parts = []
     for at in range(MOST_EMPLOYMENT_IDS):

@@ -26,10 +26,10 @@ TABLES_BY_USERNAME = (
     ("dir_user_replacement", "username"),
     ("dir_user_replacement", "replacementUser"),
 )
-"""What Joget keeps by username, without a foreign key."""
+"""Tables, and their columns, that name a user by username, without a foreign key."""
 
 TABLES_WITHOUT_INDEX = ("dir_user_password_history", "dir_user_replacement")
-"""Those of these tables in which Joget has no index on the username."""
+"""The tables of TABLES_BY_USERNAME that have no index on the username."""
 
 TABLES_BY_USER_ID = (
     ("dir_user_group", "userId"),
@@ -71,18 +71,18 @@ class JogetTables:
 
     @property
     def text(self) -> str:
-        """The type of a column of ours that is compared with a directory column."""
+        """The type of our own columns that are compared with directory columns."""
         return f"VARCHAR(255) CHARACTER SET {self.charset} COLLATE {self.collation}"
 
     def as_directory(self, expression: str) -> str:
-        """Put an expression of ours into the directory's collation: a conversion of the schema may
-        have changed either.
+        """SQL that puts an expression over our tables into the directory's collation: a conversion
+        of the schema may have changed our collation or Joget's.
         """
         return f"CONVERT({expression} USING {self.charset}) COLLATE {self.collation}"
 
     def key(self, expression: str) -> str:
-        """SQL of the comparison key: two keys are equal exactly where the directory's collation
-        finds the texts equal; NULL for a text without weight.
+        """SQL of the comparison key. Two keys are equal if, and only if, the texts are equal by the
+        directory's collation; NULL for a text without weight.
         """
         weight = f"TRIM(TRAILING x'{self.space}' FROM WEIGHT_STRING({expression}))"
         return f"NULLIF(SHA2({weight}, 256), SHA2('', 256))"

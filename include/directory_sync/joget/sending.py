@@ -94,7 +94,7 @@ def _send_users(
         pool, sub = split_link(users[f"{side}_link"])
         users = users.assign(**{f"{side}_pool": pool, f"{side}_sub": sub})
         columns |= {f"{side}_pool": ASCII_TEXT_TYPE, f"{side}_sub": ASCII_TEXT_TYPE}
-    # A user who was deleted in Joget has no after_id; their link keeps its old id.
+    # A deleted user has no after_id; the link keeps the old id.
     users = users.assign(link_user_id=users["after_id"].fillna(users["user_id"]))
     # Two rows of one sub are an eviction and a rename: the evicted id is the renamed user's new id.
     users = users.assign(is_exchange=users["sub"].duplicated(keep=False).astype("int64"))

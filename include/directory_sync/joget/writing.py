@@ -1,5 +1,8 @@
 """Applying a plan's safe rows to Joget and the ledger, in one transaction that is verified before
 its COMMIT.
+
+Statements begin at our temporary tables (STRAIGHT_JOIN): the database knows nothing about a table
+that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
@@ -39,7 +42,9 @@ from directory_sync.vocabulary import Action, Entity
 
 
 def _join_to_user_changes(table: str, column: str) -> str:
-    """SQL that joins rows `d` to their users' changes `t`, looking up the side with an index."""
+    """SQL that joins rows `d` to their users' changes `t`, starting from the table without an index
+    on the username, if it has none.
+    """
     if table in TABLES_WITHOUT_INDEX:
         return (
             f"{table} d STRAIGHT_JOIN {USER_CHANGES_TABLE} t ON t.user_id = d.{column} AND "
@@ -49,8 +54,8 @@ def _join_to_user_changes(table: str, column: str) -> str:
 
 
 MOST_REFUSED_NAMES = 50
-"""How many users, or groups, that the database refuses are left out. If it refuses more, something
-is wrong with the database, and the run fails.
+"""How many users, or groups, are left out at most because the database refuses them. If it refuses
+more, something is wrong with the database, and the run fails.
 """
 
 
@@ -63,7 +68,9 @@ class RefusedRowsError(ConflictError):
 
 
 MOST_REFUSED_MEMBERS = 5
-"""Users that are left out for a membership; with more of them the group is at fault."""
+"""How many users are left out at most for a refused membership. If the database refuses more, the
+group is at fault, and all its memberships are left out.
+"""
 
 
 def _find_names(plan: Plan, column: str, entities: list[Entity]) -> frozenset[str]:
@@ -78,10 +85,11 @@ def _find_refused_names(
     refuses: Callable[[Deferred], bool],
     most: int = MOST_REFUSED_NAMES,
 ) -> frozenset[str]:
-    """The names that are refused beside those that were accepted before, found by halves.
+    """The names that the database refuses, found by trying halves, each with the names that it
+    accepted before.
 
-    leave_out_others: what to leave out where just these names are kept. Raises RefusedRowError
-    where more than `most` are refused.
+    leave_out_others: what to leave out so that only the given names are tried. Raises
+    RefusedRowError where more than `most` are refused.
     """
     found, accepted = frozenset[str](), frozenset[str]()
     waiting = [sorted(names)] if names else []
@@ -177,7 +185,11 @@ class PlanApplication:
         return row.plan
 
     def _leave_out_changed(self) -> RunRow:
-        """The rows are locked from here on, so what differs now differs until COMMIT."""
+        """Lock and compare the rows; gives the run's row, without what somebody changed since they
+        were read. Raises ConflictError for such a change, unless `defers`.
+
+        What is the same now stays so until COMMIT, since the rows are locked from here on.
+        """
         changed = lock_and_compare(self.database, waits=not self.defers)
         if not changed:
             return self.row
@@ -192,11 +204,11 @@ class PlanApplication:
         return replace(self.row, plan=plan, deferred=deferred)
 
     def _find_refused(self) -> Deferred:
-        """What of the plan the database refuses, found by trying parts of it and rolling each back;
-        nothing where it refuses even an empty plan.
+        """The part of the plan that the database refuses, found by trying parts and rolling each
+        back; empty where it refuses even an empty plan.
 
-        Each kind of row is tried once those that it builds on are accepted, so that no user is left
-        out for a group's fault: groups, then users, then memberships by group, then deleted groups.
+        Each kind of row is tried after the kinds that it builds on, so that no user is left out for
+        a group's fault: groups, then users, then memberships by group, then deleted groups.
         """
         plan = self.row.plan
         subs = _find_names(plan, "sub", [entity for entity in Entity if entity != Entity.GROUP])
@@ -229,8 +241,8 @@ class PlanApplication:
         return Deferred(bad_subs, bad_groups | bad_deleted, bad_members)
 
     def _blame_members(self, refused: Deferred) -> tuple[frozenset[str], frozenset[str]]:
-        """The users to leave out, where few of a group's members are refused; else the groups whose
-        memberships are.
+        """The users to leave out, and the groups with memberships to leave out: users where few are
+        refused, else groups.
         """
         rows = self.row.plan.safe_part(Entity.MEMBERSHIP)
         inside = rows[rows["group_name"].isin(refused.members_of) & ~rows["sub"].isin(refused.subs)]
@@ -283,9 +295,9 @@ class PlanApplication:
         self.database.execute(statement, parameters, about=table)
 
     def _has_changes(self, condition: str, changes: str = USER_CHANGES_TABLE) -> bool:
-        """Whether any sent change is of that kind. The account needs the rights to delete and to
-        rename only where something is deleted or renamed: the server asks for them before it
-        looks for rows.
+        """Whether any sent change meets the condition. The server checks the rights to delete and
+        to rename before it looks for rows, so a statement that would find none isn't sent: the
+        account needs these rights only where something is deleted or renamed.
         """
         statement = f"SELECT 1 FROM {changes} t WHERE {condition} LIMIT 1"
         return bool(self.database.rows(statement, about=TEMPORARY_TABLE))
@@ -335,6 +347,9 @@ class PlanApplication:
             )
 
     def _write_users(self) -> None:
+        """Rename, insert and update users. The id is the username too, since Joget deletes users by
+        it.
+        """
         self._rename_users()
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
@@ -417,7 +432,7 @@ class PlanApplication:
         )
 
     def _delete_groups(self) -> None:
-        """Delete groups. A member who joined meanwhile is a conflict, by the foreign key."""
+        """Delete groups. If a member joined meanwhile, the foreign key makes it a conflict."""
         deleted = "t.after_id IS NULL"
         if self._has_changes(f"{deleted} AND t.before_id IS NOT NULL", GROUP_CHANGES_TABLE):
             self._execute(

@@ -189,6 +189,7 @@ def make_sync_dag(sync: Sync) -> DAG:
 
             return load_snapshot(make_attempt(), transformed["manifest"]).reference
 
+        # One after the other: both draw on one quota, and no limiter spans two processes.
         users = extract_users()
         groups = extract_groups(users)
         loaded: Any = load(transform(users, groups))
@@ -203,8 +204,8 @@ def make_sync_dag(sync: Sync) -> DAG:
 
 
 def make_review_dag(sync: Sync) -> DAG:
-    """Ask a person, then do what was answered. A DAG of its own: a run that waits would hold up the
-    schedule.
+    """Ask a person, then do what they answered. This is a DAG of its own, since a run that waits
+    would hold up the schedule.
     """
     reaches_joget = get_load_queue(sync)
     with DAG(
@@ -220,8 +221,8 @@ def make_review_dag(sync: Sync) -> DAG:
             task_id="review_held",
             sync_name=sync.name,
             response_timeout=timedelta(hours=sync.approval.timeout_hours),
-            # An answer within some five seconds may be lost by Airflow 3.3; then it is asked for
-            # again, and soon.
+            # Airflow 3.3 may lose an answer that comes within some five seconds. The person is then
+            # asked again, soon.
             retry_delay=timedelta(seconds=5),
             assigned_users=[HITLUser(id=name, name=name) for name in sync.approval.approvers]
             or None,

@@ -34,8 +34,8 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
 
 
 class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no types
-    """Asks a person about what a run held, and writes the answer into the ledger before it is acted
-    on.
+    """Asks a person about what a run held, and writes the answer into the ledger before anything
+    acts on it.
 
     A review that was answered already isn't asked again. After a time-out the following tasks are
     skipped, since nobody answered.
@@ -57,7 +57,7 @@ class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no t
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Note who answered what; raises AirflowSkipException where nobody answered in time."""
+        """Write the answer into the ledger; raises AirflowSkipException after a time-out."""
         from directory_sync.tasks import review
 
         review_id, _ = _import_review(context)

@@ -31,11 +31,11 @@ class PagesWhenAsked:
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: Messages, send: Answers
     ) -> None:
-        """Answer a request. Where the pages can't be imported nobody sees anything, and the
-        server's log says why.
+        """Answer a request. If the pages can't be imported, nobody sees anything, and the server's
+        log says why.
         """
         if self._pages is None:
-            # It takes seconds, and the server answers tasks meanwhile.
+            # The import takes seconds, so it has a thread: the server answers tasks meanwhile.
             self._pages = await to_thread(self._import)
         await self._pages(scope, receive, send)
 
@@ -54,7 +54,7 @@ def list_apps() -> list[dict[str, Any]]:
 
 
 def list_views() -> list[dict[str, Any]]:
-    """For `external_views`: one that Airflow finds invalid would hide all."""
+    """For `external_views`. If Airflow finds one view invalid, it shows none of them."""
     base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
     return [
         {

@@ -1,5 +1,5 @@
-"""What Airflow knows of the sync's runs: states, and where their files are. Only in the API server,
-synchronously.
+"""What Airflow knows of the sync's runs: their states, and where their files are. Only the API
+server calls this: it reads Airflow's database, synchronously.
 """
 
 import json
@@ -18,7 +18,7 @@ from directory_sync.settings import Sync, load_settings
 from directory_sync.vocabulary import Outcome
 
 REPORTING_TASKS = {"sync": "load", "review": "load_held", "undo": "undo"}
-"""By kind of DAG: the task whose report tells what a run did."""
+"""By kind of DAG: the task that leaves the report of what a run did."""
 
 ASKING_TASK = "review_held"
 
@@ -31,14 +31,14 @@ UNCHANGING_COUNTS = (
     Outcome.HELD,
     Outcome.DEFERRED,
 )
-"""Counts, after the entity's name, of what a run leaves as it is."""
+"""Counts of what a run leaves as it is; in an XCom, the entity's name comes before each."""
 
 ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
 class SyncDag:
-    """A DAG of a sync's."""
+    """One of a sync's DAGs."""
 
     sync: Sync
     kind: str
@@ -46,7 +46,7 @@ class SyncDag:
 
     @property
     def dag_id(self) -> str:
-        """Airflow's id of it."""
+        """The DAG's id in Airflow."""
         return {
             "sync": self.sync.dag_id,
             "review": self.sync.review_dag_id,
@@ -61,8 +61,8 @@ class SyncDag:
 
 @dataclass(frozen=True)
 class AirflowRun:
-    """A run, with the states of its tasks, when they ended, and what the reporting one passed on,
-    by task id.
+    """A run; by task id, the states of its tasks, when they ended, and what the reporting task
+    passed on.
     """
 
     dag_id: str
@@ -71,11 +71,11 @@ class AirflowRun:
     run_type: str
     at: datetime
     started_by: str | None
-    """Who triggered it by hand."""
+    """The person who triggered it by hand, if one did."""
     tasks: dict[str, str] = field(default_factory=dict)
     ended: dict[str, datetime] = field(default_factory=dict)
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """`manifest` and counts."""
+    """By task id: Manifest.reference, from XCom."""
 
     def folder(self, task: str) -> str | None:
         """The URL of the folder that a task left."""
@@ -89,8 +89,8 @@ def list_sync_dags(sync: Sync) -> list[SyncDag]:
 
 
 def find_sync_dag(dag_id: str) -> SyncDag | None:
-    """Which of whose DAGs it is; None where it is no sync's, or that sync's settings aren't valid
-    any more.
+    """The sync that a DAG belongs to, and its kind. None where it belongs to no sync, or the sync's
+    settings aren't valid any more.
     """
     return next(
         (
@@ -104,7 +104,7 @@ def find_sync_dag(dag_id: str) -> SyncDag | None:
 
 
 def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
-    """One run."""
+    """One run of a DAG; None where Airflow has no such run."""
     return next(
         iter(_list_runs(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))),
         None,
@@ -112,8 +112,8 @@ def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
 
 
 def list_newest_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
-    """The runs of these DAGs together that Airflow made last, the newest first; a backfill's are
-    new, too.
+    """The `limit` runs of all these DAGs that Airflow made last, the newest first. A backfill's
+    runs count by when they were made, not by their dates.
     """
     return _list_runs(
         select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.id.desc()).limit(limit)
@@ -138,8 +138,8 @@ def list_waiting_reviews(dag_id: str) -> list[AirflowRun]:
 
 
 def list_changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
-    """The newest runs of these DAGs whose counts tell of a change, however far back, the newest
-    first.
+    """The `limit` newest runs of these DAGs that changed something by their counts, however far
+    back, the newest first.
     """
     statement = (
         select(DagRun.id, XComModel.value)
@@ -175,7 +175,7 @@ def _list_runs(statement: Select[Any]) -> list[AirflowRun]:
             (run.dag_id, run.run_id): _make_airflow_run(run) for run in session.scalars(statement)
         }
         for keys in _split_into_batches(list(runs)):
-            # Both columns: scheduled runs of all of Airflow's DAGs have the same ids.
+            # By both columns: scheduled runs of different DAGs have the same run ids.
             tasks = select(
                 TaskInstance.dag_id,
                 TaskInstance.run_id,

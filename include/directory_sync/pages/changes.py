@@ -1,5 +1,5 @@
-"""A plan's changes as a table that is searched, filtered, sorted and paged without reading what
-isn't shown.
+"""A plan's changes as a table with a search, filters, sorting and pages. It reads only the columns
+and rows that it needs.
 """
 
 import io
@@ -25,7 +25,7 @@ from directory_sync.vocabulary import describe_cause
 ROWS_ON_A_PAGE = 50
 
 PUBLIC_COLUMNS = ["entity", "action", "sub", "reason", "hold"]
-"""Columns for whoever may read the DAG's runs."""
+"""Columns for everybody who may read the DAG's runs."""
 
 KEY_COLUMNS = ["user_id", "group_id", "group_name"]
 
@@ -45,15 +45,15 @@ SORT_COLUMNS: dict[str, list[str]] = {
     "who": ["user_id", "sub", "group_id"],
     "reason": ["hold", "reason"],
 }
-"""What a sort orders by; none: the order of writing."""
+"""The columns that each sort orders by; without any, rows come in the order of writing."""
 
 HIDDEN_NAME_COLUMN = "hidden"
-"""A column of what stands for groups' names (rights.hidden_group)."""
+"""A column with hidden names of groups (permissions.make_hidden_name)."""
 
 SORTS_WITHOUT_NAMES = SORT_COLUMNS | {"who": []}
 
 SORT_LOCK = threading.Lock()
-"""Sorting takes memory by the plan's rows: one reader at a time."""
+"""One reader sorts at a time: sorting takes memory for every row of the plan."""
 
 
 class ChangeFilter(BaseModel):
@@ -62,7 +62,7 @@ class ChangeFilter(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: Annotated[str, Field(max_length=200)] = ""
-    """Somewhere in a login, name, email, sub or group; letters' case doesn't matter."""
+    """Searched for within logins, names, emails, subs and groups, in any case of letters."""
     entity: str = ""
     action: str = ""
     held: bool = False
@@ -73,7 +73,7 @@ class ChangeFilter(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _by_heading(cls, sent: Any) -> Any:
-        """`sort_by` is a heading that was pressed, such as `who:descending`."""
+        """Read `sort_by`, which names the heading that was pressed, such as `who:descending`."""
         if isinstance(sent, dict) and sent.get("sort_by"):
             sort, _, direction = str(sent["sort_by"]).partition(":")
             return {**sent, "sort": sort, "descending": direction == "descending"}
@@ -82,8 +82,8 @@ class ChangeFilter(BaseModel):
 
 @dataclass(frozen=True)
 class Change:
-    """A row of the table. Without the right to see values, `differences` is empty and groups have a
-    hash's name.
+    """A row of the table. Without the right to see values, `differences` is empty and groups have
+    hidden names (permissions.make_hidden_name).
     """
 
     entity: str
@@ -92,10 +92,10 @@ class Change:
     sub: str
     group: str
     differences: tuple[tuple[str, str, str], ...]
-    """Column, before, after; an empty text is nothing."""
+    """Column, before, after."""
     reason: str
     hold: str
-    """A cause, or empty for what is safe."""
+    """A cause, or empty for a safe row."""
 
     @property
     def meaning(self) -> str:
@@ -105,7 +105,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangePage:
-    """Some rows of those found."""
+    """One page of the rows that were found."""
 
     rows: tuple[Change, ...]
     found: int
@@ -113,13 +113,13 @@ class ChangePage:
     number: int
     pages: int
     actions: tuple[str, ...]
-    """All that the plan has."""
+    """Every action in the plan."""
     entities: tuple[str, ...]
 
 
 def read_page(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> ChangePage:
-    """The page that a reader asks for, or the last one where there are fewer; `values`: whether
-    they may see values.
+    """The page that a reader asks for, or the last page if there are fewer. `values`: whether the
+    reader may see values.
     """
     actions, entities = set[str](), set[str]()
     for _, rows in read_row_groups(file, ["entity", "action"]):
@@ -143,9 +143,10 @@ def read_page(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> Ch
 def find_changes(
     file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool
 ) -> "np.ndarray[Any, Any]":
-    """The numbers of the rows that a reader asks for, in their order; a part of the file at a time.
+    """The numbers of the rows that a reader asks for, in the reader's order. The file is read one
+    part at a time.
 
-    Without the right to see values the order is never that of the file: it goes by logins.
+    Without the right to see values, the order is never that of the file, since that is by logins.
     """
     order = (
         SORT_COLUMNS[wanted.sort]
@@ -273,16 +274,18 @@ def _format_value(value: Any) -> str:
 
 
 FORMULA = r"(^|[;,\t|\r\n]\s*)([=+\-@\t\r\n])"
-"""What makes a spreadsheet take a cell, or what it splits off as one, for a formula."""
+"""Text that a spreadsheet would take for a formula, in a cell or in a part that it splits off as a
+cell.
+"""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""So that spreadsheets read UTF-8."""
+"""Comes first in the file, so that spreadsheets read it as UTF-8."""
 
 
 def write_csv(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> Iterator[bytes]:
-    """All rows that a reader asks for as CSV, a part at a time; cells can't be formulas.
+    """All rows that a reader asks for, as CSV, a part at a time. No cell can be a formula.
 
-    In the order of writing; without the right to see values by sub.
+    Rows come in the order of writing; without the right to see values, in the order of subs.
     """
     yield BYTE_ORDER_MARK + _encode_csv(
         _make_cells(_make_no_rows(file), values=values), header=True

@@ -1,4 +1,4 @@
-"""What columns and counts are called where people read them; vocabulary has the words of plans."""
+"""Readers' names for columns and counts; `vocabulary` has the words of plans."""
 
 VALUE_LABELS = {
     "id": "id",
@@ -14,7 +14,7 @@ VALUE_LABELS = {
     "state": "state",
     "misses": "misses in a row",
 }
-"""What the values of a change are called (plan.changes.VALUES)."""
+"""Readers' names for the values of a change (plan.changes.VALUE_COLUMNS)."""
 
 
 def count_nouns(number: int, one: str, many: str | None = None) -> str:

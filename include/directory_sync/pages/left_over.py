@@ -16,7 +16,7 @@ ACCOUNT_COLUMNS = ["sub", "joget_id", "outcome", "code", "reason"]
 
 @dataclass(frozen=True)
 class LeftOverAccount:
-    """An account; name: its login, or what stands for it where the reader may see no values."""
+    """An account. name: its login, or a name that hides it if the reader may see no values."""
 
     name: str
     reason: str
@@ -40,7 +40,7 @@ class LeftOverAccounts:
 
 
 def find_left_over(found: PublishedRun, *, values: bool) -> LeftOverAccounts:
-    """What a run left in directory.parquet of such accounts; reads it only where there are any."""
+    """The left-over accounts in a run's directory.parquet, which is read only if it has any."""
     counts = found.report.left_over
     in_all = sum(counts.get(name, 0) for name in LEFT_OVER_NAMES)
     accounts = _read_accounts(found, values=values) if in_all else ()

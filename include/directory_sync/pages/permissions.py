@@ -1,4 +1,4 @@
-"""Who may see what: Airflow's own permissions. Airflow guards no route of a plugin's by itself."""
+"""What a reader may see, by Airflow's own permissions: Airflow guards no plugin's routes itself."""
 
 import hashlib
 import hmac
@@ -22,20 +22,20 @@ from fastapi import Depends
 from directory_sync.settings import Sync
 
 Reader = GetUserDep
-"""The person who asks, as Airflow knows them."""
+"""The signed-in person, as Airflow knows them."""
 
 SIGNED_IN_DEPENDENCY = Depends(requires_access_view(AccessView.PLUGINS))
-"""For every route: the right that Airflow shows the tabs by."""
+"""For every route: the right without which Airflow doesn't show the tabs."""
 
 MAY_READ_RUNS_DEPENDENCY = Depends(
     requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN)
 )
-"""For what tells of the DAG in the path."""
+"""For each route about the DAG in its path."""
 
 
 def may_see_values(user: Any, sync: Sync) -> bool:
-    """Whether Airflow would let this person answer the sync's reviews: then names, emails and
-    values are shown.
+    """Whether this person may see names, emails and values: whether Airflow would let them answer
+    the sync's reviews.
     """
     manager = get_auth_manager()
     details = DagDetails(
@@ -52,7 +52,7 @@ def may_see_values(user: Any, sync: Sync) -> bool:
 
 
 def may_read_runs(user: Any, dag_id: str) -> bool:
-    """Whether this person may read the runs of another DAG of the sync's."""
+    """Whether this person may read the runs of another of the sync's DAGs."""
     details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     return bool(
         get_auth_manager().is_authorized_dag(
@@ -62,8 +62,9 @@ def may_read_runs(user: Any, dag_id: str) -> bool:
 
 
 def make_hidden_name(name: str) -> str:
-    """What stands for a group's name where values aren't to be seen: the same for the same group,
-    and nothing that a guess could be held against, since Airflow's own secret is in it.
+    """What a reader sees in place of a group's name if they may see no values. It is always the
+    same for one group. Nobody can check a guessed name against it, since the hash has Airflow's
+    secret as its key.
     """
     secret = conf.get("api", "secret_key", fallback="") or ""
     return (

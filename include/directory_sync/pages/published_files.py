@@ -1,5 +1,5 @@
-"""What a run left in staging, opened by exact names that are written once. No folder is ever
-listed.
+"""What a run left in staging. Files are opened by their exact names, and are written only once. No
+folder is ever listed.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,35 +17,36 @@ from directory_sync.staging import store
 from directory_sync.staging.manifest import Manifest
 
 MOST_FOLDERS_REMEMBERED = 300
-"""Folders whose small files are kept in memory: they never change."""
+"""How many folders' small files are kept in memory: they never change."""
 
 MOST_QUARANTINED = 1_000
-"""Records of a run's quarantine that are kept in memory: a wrong mapping can put everybody there.
+"""How many records of a run's quarantine are kept in memory: a wrong mapping can put everybody in
+it.
 """
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One run's report, and who holds the files behind it."""
+    """One run's report, and the folders with the files behind it."""
 
     report: Report
     """Without its quarantine."""
     quarantine: tuple[Quarantined, ...]
-    """The first of it, by entity and key."""
+    """The first records, by entity and key."""
     quarantined: int
-    """How many there are in all."""
+    """How many records there are in all."""
     run: Run | None
     """What the run was asked to do; an undo reads no snapshot and has none."""
     manifests: dict[str, Manifest]
-    """By task, that of the report's own task among them."""
+    """Manifests by task, with the one of the report's own task."""
     holders: dict[str, Manifest]
-    """By file: the folder that has it, another run's where a snapshot was used again."""
+    """By file, the folder that has it: another run's where a snapshot was used again."""
     folder: Manifest
-    """That with plan.parquet and directory.parquet."""
+    """The folder with plan.parquet and directory.parquet."""
 
     def is_quarantined(self, entity: str, key: str) -> bool:
-        """Whether a record is in quarantine; of those beyond MOST_QUARANTINED that is taken for
-        granted.
+        """Whether a record is in quarantine; beyond the MOST_QUARANTINED records that are kept, it
+        is assumed to be.
         """
         if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
             return True
@@ -57,9 +58,8 @@ class PublishedRun:
 def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:
     """What a run of this sync left.
 
-    Raises PermanentError where it lies outside of the sync's staging (an XCom can be written by
-    people too), where it was deleted or is damaged; TransientError where the store can't be
-    reached.
+    Raises PermanentError where the folder lies outside the sync's staging (people can write an XCom
+    too), and where it was deleted or is damaged; TransientError where the store can't be reached.
     """
     try:
         return _make_published_run(f"{sync.staging_url}/{sync.name}", folder_url)
@@ -77,7 +77,7 @@ def _read_manifest(home: str, folder_url: str) -> Manifest:
     if not inside:
         raise PermanentError(
             f"This run's files lie outside of the sync's staging, {home}: staging_url was changed "
-            "since, or somebody changed what the run noted. Nothing of it is shown."
+            "since, or somebody changed the run's XCom value. Nothing of the run is shown."
         )
     manifest = store.read_manifest(folder_url)
     if manifest.url != folder_url:
@@ -122,8 +122,8 @@ def _key_by(one: Quarantined) -> tuple[str, str]:
 def read_row_groups(
     file: pq.ParquetFile, columns: list[str], wanted: Callable[[int], bool] = lambda _group: True
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Columns of a file, a row group at a time, with the number of each one's first row; those that
-    it has.
+    """Read a file one row group at a time; gives the number of the group's first row, and those of
+    the columns that the file has.
     """
     columns = [name for name in columns if name in file.schema_arrow.names]
     first = 0

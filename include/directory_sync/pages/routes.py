@@ -1,4 +1,4 @@
-"""The pages' routes. Each is behind Airflow's own permissions, reads, and never writes."""
+"""The pages' routes. Each one checks Airflow's own permissions, and only reads."""
 
 import json
 import logging
@@ -62,34 +62,35 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Nothing from elsewhere, nothing inline; names and emails are in no cache."""
+"""Pages load nothing from other sites and run nothing inline; no cache keeps names and emails."""
 
 templates = Jinja2Templates(directory=PAGES_FOLDER / "templates")
 templates.env.globals["count_nouns"] = count_nouns
 
 
 class NothingHereError(Exception):
-    """A sentence instead of a page."""
+    """There is no page to show; the reader gets this sentence instead."""
 
 
 MOST_QUARANTINED = 200
-"""Rows of quarantine that a page shows; report.json has all."""
+"""How many quarantined records a page shows; report.json has all."""
 
 RUNS_LOOKED_AT, MOST_RUNS = 100, 12_500
-"""Runs with changes in which somebody is looked for, at first and at most, besides the last ones.
+"""How many runs with changes are searched for a user, at first and at most, besides the last runs.
 """
 
 
 class UserQuery(BaseModel):
-    """Whom a reader asks about, as the form of "Explain a user" sends it."""
+    """The user that a reader asks about, as the form of "Explain a user" sends it."""
 
     model_config = ConfigDict(frozen=True)
 
     who: Annotated[str, Field(max_length=200)] = ""
     """A login, an email or a sub."""
     sub: Annotated[str, Field(max_length=200)] = ""
-    """Of several who were found, this one."""
+    """The user that the reader chose, where several were found."""
     back: Annotated[int, Field(ge=1, le=MOST_RUNS)] = RUNS_LOOKED_AT
+    """How many runs with changes to search."""
 
 
 ChangeFilterForm = Annotated[ChangeFilter, Form()]
@@ -97,8 +98,8 @@ UserQueryForm = Annotated[UserQuery, Form()]
 
 
 def make_app() -> FastAPI:
-    """The application, without documentation routes; a request for anything else is refused like
-    the pages.
+    """The application, without documentation routes. A request for any other path is checked and
+    refused as one for a page is.
     """
     app = FastAPI(
         title="Directory Sync",
@@ -127,7 +128,7 @@ def make_app() -> FastAPI:
 
 
 def send_asset(name: str) -> Response:
-    """A style or script of ours, or of a library in the version that lies beside it."""
+    """Send a style or script of ours, or the copy of the chart library that lies beside them."""
     if name not in ASSET_TYPES:
         raise HTTPException(404)
     return FileResponse(PAGES_FOLDER / "static" / name, media_type=ASSET_TYPES[name])
@@ -141,7 +142,7 @@ def show_run_page(request: Request, dag_id: str, run_id: str, user: Reader) -> R
 def redirect_to_run_page(
     request: Request, dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm
 ) -> Response:
-    """The same, with the changes that its form asks for."""
+    """The tab "Directory changes", with the changes that its form asks for."""
     place, run, found = _open_published_run(dag_id, run_id)
     values = may_see_values(user, place.sync)
     with store.open_parquet(found.folder, "plan.parquet") as file:
@@ -172,7 +173,7 @@ def redirect_to_run_page(
 
 
 def send_changes_csv(dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm) -> Response:
-    """The changes that the form asks for, all pages of them, as a file."""
+    """Every change that the form asks for, on all its pages, as a CSV file."""
     place, run, found = _open_published_run(dag_id, run_id)
     values = may_see_values(user, place.sync)
 
@@ -186,7 +187,7 @@ def send_changes_csv(dag_id: str, run_id: str, user: Reader, asked: ChangeFilter
             raise TransientError(f"The download failed: {describe_error(error)}") from None
 
     sent = parts()
-    first = next(sent)  # a file that is gone is a sentence, and no empty download
+    first = next(sent)  # so that a missing file gives an error page, not an empty download
     name = quote(f"directory-changes-{run.run_id}.csv", safe="")
     disposition = f"attachment; filename*=UTF-8''{name}"
     return StreamingResponse(
@@ -200,7 +201,7 @@ def show_directory_page(request: Request, dag_id: str, user: Reader) -> Response
 
 
 def show_explanation(request: Request, dag_id: str, user: Reader, asked: UserQueryForm) -> Response:
-    """The same, with the way of the user whom its form names."""
+    """The tab "Directory", with the explanation of the user that its form names."""
     return _render_directory_page(request, dag_id, user, asked)
 
 
@@ -252,8 +253,8 @@ def _render_directory_page(
 def _make_explanation(
     places: list[SyncDag], past: list[PastRun], asked: UserQuery | None, *, values: bool
 ) -> dict[str, Any]:
-    """What "Explain a user" shows: the user that was found, their way, and how far back the runs
-    were looked at.
+    """What "Explain a user" shows: the users that were found, the explanation if only one was, and
+    how far back the runs were searched.
     """
     if asked is None or run_history.find_newest_full_run(past) is None:
         return {"asked": asked, "sought": None, "explained": None, "looked": [], "further": None}
@@ -289,7 +290,7 @@ def _find_logins(
 
 
 def refuse_unknown_path() -> Response:
-    """Whatever else is asked for."""
+    """Refuse a path that no other route has."""
     raise HTTPException(404)
 
 
@@ -319,7 +320,9 @@ def _open_published_run(dag_id: str, run_id: str) -> tuple[SyncDag, AirflowRun, 
 
 
 def _render_page(request: Request, name: str, *, root: str, **values: Any) -> HTMLResponse:
-    """`root`: the pages' own address, relative to this one's; Airflow's is one above."""
+    """Render a template. `root`: the address of the pages, relative to this page; Airflow's own
+    address is one level above it.
+    """
     return templates.TemplateResponse(
         request, name, {"root": root, "airflow": f"{root}../", **values}
     )
@@ -341,7 +344,7 @@ def _render_error(request: Request, sentence: str, status: int) -> Response:
 
 REFUSAL_SENTENCES = {
     401: "Sign in to Airflow first.",
-    403: "Airflow doesn't let you see this: it takes the rights to read this DAG's runs, and to "
+    403: "Airflow doesn't let you see this: you need the rights to read this DAG's runs and to "
     "read plugins.",
     404: "There is no such page.",
     405: "These pages only read.",
@@ -349,7 +352,7 @@ REFUSAL_SENTENCES = {
 
 
 def _render_refusal(_: Request, error: Exception) -> Response:
-    """In plain text: nothing else is given to whom Airflow refuses."""
+    """Answer in plain text: a person without access gets no page of ours."""
     status = error.status_code if isinstance(error, StarletteHTTPException) else 500
     return Response(
         REFUSAL_SENTENCES.get(status, "This can't be answered."), status, media_type="text/plain"
@@ -358,18 +361,18 @@ def _render_refusal(_: Request, error: Exception) -> Response:
 
 def _render_wrong_request(request: Request, _: Exception) -> Response:
     return _render_error(
-        request, "The page was asked for something that it doesn't know. Open the tab again.", 422
+        request, "This page doesn't know what was asked of it. Open the tab again.", 422
     )
 
 
 async def _add_headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
-    """Of an error that nobody thought of, its kind and place go to the log, and no value that it
-    may quote.
+    """Add SECURITY_HEADERS to every answer. An unforeseen error is logged by its type and place,
+    without its text, which may quote a value.
     """
     try:
         answer: Response = await call_next(request)
     except Exception as error:
-        log.error("a page failed: %s", describe_error(error))  # and not its text
+        log.error("a page failed: %s", describe_error(error))
         answer = Response(
             "This page failed; the API server's log says where.", 500, media_type="text/plain"
         )

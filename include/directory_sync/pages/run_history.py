@@ -1,4 +1,4 @@
-"""How a sync's last runs went: series for the charts, and who is in quarantine since when."""
+"""How a sync's last runs went: series for the charts, and what is in quarantine since when."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ CHANGE_COUNTS = tuple(dict.fromkeys(APPLIED_OUTCOMES.values()))
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run and what it left; `open_published_run` is null where it left nothing, or that is gone:
-    `fault` says why.
+    """A run and the files that it left; `published` is None where it left none, or where they can't
+    be read: `fault` says why.
     """
 
     run: AirflowRun
@@ -33,12 +33,12 @@ class PastRun:
 
     @property
     def ended(self) -> datetime:
-        """When its report was made, or, where Airflow forgot, for when it was meant."""
+        """When its report was made; where Airflow no longer knows, when the run was due."""
         return self.run.ended.get(self.place.reporting_task, self.run.at)
 
     @property
     def decided(self) -> bool:
-        """Whether what it left tells of what it did in Joget."""
+        """Whether its report says what it did in Joget: not for a dry or superseded run."""
         report = self.published.report if self.published else None
         return bool(report and not report.dry_run and report.outcome != "superseded")
 
@@ -72,8 +72,8 @@ def read_past_runs(places: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> lis
 def map_side_by_side(
     runs: list[PastRun], read: Callable[[PastRun, int], list[Result]]
 ) -> list[list[Result]]:
-    """What is read of each run, several at once; nothing where a run's files were deleted or can't
-    be reached.
+    """What `read` finds in each run, several at once; nothing where a run's files were deleted or
+    can't be reached.
     """
 
     def safely(numbered: tuple[int, PastRun]) -> list[Result]:
@@ -93,14 +93,14 @@ def find_newest_full_run(past: list[PastRun]) -> PastRun | None:
 
 
 def find_newest_complete_run(past: list[PastRun]) -> PastRun | None:
-    """The same, of those whose snapshot was proven complete."""
+    """The run for everybody with the newest snapshot that was proven complete."""
     return find_newest_full_run(
         [one for one in past if one.published and one.published.report.complete]
     )
 
 
 def find_newest_holding_run(past: list[PastRun]) -> PastRun | None:
-    """The run for everybody, or the review, that decided last what is held."""
+    """The newest run for everybody, or review: it decided what is held now."""
     return max(
         (one for one in past if one.is_full or _is_review(one)),
         key=lambda one: one.ended,
@@ -157,12 +157,12 @@ class Quarantine:
     code: str | None
     since: datetime
     at_least: bool
-    """Whether it may have been there before the oldest run that is looked at."""
+    """Whether the record may have been in quarantine before the oldest run that was looked at."""
 
 
 def read_quarantine(past: list[PastRun], most: int) -> list[Quarantine]:
-    """Who is in quarantine by the newest full run, and since when without a break; the first so
-    many by key.
+    """The first `most` records, by key, in quarantine in the newest full run, and since when they
+    have been there without a break.
     """
     full = sorted((one for one in past if one.is_full), key=_get_snapshot_time, reverse=True)
     runs = [one.published for one in full if one.published]

@@ -1,4 +1,4 @@
-"""A run in words and figures, from its report and manifests. Names nobody."""
+"""A run in words and figures, from its report and manifests, without names of users or groups."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ COUNTS_ALWAYS_SHOWN = (
     "held",
     "quarantined",
 )
-"""Counts that are shown where they are nought as well."""
+"""Counts that are shown even if they are zero."""
 
 STAGE_NAMES = ("extract_users", "extract_groups", "transform", "load", "load_held", "undo")
 
@@ -27,8 +27,7 @@ def make_headline(report: Report) -> str:
     """What a run did, or what it would do, in a line."""
     if report.outcome == "superseded":
         return (
-            "Superseded: a newer snapshot was applied before this one, so nothing of it was "
-            "changed."
+            "Superseded: a newer snapshot was applied before this one, so this run changed nothing."
         )
     done = _describe_changes(report)
     holds = [f"{hold.rows:,} held: {_describe_held_cause(hold)}" for hold in report.holds]
@@ -39,9 +38,9 @@ def make_headline(report: Report) -> str:
 
 
 def _describe_quiet_run(report: Report) -> str:
-    """Of a run that changed and held nothing."""
+    """The headline of a run that neither changed nor held anything."""
     if report.undoes:
-        return "Nothing was left to take back."
+        return "There was nothing left to take back."
     left = [
         f"{count_nouns(counts[what], one)} {said}"
         for counts, one in ((report.users, "user"), (report.groups, "group"))
@@ -82,17 +81,17 @@ def _describe_held_cause(hold: Hold) -> str:
 
 @dataclass(frozen=True)
 class Tile:
-    """A count, beside what it is a part of."""
+    """A count, and the whole that it is a part of."""
 
     name: str
     count: int
     whole: int
     kind: str = ""
-    """warn for what a person should look at."""
+    """`warn` where a person should look at it, else empty."""
 
 
 def make_tiles(report: Report) -> dict[str, list[Tile]]:
-    """The counts that are shown as pictures, by users, groups and memberships."""
+    """The counts of users, groups and memberships that are shown with a bar."""
     shown = {}
     for name, counts in (
         ("Users", report.users),
@@ -112,7 +111,7 @@ def make_tiles(report: Report) -> dict[str, list[Tile]]:
 
 @dataclass(frozen=True)
 class HeldCause:
-    """What waits for a person for one cause."""
+    """What one cause holds for a person."""
 
     cause: str
     rows: int
@@ -121,7 +120,7 @@ class HeldCause:
 
 
 def list_held_causes(report: Report) -> list[HeldCause]:
-    """All of a run's, the largest first."""
+    """Every cause for which a run holds something, the largest first."""
     holds = sorted(report.holds, key=lambda hold: -hold.rows)
     return [
         HeldCause(hold.cause, hold.rows, _describe_held_cause(hold), advise_on_cause(hold.cause))
@@ -131,8 +130,8 @@ def list_held_causes(report: Report) -> list[HeldCause]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a task took; floor: the least that Cognito's quota allows for its calls, both in
-    seconds.
+    """How long a task took; floor: the shortest time for its calls at the rate in the settings,
+    both in seconds.
     """
 
     task: str
@@ -162,7 +161,7 @@ def describe_unfinished(place: SyncDag, run: AirflowRun) -> str:
     task = place.reporting_task
     if run.tasks.get(ASKING_TASK) == "awaiting_input":
         return (
-            "This review waits for a person's answer. What was asked for is on its tab Required "
+            "This review waits for a person's answer. The question is on the run's tab Required "
             "Actions, above."
         )
     if run.state in ("queued", "running"):
@@ -173,19 +172,19 @@ def describe_unfinished(place: SyncDag, run: AirflowRun) -> str:
         ]
         return (
             f"This run is under way{f' ({busy[0]})' if busy else ''}: its changes are shown when "
-            f"{task} is through."
+            f"{task} has ended."
         )
     if run.tasks.get(task) == "skipped":
         return (
-            "Nobody answered this review in time, so nothing of it was applied. The next run asks "
-            "again."
+            "Nobody answered this review in time, so none of its changes were applied. The next "
+            "run asks again."
         )
     failed = [name for name, state in run.tasks.items() if state == "failed"]
     if failed:
         return _describe_failure(place, failed)
     return (
-        f"Airflow doesn't know any more where this run's files are: what {task} noted was removed "
-        "from its database, or the task didn't run."
+        f"Airflow doesn't know any more where this run's files are: the XCom value of {task} was "
+        "removed from its database, or the task didn't run."
     )
 
 
@@ -198,10 +197,10 @@ def _describe_failure(place: SyncDag, failed: list[str]) -> str:
     if place.reporting_task in failed:
         return (
             f"{place.reporting_task} failed, and left no report. Its log in Airflow says why, and "
-            "whether it had written to Joget by then: all or nothing. A retry of it finishes the "
-            "report, and the next run takes everything up."
+            "whether it had written to Joget by then: it writes all or nothing. A retry of the "
+            "task finishes the report, and the next run does what is left."
         )
     return (
         f"This run ended without a report: {failed[0]} failed, and nothing was written to Joget. "
-        "Its log in Airflow says why; a retry or the next run takes everything up."
+        "Its log in Airflow says why; a retry or the next run does what is left."
     )

@@ -32,7 +32,7 @@ from directory_sync.vocabulary import (
 )
 
 MOST_GROUPS_NAMED = 20
-"""Groups out of scope that are named."""
+"""How many groups out of scope a page names."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class MappedValue:
 
 @dataclass(frozen=True)
 class InGroup:
-    """A group that the pool has the user in."""
+    """A group that has the user as a member in the pool."""
 
     name: str
     joget_id: str
     came: str
-    """What the runs did about this membership, or that it was there before them."""
+    """What the runs did about this membership, or that they did nothing."""
     note: str
     """Why Joget doesn't have it, or empty."""
 
@@ -80,18 +80,20 @@ class UserEvent:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The way of one user. Without the right to see values, `joget_id` and `values` are empty."""
+    """One user's way from the pool to Joget. Without the right to see values, `joget_id` and
+    `values` are empty.
+    """
 
     sub: str
     newest: PastRun
-    """The run that read the pool last, for everybody."""
+    """The run for everybody with the newest snapshot."""
     pool: InPool | None
     verdict: str
-    """By mapping and scope: mapped, frozen, quarantined, or empty for who isn't listed."""
+    """By mapping and scope: mapped, frozen or quarantined; empty where the user isn't listed."""
     verdict_reason: str
     values: tuple[MappedValue, ...]
     decided_by: PastRun
-    """The run, review or undo that decided about the user last: `outcome` to `reason` are from it.
+    """The run, review or undo that decided about the user last: `joget_id` to `reason` are from it.
     """
     joget_id: str
     outcome: str
@@ -101,19 +103,21 @@ class Explanation:
     linked_since: str
     groups: tuple[InGroup, ...]
     unread_groups: tuple[str, ...]
-    """Some of the pool's groups that aren't in scope: nobody asked who is in them."""
+    """Some of the pool's groups that aren't in scope: no run listed their members."""
     events: tuple[UserEvent, ...]
     holding_back: tuple[tuple[str, str], ...]
     """Why something isn't done, and what to do about it."""
 
     @property
     def is_known(self) -> bool:
-        """Whether there is anything to tell."""
+        """Whether any run knows the user."""
         return bool(self.pool or self.outcome or self.events)
 
 
 def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
-    """Everything that these runs tell of a user; there is one for everybody among them."""
+    """Everything that these runs say about a user. Raises PermanentError where no run for everybody
+    is among them.
+    """
     read_by = find_newest_full_run(runs)
     if read_by is None or read_by.published is None:
         raise PermanentError(
@@ -128,7 +132,7 @@ def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
     events = tuple(_list_events(sub, runs, values=values))
     verdict, reason = desired.get("verdict") or "", desired.get("reason") or ""
     if known.get("outcome") == Outcome.FROZEN and verdict == Verdict.MAPPED:
-        # Such as excluded users, whom planning finds.
+        # Planning finds some frozen users, such as excluded ones, after the mapping.
         verdict, reason = (
             Verdict.FROZEN,
             known.get("reason") or "",
@@ -161,7 +165,8 @@ def _find_known_row(
 ) -> tuple[PastRun, dict[str, Any]]:
     """The run that decided last about a user, and its row of directory.parquet.
 
-    Reviews and runs for everybody know all users; undos and runs for some users only theirs.
+    Reviews and runs for everybody know all users. Undos and runs for some users know only the users
+    that they were about.
     """
     decided = sorted(
         (past for past in runs if past.decided), key=lambda past: past.ended, reverse=True
@@ -172,7 +177,7 @@ def _find_known_row(
         try:
             row = next(_read_rows_with(past.published, "directory.parquet", "sub", sub), None)
         except DirectorySyncError:
-            continue  # deleted since
+            continue  # the files were deleted since
         if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
         if past.is_full or past.place.kind == "review":
@@ -183,7 +188,7 @@ def _find_known_row(
 def _read_rows_with(
     published: PublishedRun, name: str, column: str, value: str
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a file with that value; of row groups without it only that column is read."""
+    """The rows of a file with that value; where a row group lacks it, only that column is read."""
     manifest = published.holders.get(name)
     if manifest is None:
         return
@@ -195,8 +200,8 @@ def _read_rows_with(
 def _find_row_groups(
     file: pq.ParquetFile, column: str, value: str
 ) -> Iterator[tuple[int, "np.ndarray[Any, Any]", int]]:
-    """Row groups with that value: the number of each one's first row, the places in it, and its
-    number.
+    """The row groups with that value. For each: the number of its first row, the positions of the
+    value in it, and its own number.
     """
     index = file.schema_arrow.names.index(column)
     first = 0
@@ -309,7 +314,7 @@ def _list_groups(
         yield InGroup(
             shown,
             joget_id,
-            "; ".join(said for _, said in done) or "in the pool; no change in the runs looked at",
+            "; ".join(said for _, said in done) or "in the pool; unchanged in the runs searched",
             note,
         )
 
@@ -365,8 +370,8 @@ def _list_obstacles(
         yield f"left alone: {reason}", advise_on_reason(known.get("code"))
     if known.get("state") == State.DEACTIVATED_IN_JOGET:
         yield (
-            "an administrator deactivated the user in Joget, which the sync respects: no "
-            "memberships",
+            "an administrator deactivated the user in Joget: the sync leaves them inactive and "
+            "without memberships",
             "Activate the user in Joget's console; the next run gives them what the pool says.",
         )
     if known.get("state") == State.DEACTIVATED:

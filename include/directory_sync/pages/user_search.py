@@ -1,4 +1,4 @@
-"""Whom a login, an email or a sub names, in what the runs left."""
+"""Finding users by login, email or sub in the files that the runs left."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ MOST_FOUND = 20
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Whom a search found."""
+    """The users that a search found."""
 
     subs: tuple[str, ...] = ()
     more: bool = False
-    """Whether there are others."""
+    """Whether more than MOST_FOUND users fit."""
     without_sub: bool = False
-    """Whether somebody fits of whom the pool tells no sub."""
+    """Whether a user without a sub fits."""
 
 
 SEARCHED_COLUMNS = (
@@ -38,15 +38,15 @@ SEARCHED_COLUMNS = (
     "before_email",
     "after_email",
 )
-"""Columns, of whatever file, in which somebody is looked for."""
+"""The columns of any file that are searched for a user."""
 
 SEARCHED_FILES = ("users.parquet", "desired_users.parquet", "directory.parquet")
 
 
 def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResult:
-    """Whom a login, an email or a sub names, letters' case ignored: in the newest snapshot, among
-    the linked, and among whom these runs changed. Without the right to see values only a sub is
-    looked for.
+    """Find users by login, email or sub, in any case of letters: in the newest snapshot, among the
+    linked users, and among the users that these runs changed. Without the right to see values, only
+    subs are searched.
     """
     text = text.strip()
     newest = find_newest_full_run(runs)
@@ -68,7 +68,7 @@ def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResul
 
 
 def _find_subs(past: PastRun, name: str, text: str, named: Collection[str]) -> list[str]:
-    """Subs, empty for who has none."""
+    """The subs of the users that fit; an empty text for a user without a sub."""
     manifest = past.published.holders.get(name) if past.published else None
     if manifest is None:
         return []
@@ -89,7 +89,7 @@ def _equals_text(texts: pa.ChunkedArray, text: str) -> "np.ndarray[Any, Any]":
 
 
 def find_logins(published: PublishedRun, subs: Collection[str]) -> dict[str, str]:
-    """The logins of some of those whom a run read, by sub."""
+    """The logins of the given users that a run read, by sub."""
     manifest = published.holders.get("desired_users.parquet")
     if manifest is None or not subs:
         return {}

@@ -1,6 +1,4 @@
-"""What a plan means for the answers that people gave: which are remembered, and which are
-forgotten.
-"""
+"""What a plan means for the answers that people gave: which to remember, and which to forget."""
 
 from dataclasses import dataclass, field
 

@@ -21,7 +21,7 @@ from directory_sync.vocabulary import (
 
 
 def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
-    """Make each held row safe whose hash (changes.hash_rows) was approved.
+    """The plan with each held row made safe if its hash (changes.hash_rows) was approved.
 
     A row that depends on a row that stays held also stays held (plan.dependencies).
     """
@@ -72,7 +72,7 @@ def _is_moved_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "
 
 
 def _update_directory(directory: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
-    """The directory with what becomes of the users and groups that aren't held any more."""
+    """The directory with new outcomes for the users and groups that aren't held any more."""
     done = changes[changes["hold"].isna() & changes["action"].isin(list(APPLIED_OUTCOMES))]
     outcomes = {str(action): str(outcome) for action, outcome in APPLIED_OUTCOMES.items()}
     done = done.assign(outcome=done["action"].map(outcomes).astype(TEXT_TYPE))

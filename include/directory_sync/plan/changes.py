@@ -34,7 +34,7 @@ USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale"
 NUMBER_COLUMNS = ("active", "misses")
 
 VALUE_COLUMNS = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
-"""What has a before and an after.
+"""The values that a change has before and after.
 
 id: the Joget row's stored id, null where there is no row. firstName to organizationId: the columns
 of dir_user or dir_group. link: `<pool>/<sub>` or `<pool>/<group name>`, null where there is no live
@@ -84,13 +84,14 @@ role        add, remove (ROLE_USER)
 employment  add, remove
 membership  add, remove; and for the ledger alone: keep_local, claim
 
-Writing follows the values, not the action's name. code is a vocabulary.Reason, and reason its
+Writing follows the values, not the action's name, so the inverse of a change is the change with
+both sides exchanged (plan.undoing). code is a vocabulary.Reason, and reason its
 sentence. hold is null for a safe row, else a vocabulary.Cause. ids are in Joget's stored bytes; the
 user_id of the role, employment and memberships of a user renamed by this plan is the new one.
 """
 
 ENTITY_ORDER = tuple(str(entity) for entity in Entity)
-"""In the order of writing."""
+"""All entities in the order of writing: groups and users come before what refers to them."""
 
 DIRECTORY_SCHEMA = pa.schema(
     [
@@ -131,7 +132,7 @@ class SettingsChange:
     """
 
     settings: tuple[str, ...]
-    """Those that changed, such as `mapping.first_name`."""
+    """The settings that changed, such as `mapping.first_name`."""
     adds: dict[str, int]
     """Rows that only the new settings bring."""
     spares: dict[str, int]
@@ -157,7 +158,8 @@ class Plan:
     """
 
     parts: dict[str, pd.DataFrame]
-    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES_SCHEMA.
+    """Changes by entity, in the order of writing, each with its entity's columns of CHANGES_SCHEMA:
+    as one frame, the first load of a million users would be five million rows by 37 columns.
     """
     directory: pd.DataFrame
     """Columns DIRECTORY_SCHEMA."""
@@ -215,7 +217,7 @@ class Plan:
         leaving = users["action"].isin(REMOVAL_ACTIONS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
-        waiting &= users["action"] != Action.RENAME  # which changes the login alone
+        waiting &= users["action"] != Action.RENAME  # a rename changes only the login
         return held[
             ~held["hold"].isin(UNANSWERABLE_CAUSES) & ~held["sub"].isin(users.loc[waiting, "sub"])
         ]
@@ -227,7 +229,7 @@ class Plan:
 
     @property
     def touches_joget(self) -> bool:
-        """Whether the safe rows write more than misses and the like into the ledger."""
+        """Whether the safe rows change Joget, and not the ledger alone."""
         return any(
             (~self.safe_part(entity)["action"].isin(LEDGER_ACTIONS)).any()
             for entity in ENTITY_ORDER
@@ -235,7 +237,9 @@ class Plan:
 
     @property
     def removals(self) -> Removals:
-        """The users that the safe rows deactivate or delete, and memberships that others lose."""
+        """The users that the safe rows deactivate or delete, and the memberships that other users
+        lose.
+        """
         users, gone = self.safe_part(Entity.USER), self.safe_part(Entity.MEMBERSHIP)
         users = users[users["action"].isin(REMOVAL_ACTIONS)]
         gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(USER_REMOVAL_REASONS)]
@@ -343,7 +347,7 @@ def hash_for_answers(rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _keep_hashed_codes(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `code` only where a hash must tell it.
+    """The rows, with `code` kept only where it makes a different question of the same change.
 
     Deactivating an absent user and deactivating a disabled user are two questions to a person. So
     are removing a membership that the pool no longer names, and removing it since the user is out.

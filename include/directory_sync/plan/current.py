@@ -34,11 +34,11 @@ JOGET_USERS_SCHEMA = pa.schema(
 )
 """Rows of dir_user that are linked, or have the id or username of a desired user.
 
-has_role_user and has_employment are null for active users who are linked to their own login, since
+has_role_user and has_employment are null for active users that are linked to their own login, since
 no rule needs them. is_used: whether Joget keeps more of the user than single sign-on makes; known
-for unlinked users whose login a linked user wants, else null. is_replaced: whether the user that
-the sync made was deleted, and another account has its id now; known for users with a password that
-the sync made without one, else null.
+for unlinked users with a login that a linked user wants, else null. is_replaced: whether the user
+that the sync made was deleted, and another account has its id now; known for users with a password
+that the sync made without one, else null.
 """
 
 USER_LINKS_SCHEMA = pa.schema(
@@ -72,7 +72,7 @@ PAST_LINKS_SCHEMA = pa.schema(
         ("user_key", pa.string()),
     ]
 )
-"""Links of this pool that are history: the Joget user is another sub's now, or nobody's."""
+"""Links of this pool that are history: the Joget user is linked to another sub now, or to none."""
 
 RETIRED_LOGINS_SCHEMA = pa.schema(
     [("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())]
@@ -91,7 +91,7 @@ JOGET_GROUPS_SCHEMA = pa.schema(
         ("name_key", pa.string()),
     ]
 )
-"""Rows of dir_group that are linked, or whose id or name a desired group may get.
+"""Rows of dir_group that are linked, or that have an id or name that a desired group may get.
 
 They are read from every organization, since Joget asks for groups by name (isUserInGroup) and takes
 the first one.
@@ -163,9 +163,9 @@ LEFT_OVER_SCHEMA = pa.schema(
 """Accounts that the pool may have left behind: active, employed in the organization, without
 password, link or ROLE_ADMIN.
 
-account: a name for the account that tells nobody's login. id_key: null for an id that the collation
-ignores. verdict: mapping's of a listed user with the account's login or email, null where the pool
-has none.
+account: a name for the account that doesn't reveal its login. id_key: null for an id that the
+collation ignores. verdict: mapping's verdict on the listed user with the account's login or email,
+null where the pool has none.
 """
 
 REMEMBERED_LINKS_SCHEMA = pa.schema(
@@ -180,8 +180,9 @@ REMEMBERED_LINKS_SCHEMA = pa.schema(
 (`tasks.ledger_loss`)."""
 
 TEXT_KEYS_SCHEMA = pa.schema([("text", pa.string()), ("key", pa.string())])
-"""The database's own comparison key for each login and group id asked about: equal keys are the
-same to Joget. An empty text, or one of characters that its collation ignores, has no key (null).
+"""The database's own comparison key for each login and group id that it was asked about: to Joget,
+texts with equal keys are the same. A text has no key (null) where it is empty, or the collation
+ignores all its characters.
 """
 
 
@@ -249,7 +250,7 @@ class Evidence:
     absent: pd.DataFrame = field(default_factory=lambda: make_empty_frame(ABSENT_SCHEMA))
     """Columns snapshot.ABSENT_SCHEMA."""
     missing_minutes: int = 0
-    """At least so long between two counted misses."""
+    """The least time between two counted misses."""
 
     @property
     def at(self) -> pd.Timestamp:

@@ -19,7 +19,7 @@ class Deferred:
     groups: frozenset[str] = frozenset()
     """Groups themselves, by name."""
     members_of: frozenset[str] = frozenset()
-    """Groups whose memberships wait, by name."""
+    """Groups, by name: only their memberships wait."""
 
     def __bool__(self) -> bool:
         return bool(self.subs or self.groups or self.members_of)
@@ -30,7 +30,7 @@ class Deferred:
         groups: Collection[str] = (),
         members_of: Collection[str] = (),
     ) -> "Deferred":
-        """These and others."""
+        """A Deferred with more users and groups."""
         return Deferred(
             self.subs | frozenset(subs),
             self.groups | frozenset(groups),
@@ -38,7 +38,7 @@ class Deferred:
         )
 
     def join_all(self, other: "Deferred") -> "Deferred":
-        """These and those of another."""
+        """A Deferred with the users and groups of both."""
         return self.join(other.subs, other.groups, other.members_of)
 
 

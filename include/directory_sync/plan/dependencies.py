@@ -24,7 +24,7 @@ USER_REMOVING_ACTIONS = (Action.DEACTIVATE, Action.DELETE, Action.RELEASE)
 EXCHANGE_ACTIONS = (Action.EVICT, Action.RESTORE)
 
 CHILD_ENTITIES = (Entity.ROLE, Entity.EMPLOYMENT, Entity.MEMBERSHIP)
-"""Entities whose rows in Joget belong to a user."""
+"""Each row of these entities belongs to a user."""
 
 
 def find_holds_by_users(rows: pd.DataFrame, users: pd.DataFrame) -> "pd.Series[str]":
@@ -100,11 +100,10 @@ def remove_dependents(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a group (columns group_name, action, hold) whose creation was undone comes back,
-    because the plan adds a member whose membership nobody undid.
+    """Whether a group (columns group_name, action, hold) comes back although its creation was
+    undone, because the plan adds a membership that nobody undid.
 
-    After a first load is undone and the settings are corrected, the groups thus return with the
-    users.
+    So when a first load is undone and the settings are corrected, the groups return with the users.
     """
     wanted = memberships.loc[
         memberships["hold"].isna() & is_true(memberships["action"] == Action.ADD), "group_name"

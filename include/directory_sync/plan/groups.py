@@ -107,8 +107,8 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
 def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     """Columns found_id, found_by, new_id, is_ambiguous for groups without a link.
 
-    The Cognito name is tried as an existing id first, even where Joget's console would refuse such
-    an id, since the Joget plugin made them. Then our own hashed id is tried, then an existing name
+    The Cognito name is tried as an existing id first, even where Joget's console would refuse it,
+    since the Joget plugin made such ids. Then our own hashed id is tried, then an existing name
     (found_by `name`). Joget groups that are linked already aren't looked at. new_id: the name
     itself where Joget's console accepts it and no other group has or wants that key, else the
     hashed id.
@@ -149,9 +149,9 @@ def _count_by_key(keys: "pd.Series[str]") -> pd.DataFrame:
 def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     """Choose the Cognito name, unless another group has that name or two new groups want it.
 
-    Joget asks for groups by name and takes the first one (isUserInGroup), so no group of ours may
-    get a name that another group has. Where the name isn't free, an existing Joget group keeps its
-    own name, and a new group's name is its hashed id.
+    Joget asks for groups by name and takes the first one (isUserInGroup), so the sync gives no
+    group a name that another group has. Where the name isn't free, an existing Joget group keeps
+    its own name, and a new group's name is its hashed id.
     """
     named = current.groups.dropna(subset=["name_key"])
     holders = named[["id", "name_key"]].drop_duplicates()
@@ -259,8 +259,8 @@ def keep_peopled_groups(
     """Keep each group that would be deleted while it still has a member.
 
     removed: the memberships that this plan removes; members: all memberships in these groups now;
-    both with columns user_id, group_id. Local members stay, and so do linked users who are left
-    alone.
+    both with columns user_id, group_id. Local members stay, and so do linked users that this run
+    leaves alone.
     """
     deletes = is_true(groups["action"] == Action.DELETE)
     if not deletes.any():

@@ -40,7 +40,7 @@ class Holding:
     run: Run
     current: Current
     before: "pd.Series[int]"
-    """How many memberships of ours each group had, by group name."""
+    """How many of our memberships each group had, by group name."""
     is_wrong_pool: bool
     """Whether the settings may name the wrong pool (matching.are_too_few_found)."""
     excesses: dict[str, Excess] = field(default_factory=dict)
@@ -51,10 +51,10 @@ HoldRule = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
 
 def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames
-    that are rows apart.
+    that have rows of their own.
 
-    A held rename mustn't keep out a user who is enabled again (rule 4). So of such a user the held
-    row changes the login alone, and the user's own row brings the rest under the login of now.
+    A held rename mustn't lock out a user who is enabled again (rule 4). For such a user, the held
+    row changes only the login, and the user's own row changes the rest under the present login.
     """
     back = (users["before_state"] == State.DEACTIVATED) & (users["after_state"] == State.ACTIVE)
     returning = is_true((users["action"] == Action.RENAME) & back)
@@ -74,7 +74,8 @@ def _hold_user_rows(holding: Holding, users: pd.DataFrame) -> pd.DataFrame:
 
 
 def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
-    """Fill `hold` of the decided groups, but for what their memberships decide (hold_deletions).
+    """The decided groups with `hold` filled, except for what depends on memberships
+    (hold_deletions).
 
     users: as hold_users gives them. An adoption is safe only where all members of the group are
     linked users, or are adopted by rows that aren't held.
@@ -90,8 +91,8 @@ def hold_memberships(
     """Membership rows (columns of changes.CHANGES_SCHEMA, sub and is_ending) with every cause in
     `hold`.
 
-    A group whose creation was undone doesn't hold its memberships: one of them may bring it back
-    (release_wanted_groups).
+    An undone creation of a group doesn't hold the group's memberships: one of them may bring the
+    group back (release_wanted_groups).
     """
     binding = groups[~is_undone_creation(groups)]
     rows = rows.assign(
@@ -102,7 +103,7 @@ def hold_memberships(
 
 
 def release_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> pd.DataFrame:
-    """Release each group whose creation was undone, where a safe membership needs it."""
+    """Release the undone creation of each group that a safe membership needs."""
     wanted = find_wanted_groups(groups, memberships)
     return groups.assign(hold=groups["hold"].mask(wanted))
 
@@ -132,12 +133,12 @@ def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     full = to_arrow_types(changing, CHANGES_SCHEMA).set_axis(changing.index)
     verdict = look_up(hash_for_answers(full), answers, "answer_sha256", "verdict")
     hold = verdict.reindex(rows.index).fillna(rows["hold"]).astype(TEXT_TYPE)
-    # No answer releases these.
+    # An answer never releases these causes.
     return hold.mask(rows["hold"].isin(UNANSWERABLE_CAUSES), rows["hold"])
 
 
 def _hold_admins(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """Every change of a linked user who got ROLE_ADMIN, memberships too."""
+    """Hold every change of a linked user who got ROLE_ADMIN, memberships too."""
     return _set_hold(rows, rows["is_admin"] & _has_changes(rows), Cause.ROLE_ADMIN)
 
 
@@ -154,12 +155,14 @@ def _hold_many_users(holding: Holding, users: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _hold_unproven(_: Holding, users: pd.DataFrame) -> "pd.Series[str]":
-    """Users whose absence is not yet proven by name: an approval asks for each of them first."""
+    """Hold removals before absence is proven: an approval asks the pool for each user first."""
     return _set_hold(users, users["is_unproven"] & _has_changes(users), Cause.UNPROVEN_ABSENCE)
 
 
 def _hold_existing_groups(holding: Holding, groups: pd.DataFrame) -> "pd.Series[str]":
-    """The pool's people must not silently gain the rights of Joget's own group."""
+    """Hold adoptions of Joget's own groups: the pool's users mustn't get a group's rights
+    unnoticed.
+    """
     if holding.run.sync.policies.existing_group == "adopt":
         return groups["hold"]
     asks = groups["code"].isin(HELD_ADOPTION_REASONS) & (groups["action"] == Action.ADOPT)
@@ -211,7 +214,9 @@ def _hold_emptied_groups(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str
 
 
 def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """Where a limit holds one membership change of a user, hold all: they change together."""
+    """Where a limit holds one membership change of a user, hold all of them: nobody leaves one
+    group without joining the next (rule 10).
+    """
     hold = rows["hold"]
     for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
         together = rows["sub"].isin(rows.loc[is_true(hold == cause), "sub"])

@@ -17,7 +17,7 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
 
     The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
     deactivation links the account, with its name (current.LEFT_OVER_SCHEMA) in place of a sub, so
-    that the ledger knows what the sync took. A user who comes back with that login is then the
+    that the ledger knows what the sync took. If a user with that login comes back, they are the
     account's heir (rule 7).
     """
     accounts = (
@@ -64,9 +64,9 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
 
 
 def _find_accounts(run: Run, current: Current) -> pd.DataFrame:
-    """The accounts (current.LEFT_OVER_SCHEMA) that may be left over. Left out are those of a user
-    in scope or in quarantine, of a linked user (whose account may have the id in other letters), of
-    an excluded login, and `admin`.
+    """The accounts (current.LEFT_OVER_SCHEMA) that may be left over. Left out are the accounts of
+    users in scope or in quarantine, of linked users (the account may have the id in other letters)
+    and of excluded logins, and `admin`.
     """
     accounts = current.left_over
     others = accounts["verdict"].notna() & ~is_true(accounts["verdict"] == Verdict.FROZEN)

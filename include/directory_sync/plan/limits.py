@@ -1,4 +1,4 @@
-"""What a run may change without a person's word: the settings' limits, each with its floor.
+"""How much a run may change without asking a person: the settings' limits, each with its floor.
 
 See *Limits* in docs/design.md.
 """
@@ -26,9 +26,10 @@ def limit_users(
 ) -> tuple["pd.Series[str]", dict[str, Excess]]:
     """Give the users' holds, earlier ones included, and the limits that the plan exceeds, by cause.
 
-    Missing and disabled users are counted apart, each with those of the last 24 hours, as percents
-    of the linked and active users; changed users as percents of all linked users. Where a limit is
-    exceeded, every row that it counts is held.
+    Missing users and disabled users are counted separately, each together with the removals of the
+    last 24 hours, in percent of the linked and active users. Changed users are counted in percent
+    of all linked users. Where a limit is exceeded, every row that it counts is held. Absence and
+    disabling have a limit each, so that many missing users never hold back disabled ones.
     """
     limits = run.sync.limits
     links = select_users_of_sync(run, current)
@@ -100,7 +101,7 @@ def limit_removed_memberships(
     where it is exceeded.
 
     Memberships that a user loses by being deactivated or deleted aren't counted: they belong to the
-    user's own removal. before: how many memberships of ours each group had, by group name.
+    user's own removal. before: how many of our memberships each group had, by group name.
     """
     limits = run.sync.limits
     removed = _is_removed(rows)
@@ -159,8 +160,8 @@ def _find_created_excess(limits: Limits, created: int) -> Excess | None:
 
 
 def find_excess(limits: Limits, limit: float, rows: int, of: int, recent: int = 0) -> Excess | None:
-    """Find how far `rows` and the `recent` ones together exceed the limit, in percent of what there
-    was before either; None within the limit or the floor. of: what there is before this run.
+    """Find how far this run's `rows` and the `recent` rows exceed the limit, in percent of what
+    there was before both; None within the limit or the floor. of: what there is before this run.
     """
     if not rows or rows + recent <= limits.floor:
         return None

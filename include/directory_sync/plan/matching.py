@@ -1,4 +1,4 @@
-"""Who is who: the Joget row and link of each listed user and group, before anything is decided."""
+"""Matching each listed user and group with its link and its Joget row, before the rules decide."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     """Find each desired user's link and Joget row. Gives columns MATCHED_USERS_SCHEMA.
 
     The ways to a link: `own` (by sub), `history` or `login` (after a change of the pool), `rebuilt`
-    (the ledger lost it), `heir` (a new sub with the login of a linked user who isn't listed).
+    (the ledger lost it), `heir` (a new sub with the login of a linked user that isn't listed).
     """
     pool = run.sync.user_pool_id
     links = select_users_of_sync(run, current)
@@ -105,8 +105,8 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     if is_pool_changed(run, current):
         _give_links(users, _find_link_by_login(users, elsewhere), elsewhere, "login")
     _restore_lost_links(users, current)
-    # After the run that took the new pool over, a newcomer with an old pool's login may be anybody.
-    # Such a login gives no link but the way `heir`, about which a person is asked (rule 11).
+    # Once a run has taken the new pool over, a newcomer with an old pool's login may be anybody.
+    # Their login finds the link only as `heir`, and a person is asked about that (rule 11).
     gone = pd.concat([here[~here["sub"].isin(users["sub"])], elsewhere])
     _give_links(users, _find_link_by_login(users, gone), gone, "heir")
     found = _find_joget_rows(current.users)
@@ -208,15 +208,17 @@ def is_among_texts(
 def _find_link_by_history(
     users: pd.DataFrame, current: Current, elsewhere: pd.DataFrame
 ) -> "pd.Series[str]":
-    """After a change back to an earlier pool, find the link whose Joget user this sub had then;
-    else null.
+    """After a change back to an earlier pool, find the link to the Joget user that each sub had
+    then; null where there is none.
     """
     past = look_up(users["sub"].where(users["way"].isna()), current.past_links, "sub", "user_id")
     return look_up(past, elsewhere, "linked_id", "before_link")
 
 
 def _find_link_by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[str]":
-    """The link whose Joget user has the login of exactly one unlinked user, or null."""
+    """For each unlinked user, the link to the Joget user with their login; null where there is
+    none, or where the user is a twin.
+    """
     free = users["way"].isna() & (users["verdict"] != Verdict.QUARANTINED) & users["sub"].notna()
     key = users["key"].where(free)
     key = key.mask(is_twin(key, users["active"]))
@@ -237,7 +239,7 @@ def _give_links(
 
 def _restore_lost_links(users: pd.DataFrame, current: Current) -> None:
     """Give users the links that the ledger lost, where Joget still has the row, no other link names
-    it, and it is no administrator's.
+    it, and the Joget user isn't an administrator.
     """
     remembered = current.remembered[current.remembered["entity"] == Entity.USER]
     ordinary = current.users[
@@ -265,7 +267,7 @@ def is_twin(keys: "pd.Series[str]", active: "pd.Series[bool]") -> "pd.Series[boo
 
 
 def _find_joget_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns key, id, count: for each key, one Joget user who has it as id or username, and how
+    """Columns key, id, count: for each key, one Joget user that has it as id or username, and how
     many have it.
     """
     by_id = rows[["id", "id_key"]].set_axis(["id", "key"], axis=1)

@@ -38,14 +38,14 @@ DECIDED_MEMBERSHIPS_SCHEMA = pa.schema(
 """A row for each membership that is added or removed, or that becomes ours or local.
 
 user_id: the Joget user's id now, or the login of a user to be created; a rename may still change it
-(plan.rows). is_ending: whether the user loses all memberships of ours.
+(plan.rows). is_ending: whether the user loses all our memberships.
 """
 
 
 @dataclass(frozen=True)
 class DecidedMemberships:
-    """rows: DECIDED_MEMBERSHIPS_SCHEMA; read, unchanged: counts; before: how many memberships of
-    ours each group had, by group name.
+    """rows: DECIDED_MEMBERSHIPS_SCHEMA; read, unchanged: counts; before: how many of our
+    memberships each group had, by group name.
     """
 
     rows: pd.DataFrame
@@ -67,8 +67,9 @@ def decide_memberships(
 
     Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A
     listed user loses a membership only if the snapshot is complete and the group was listed twice,
-    since one absence proves nothing. keeps_found: memberships found at an adoption are the local
-    administrator's until the pool names them (policies.existing_memberships).
+    since one absence proves nothing. An inactive user loses all our memberships, since Joget gives
+    tasks to inactive members too (rule 4). keeps_found: memberships found at an adoption are the
+    local administrator's until the pool names them (policies.existing_memberships).
     """
     same = _find_unchanged_pairs(desired, current, users, groups)
     read, desired = len(desired), desired[~same.desired]
@@ -123,15 +124,15 @@ ENABLED_OUTCOMES = (
     Outcome.ADOPTED,
 )
 """Outcomes of users who are enabled in the pool. If such a user loses all memberships, an
-administrator deactivated them in Joget."""
+administrator deactivated the user in Joget."""
 
 
 @dataclass(frozen=True)
 class UnchangedPairs:
     """Memberships that the pool and Joget both have, of users and groups that don't change.
 
-    desired, members: which rows of desired and of current.JOGET_MEMBERSHIPS_SCHEMA they are;
-    by_group: how many, by group name.
+    desired, members: flags of their rows in `desired` and in current.JOGET_MEMBERSHIPS_SCHEMA;
+    by_group: their number, by group name.
     """
 
     desired: "np.ndarray[Any, Any]"
@@ -177,7 +178,7 @@ def _find_at_adoption(
     named: pd.DataFrame,
 ) -> pd.DataFrame:
     """Find the memberships of users and groups adopted in this run that the pool doesn't name, also
-    where the user is left alone in this run. Columns PAIR_COLUMNS, IDS, loses_all.
+    where the user is left alone in this run. Columns PAIR_COLUMNS, ID_COLUMNS, loses_all.
     """
     known = users[users["linked"] | (users["outcome"] == Outcome.ADOPTED)]
     known = known[["sub", "joget_id", "outcome"]].rename(columns={"joget_id": "user_id"})

@@ -15,11 +15,11 @@ from directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outcome, Rea
 def decide_missing(
     run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence
 ) -> pd.DataFrame:
-    """Decide each linked user, of any pool, who was matched with no listed user.
+    """Decide each linked user, of any pool, that no listed user was matched with.
 
     Gives DECIDED_USERS_SCHEMA with listed false. The outcome is `missing`, `deactivated`,
-    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. A user
-    for whom the pool wasn't asked by name is proposed for removal at once, and held (is_unproven).
+    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. If the
+    pool wasn't asked for a user by name, their removal is proposed at once, and held (is_unproven).
     """
     links = select_users_of_sync(run, current)
     heir = is_true(matched["way"] == "heir")
@@ -65,7 +65,7 @@ def _decide_due(
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir
         deleted = is_true(old) & ~has_heir
-        # Left over: nobody approved a deletion.
+        # The link is a left-over account's: a person approved its deactivation, but no deletion.
         deleted &= ~is_true(users["origin"] == Action.DEACTIVATE)
         unasked = deleted & users["is_unproven"]
         decisions.decide(unasked, Outcome.DELETED, Reason.MISSING_UNASKED)

@@ -91,7 +91,7 @@ def _decide_all(run: Run, desired: Desired, current: Current, evidence: Evidence
         evidence = replace(evidence, complete=False)
     listed = decide_users(run, matched, current, evidence)
     missing = decide_missing(run, matched, current, evidence)
-    del matched  # a million rows
+    del matched  # frees a million rows
     left_over = decide_left_over(run, current, evidence)
     users = unchanged.join(pd.concat([listed, missing, left_over], ignore_index=True))
     groups = decide_groups(run, desired.groups, current, evidence)

@@ -74,7 +74,9 @@ def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) ->
 
 
 def make_eviction_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """Make rows that delete single sign-on's accounts, each for a rename to its login (rule 6)."""
+    """Make a row for each account that single sign-on made under a renamed user's new login: the
+    row deletes the account, so that the login is free (rule 6).
+    """
     renamed = users[users["occupier_id"].notna()]
     if renamed.empty:
         return pd.DataFrame()
@@ -103,7 +105,7 @@ def make_role_rows(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """One employment in the organization for the same users."""
+    """Add an employment in the organization to the same users."""
     rows = users[users["outcome"].isin(ENSURING_OUTCOMES) & ~is_true(users["now_has_employment"])]
     rows = _make_added_rows(Entity.EMPLOYMENT, Reason.EMPLOYMENT, rows, users)
     taken = set(current.employment_ids["id"])
@@ -112,7 +114,7 @@ def make_employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.
 
 
 def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
-    """Give membership rows (column user_id) the new ids of users whom the plan safely renames.
+    """Give membership rows (column user_id) the new ids of the users in safe renames.
 
     users: rows with columns action, hold, joget_id (the id now) and after_id. A rename moves every
     child to the new id before memberships are written.
@@ -184,7 +186,9 @@ def _list_users(users: pd.DataFrame) -> pd.DataFrame:
 def _list_held_renames(
     listed: pd.DataFrame, users: pd.DataFrame, renames: pd.DataFrame
 ) -> pd.DataFrame:
-    """The listed users; of a user whose rename is held, and who doesn't change otherwise, that."""
+    """The listed users. Where a user's only change is a held rename, their row tells of the
+    rename.
+    """
     quiet = users["action"].isna() | users["action"].isin(LEDGER_ACTIONS)
     waits = listed["sub"].isin(renames["sub"]) & quiet
     subs = listed["sub"].where(waits)

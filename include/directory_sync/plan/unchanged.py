@@ -40,8 +40,8 @@ class Unchanged:
 def find_unchanged(
     run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence
 ) -> Unchanged:
-    """Take out the desired users (mapping.DESIRED_USERS_SCHEMA) who are linked, active and without
-    misses, and whose values Joget has already.
+    """Take out each desired user (mapping.DESIRED_USERS_SCHEMA) that is linked, active and without
+    misses, if Joget has all their values already.
 
     A user stays in if another text that the plan compares has the key of the user's id. In a run
     for some users, nobody is taken out.

@@ -139,9 +139,7 @@ def _rename_children(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
 
 
 def _make_row_keys(changes: pd.DataFrame, at: str) -> pd.DataFrame:
-    """ROW_KEY_COLUMNS and the row's place, of every row but those of accounts that aren't
-    linked.
-    """
+    """ROW_KEY_COLUMNS and the place of every row, except rows of accounts that aren't linked."""
     keys = _replace_nulls(changes[ROW_KEY_COLUMNS]).reset_index(names=at)
     return keys[~changes["action"].isin(EXCHANGE_ACTIONS).to_numpy()]
 
@@ -212,7 +210,7 @@ def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
 
 
 def _use_ids_of_now(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give children the new ids of users whom the plan safely renames; held renames give none."""
+    """Give children the new ids of users that the plan renames; a held rename gives none."""
     users = rows[rows["entity"] == Entity.USER].assign(joget_id=lambda users: users["before_id"])
     children = rows["entity"].isin(CHILD_ENTITIES)
     renamed = give_renamed_ids(rows[children], users)["user_id"]
@@ -241,7 +239,7 @@ def _is_user_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
 
 
 def _is_id_taken(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether a user who comes back under the old id can't, since another account has it now."""
+    """Whether a user can't come back under the old id, since another account has it now."""
     renamed = rows["action"] == Action.RENAME
     returning = rows["after_id"].where(rows["before_id"].isna() | renamed)
     key = look_up(returning, current.keys, "text", "key")
@@ -277,7 +275,7 @@ def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]"
 
 
 def _is_of_admin(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether a row is about a user who got ROLE_ADMIN since (rule 12)."""
+    """Whether a row's user got ROLE_ADMIN since (rule 12)."""
     admins = current.users.loc[is_true(current.users["is_admin"]), "id"]
     subs = rows.loc[rows["user_id"].isin(admins), "sub"].dropna()
     return rows["user_id"].isin(admins) | rows["sub"].isin(subs)

@@ -30,8 +30,8 @@ from directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, Reas
 JOGET_ADMIN_LOGIN = "admin"
 
 MADE_WITHOUT_PASSWORD = (Action.CREATE, Action.RECREATE)
-"""Origins of links whose Joget user the sync made: with a NULL password, unless new_password is
-random."""
+"""Origins of links to Joget users that the sync made. Their password is NULL, unless new_password
+is random."""
 
 DECIDED_USERS_SCHEMA = pa.schema(
     [
@@ -62,12 +62,12 @@ DECIDED_USERS_SCHEMA = pa.schema(
 """A row for each listed and each linked user, once the rules have decided.
 
 joget_id: the Joget user's id now, or the login of a user to be created; null where this run knows
-no Joget user. occupier_id: where the user is renamed to a login that single sign-on's account has,
-that account's id. active: whether the user is enabled in the pool. joget_active: whether the Joget
-user is active once the changes are applied. takes_part: whether the memberships that the pool names
-are compared. loses_all: whether all memberships of ours are removed. is_unproven: whether the user
-is to be removed before the pool was asked for them by name. hold: a cause that the rules alone
-found. before_*, after_*: changes.USER_VALUE_COLUMNS.
+no Joget user. occupier_id: the id of the account that single sign-on made under the login to which
+the user is renamed. active: whether the user is enabled in the pool. joget_active: whether the
+Joget user is active once the changes are applied. takes_part: whether the memberships that the pool
+names are compared. loses_all: whether all our memberships are removed. is_unproven: whether the
+user is to be removed although the pool wasn't asked for them by name. hold: a cause that the rules
+alone found. before_*, after_*: changes.USER_VALUE_COLUMNS.
 """
 
 
@@ -102,14 +102,14 @@ def decide_users(
 def is_excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether the settings say that a user (columns key, user_key) is never touched.
 
-    Of a linked user the linked login counts: a changed attribute mustn't protect anybody.
+    For a linked user, the linked login counts: a changed attribute mustn't protect anybody.
     """
     excluded = find_keys(current, run.sync.scope.exclude_users)
     return users["user_key"].fillna(users["key"]).isin(excluded)
 
 
 def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a newer reading set the link, which this older snapshot mustn't overwrite."""
+    """Whether a newer reading set the link: this older snapshot mustn't overwrite it."""
     if evidence.compares:
         return pd.Series(False, index=links.index)
     return is_true(links["changed_at"] > evidence.at)
@@ -118,8 +118,8 @@ def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
 def is_replaced(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a linked user's Joget user was deleted, and another account has the name now.
 
-    That account is never ours. Either it has the id in other letters, or reading found that it
-    isn't the one that the sync made (current.JOGET_USERS_SCHEMA, is_replaced).
+    The sync leaves that account alone. Either it has the id in other letters, or reading found that
+    the sync didn't make it (current.JOGET_USERS_SCHEMA, is_replaced).
     """
     in_joget = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
     other_letters = users["now_id"].isna() & users["user_key"].isin(in_joget)
@@ -226,8 +226,8 @@ def _decide_linked(run: Run, users: pd.DataFrame, current: Current, decisions: D
 
 
 def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Rule 6: rename a user only to a free key that no other rename wants; a disabled user keeps
-    the login of now.
+    """Rule 6: rename a user only to a free key that no other rename wants. A disabled user keeps
+    the present login.
     """
     changed = users["linked"] & users["active"] & (users["key"] != users["user_key"])
     renamed = changed & decisions.open
@@ -276,7 +276,7 @@ def _decide_new(run: Run, users: pd.DataFrame, current: Current, decisions: Deci
 
 
 def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Rule 7: quarantine newcomers whose login a linked user has or is about to get."""
+    """Rule 7: quarantine a newcomer if a linked user has their login or is about to get it."""
     new = ~users["linked"]
     links = current.user_links
     foreign = links.loc[links["sync"] != run.sync.name, "user_key"].dropna()
@@ -297,7 +297,7 @@ def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: De
 
 
 def _decide_heirs(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rule 7: a new person never inherits an account without a person's word."""
+    """Rule 7: a newcomer inherits an account only if a person approves it."""
     heir = is_true(users["way"] == "heir")
     holder = split_link(users["before_link"])[1].fillna("")
     gone = heir & users["now_id"].isna()
@@ -345,8 +345,8 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
     values["after_active"] = active.mask(~exists, on.astype("int64[pyarrow]"))
     state = users["state"].fillna(State.ACTIVE)
     state = state.mask(turned_off, State.DEACTIVATED).mask(on & ours, State.ACTIVE)
-    # The Joget plugin imports users who are disabled in the pool as inactive. Joget and the pool
-    # agree about such a user, so the pool may let the user in again later.
+    # The Joget plugin imports disabled users as inactive. Joget and the pool agree about such a
+    # user, so the pool may let the user in again later.
     found_off = exists & off & users["before_link"].isna() & ~is_true(users["now_active"] == 1)
     values["after_state"] = state.mask((~exists & off) | found_off, State.DEACTIVATED)
     known = users["before_link"].notna()
@@ -357,8 +357,8 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rules 3 and 4 for linked users: `active` by what the ledger says that the sync did, and every
-    column that differs by bytes.
+    """Rules 3 and 4 for linked users: `active` by the link's state in the ledger, and every column
+    that differs by bytes.
     """
     before, after = users["state"], users["after_state"]
     decisions.decide(users["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
@@ -375,8 +375,8 @@ def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
 
 
 def change_login_only(renamed: pd.DataFrame) -> pd.DataFrame:
-    """The renamed users (DECIDED_USERS_SCHEMA) as if all but the login were as the pool wants
-    it.
+    """The renamed users (DECIDED_USERS_SCHEMA) as if Joget had every value of the pool's already,
+    except the login.
     """
     values = {
         f"before_{name}": renamed[f"after_{name}"] for name in USER_VALUE_COLUMNS if name != "id"
@@ -385,9 +385,7 @@ def change_login_only(renamed: pd.DataFrame) -> pd.DataFrame:
 
 
 def keep_login(renamed: pd.DataFrame) -> pd.DataFrame:
-    """The renamed users (DECIDED_USERS_SCHEMA) with everything but the login as the pool wants
-    it.
-    """
+    """The renamed users (DECIDED_USERS_SCHEMA) with every change except that of the login."""
     on = (renamed["before_state"] == State.DEACTIVATED) & (renamed["after_state"] == State.ACTIVE)
     decisions = Decisions(renamed)
     decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
@@ -409,7 +407,7 @@ PROTECTING_REASONS = (
     Reason.NEWER_READING,
     Reason.REPLACED_IN_JOGET,
 )
-"""Reasons for which nothing of a user changes, not even the memberships of a disabled user."""
+"""Reasons to change nothing of a user, not even the memberships of a disabled user."""
 
 
 def _complete_columns(users: pd.DataFrame) -> pd.DataFrame:

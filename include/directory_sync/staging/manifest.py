@@ -42,8 +42,8 @@ class Manifest(BaseModel):
     inputs: dict[str, str] = {}
     """Manifests, by task, that these files were made from."""
     reused: str | None = None
-    """The manifest of another run's same task whose files are this one's too, where it was not
-    listed again.
+    """The manifest of the same task in another run, where this run uses its files and listed
+    nothing itself.
     """
     needs: tuple[str, ...] = ()
     """Folders of other runs that stay as long as this one: the plans that an undo takes back, or

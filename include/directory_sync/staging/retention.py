@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 CLEANING_INTERVAL = timedelta(days=1)
 
 MOST_FILES_AT_ONCE = 50_000
-"""Files that one cleaning deletes at most, which takes some minutes; the next one goes on. The task
-`load` has two hours, and the first cleaning may find years of files.
+"""One cleaning deletes so many files at most, which takes some minutes; the next cleaning goes on.
+The task `load` has two hours, and the first cleaning may find years of files.
 """
 
 MOST_READERS = 16
@@ -106,8 +106,8 @@ def delete_expired_files(run: Run, age: timedelta, now: datetime, needed: Collec
 
 
 def choose_expired_files(stored: StoredFiles, kept: Collection[str]) -> list[list[StoredFile]]:
-    """The files of the attempts that aren't kept, by attempt, the oldest first, and of them as many
-    as one cleaning deletes.
+    """The files of the attempts that aren't kept, by attempt, the oldest first; no more of them
+    than one cleaning deletes.
     """
     expired = [files for folder, files in stored.attempts.items() if folder not in kept]
     expired.sort(key=lambda files: max(file.modified_at for file in files))
@@ -121,8 +121,8 @@ def choose_expired_files(stored: StoredFiles, kept: Collection[str]) -> list[lis
 
 
 def find_in_home(home: str, folders: Iterable[str]) -> set[str]:
-    """The folders that lie below the sync's home, by the Connection that the home has now. The
-    settings may have named another one when a URL was noted, and it may be gone:
+    """The folders that lie below the sync's home, by the Connection that the home has now. When a
+    URL was written, the settings may have named another Connection, which may be gone now:
     `s3://old@bucket/a` and `s3://new@bucket/a` are one folder. Nothing is deleted elsewhere.
     """
     place = f"{_remove_connection(home)}/"
@@ -153,8 +153,8 @@ def sort_files(home: str, files: Iterable[StoredFile]) -> StoredFiles:
 
 
 def find_newest_signposts(stored: StoredFiles) -> set[str]:
-    """The signposts whose folders stay, whatever their age: for each pool those of the newest
-    complete snapshot, and for each Joget database that of the newest run for everybody.
+    """The signposts to folders that stay at any age: for each pool the newest complete snapshot's,
+    and for each Joget database that of the newest run for everybody.
     """
     newest: dict[tuple[str, str], str] = {}
     for kind in (SNAPSHOT_SIGNPOSTS, APPLIED_SIGNPOSTS):

@@ -42,8 +42,8 @@ ROWS_IN_A_PART = 50_000
 """Rows that a writer keeps in memory before they go to the store as one row group."""
 
 READ_AHEAD_BYTES = 256 * 1024
-"""Bytes that are fetched beyond those asked for, of a file that is read in parts; by default 50 MiB
-from S3.
+"""A file that is read in parts fetches so many bytes more than were asked for; from S3, the default
+is 50 MiB.
 """
 
 MODIFIED_KEYS = ("LastModified", "mtime", "last_modified")
@@ -244,7 +244,9 @@ def list_sealed_folders(run: Run, run_id: str, task: str) -> list[Manifest]:
 
 
 def find_source(manifest: Manifest) -> Manifest:
-    """The manifest whose folder holds the files: another one where a snapshot was used again."""
+    """The manifest of the folder that holds the files: another run's where a snapshot was used
+    again.
+    """
     return read_manifest(manifest.reused) if manifest.reused else manifest
 
 
@@ -356,7 +358,7 @@ def _refuse_newer(folder_url: str, content: bytes) -> None:
 
 
 def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
-    """A staged Parquet file as a frame in Arrow types, its bytes held against the manifest."""
+    """A staged Parquet file as a frame in Arrow types, after its hash was checked."""
     return read_parquet(_read_verified(manifest, name))
 
 
@@ -369,8 +371,7 @@ def read_column(folder_url: str, name: str, column: str) -> pa.Array:
 
 @contextmanager
 def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
-    """A staged Parquet file, of which only what is asked for is read, so that its hash isn't held
-    against the manifest.
+    """A staged Parquet file that is read in parts, so its hash isn't checked.
 
     Raises PermanentError where it is gone or damaged.
     """
@@ -393,7 +394,7 @@ def read_parquet(content: bytes) -> pd.DataFrame:
 
 
 def read_json(manifest: Manifest, name: str) -> Any:
-    """A staged JSON file, its bytes held against the manifest."""
+    """A staged JSON file, after its hash was checked."""
     return json.loads(_read_verified(manifest, name))
 
 
@@ -416,7 +417,7 @@ def read_run(manifest: Manifest) -> Run:
 
 
 def read_bytes(url: str) -> bytes:
-    """A file whose hash somebody else vouches for."""
+    """A file's bytes. The caller checks their hash."""
     with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
         content: bytes = file.read()
     return content

@@ -38,8 +38,8 @@ def detach_sync(sync_name: str, *, is_applied: bool) -> Detachment:
     """Give up the sync's links, or count them where the detachment isn't to be applied.
 
     Waits for a run that holds the ledger's lock; raises TransientError after
-    locks.LOCK_WAIT_SECONDS seconds, and PermanentError where the settings hold no such sync. Doing
-    it twice does nothing more.
+    locks.LOCK_WAIT_SECONDS, and PermanentError where the settings hold no such sync. A second
+    detachment changes nothing.
     """
     with hide_values("detach"):
         sync = find_sync(sync_name)

@@ -52,7 +52,7 @@ def extract_users(
         with open_session(run.sync.joget_conn_id) as database:
             tables = inspect_tables(database, run.sync.organization)
             if not run.dry_run:
-                # Before hours of listing: the account may lack a right.
+                # The account may lack a right: better to know before hours of listing.
                 upgrade.create_or_upgrade_ledger(database, tables)
             run = _add_previous_rules(database, run)
             folder.json("run.json", run.model_dump(mode="json"))
@@ -116,8 +116,8 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
 def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
     """List the pool's groups, and the members of those in scope, several groups at once.
 
-    A group is listed again if its listing lacks somebody who is in it in Joget: nobody is removed
-    on one absence.
+    A group is listed again if its listing lacks a member that Joget has: nobody is removed on one
+    absence.
     """
     with hide_values("extract_groups"):
         store.require_access(users_url)
@@ -143,20 +143,20 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
 
 @dataclass(frozen=True)
 class Expected:
-    """The users, groups and memberships that Joget has of this pool. What the lists lack of them is
-    asked for by name.
+    """The users, groups and memberships that Joget has of this pool. The pool is asked by name for
+    each one that the lists lack.
     """
 
     memberships: pd.DataFrame
-    """Columns sub, group_name: who is in which linked group in Joget."""
+    """Columns sub, group_name: the linked users in each linked group in Joget."""
     group_names: list[str]
     """Names of linked groups in scope."""
     subs: list[str]
-    """Subs of linked users for whom a miss may count."""
+    """Subs of the linked users that may get a miss."""
 
 
 def _read_expected(run: Run) -> Expected:
-    """Read on a connection that is closed before the listing: that takes minutes, and an idle
+    """Read on a connection that is closed before the listing: a listing takes minutes, and an idle
     connection would be dropped.
     """
     with open_session(run.sync.joget_conn_id) as database:
@@ -190,7 +190,7 @@ def _list_groups(
     again = _find_groups_lacking_members(known, folder, listing.names)
     with _open_member_files(folder, run, "_again") as (memberships, seen):
         log.info(
-            "listing %d groups again, since their lists lack a member whom Joget has", len(again)
+            "listing %d groups again, since their lists lack a member that Joget has", len(again)
         )
         listing.list_again(again, memberships.write, seen.write)
     pool.progress.say()
@@ -258,7 +258,7 @@ def _seal_groups(
 def _find_groups_lacking_members(
     known: pd.DataFrame, folder: store.Folder, names: list[str]
 ) -> list[str]:
-    """Find which of the named groups have a known member whom their listing lacks."""
+    """Find which of the named groups have a member in Joget that their listing lacks."""
     subs = store.read_column(folder.url, "memberships.parquet", "sub")
     groups = store.read_column(folder.url, "memberships.parquet", "group_name")
     found = pd.DataFrame(

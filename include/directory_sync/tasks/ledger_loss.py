@@ -29,7 +29,7 @@ class LostLedger:
     any more.
     """
     organization: str | None
-    """The organization that it wrote to; None where staging doesn't tell."""
+    """The organization that the run wrote to; None where staging doesn't say."""
 
 
 def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:

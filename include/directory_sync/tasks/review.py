@@ -53,10 +53,10 @@ class Question:
 
 
 def request_review(load_url: str) -> str | None:
-    """Open a review of what a load held, unless one is open; gives the id of the review whose run
-    is to be started, or None.
+    """Open a review of what a load held, unless one is open; gives the id of the review to start a
+    run for, or None.
 
-    The review DAG's run has that id: a run that exists isn't started twice, and one that was
+    The review DAG's run gets that id: a run that exists isn't started twice, and a run that was
     deleted in Airflow is started again.
     """
     with hide_values("request_review"):
@@ -77,8 +77,8 @@ def request_review(load_url: str) -> str | None:
                     "a review asked for by run %s is open already; what is held stays held",
                     unquote(opened.asked_by),
                 )
-                # A review by hand has a run whose id Airflow chose: no run can be started by its
-                # id.
+                # Airflow chose the run id of a review by hand, so its run can't be started again by
+                # the review's id.
                 return (
                     opened.review_id
                     if opened.review_id == _make_review_id(run.sync, opened.plan_url)
@@ -132,9 +132,9 @@ def read_question(sync_name: str, review_id: str, *, by_hand: bool) -> Question 
                 "\n".join(lines),
                 "Each change with its values before and after is on that run's tab *Directory "
                 f"changes*, and in `plan.parquet` of `{review.plan_url}` (rows with a `hold`).",
-                "**Approve** applies those that are still the same then; **Reject** leaves them, "
-                "and nobody is asked again until a change differs. Meanwhile runs go on with what "
-                "is safe.",
+                "**Approve** applies the changes that are still the same then; **Reject** leaves "
+                "them, and nobody is asked again until a change differs. Meanwhile runs go on with "
+                "what is safe.",
                 f"held_sha256: `{review.held_sha256}`",
             )
         )
@@ -217,9 +217,9 @@ def note_answer(sync_name: str, review_id: str, answer: str, by: str | None) -> 
 def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
     """Read the answer from the ledger, plan from the newest applied snapshot, apply, and report.
 
-    Approved rows that are still the same are applied; the rest stays held. Rejected rows are held
-    in silence from then on. Raises PermanentError where the review isn't answered, or the newest
-    snapshot is gone from staging.
+    Approved rows that are still the same are applied; the rest stays held. Rejected rows stay held,
+    and nobody is asked about them again. Raises PermanentError where the review isn't answered, or
+    the newest snapshot is gone from staging.
     """
     with hide_values("load_held"):
         sync = find_sync(sync_name)
@@ -282,7 +282,7 @@ class AnswerProposal:
 
 
 def _drop_present_users(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
-    """Ask the pool by name for each user whose absence is unproven, and drop the removals of users
+    """Ask the pool by name for each user with an unproven absence, and drop the removals of users
     that it still has. Where the pool can't be asked for a sub, the person's approval counts.
 
     These users were too many to be asked for while the pool was listed.
@@ -292,7 +292,7 @@ def _drop_present_users(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
     if not subs:
         return asked
     pool = client.open_user_pool(run.sync, "asking for users by name")
-    log.info("asking by name for %d users whose removal was approved", len(subs))
+    log.info("asking by name for %d users before their approved removal", len(subs))
     answers = run_side_by_side(pool, lambda sub: find_user(pool, sub), subs)
     pool.progress.say()
     present = [sub for sub, found in zip(subs, answers, strict=True) if found]
@@ -302,7 +302,7 @@ def _drop_present_users(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
             "the pool can't be asked by name for %d of them; the approval counts", unanswered
         )
     if present:
-        log.warning("%d users whose removal was approved are in the pool: they stay", len(present))
+        log.warning("the pool still has %d of the users to remove: they stay", len(present))
     return asked[~(unproven & asked["sub"].isin(present))]
 
 
@@ -376,8 +376,8 @@ def _describe_hold(
         if limit is not None and figure is not None
         else ""
     )
-    whom = f"{len(users)} of {total} users" if users else f"{len(names)} groups"
+    affected = f"{len(users)} of {total} users" if users else f"{len(names)} groups"
     return (
-        f"- **{cause}**: {describe_cause(cause)}: {len(rows)} changes, {whom}{beyond}: "
+        f"- **{cause}**: {describe_cause(cause)}: {len(rows)} changes, {affected}{beyond}: "
         f"{shown}{more}"
     )

@@ -142,7 +142,7 @@ def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.Committed
     if not found:
         raise PermanentError(
             f"The ledger of sync {run.sync.name!r} knows no applied run with the id in parameter "
-            f"run_id: give the id of a run of {run.sync.dag_id} that wasn't a dry one. Nothing was "
+            f"run_id: give the id of a run of {run.sync.dag_id} that wasn't a dry run. Nothing was "
             "written."
         )
     for done in found:

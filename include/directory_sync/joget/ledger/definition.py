@@ -1,7 +1,7 @@
 """The ledger: our tables beside Joget's, and the locks by which writers and readers take turns.
 
-`links` reads who is linked, `runs` what was applied, `reviews` what a person was asked and
-answered. `recording` writes what a run changes in the ledger.
+`links` reads the links, `runs` what was applied, `reviews` what a person was asked and answered.
+`recording` writes what a run changes in the ledger.
 """
 
 import logging
@@ -23,7 +23,7 @@ def make_table_statements(tables: JogetTables) -> dict[str, str]:
     """CREATE TABLE statements by table.
 
     Keys are ASCII_COLUMN (a sub, a hash), so that they mean the same after Joget converts its
-    schema's collation at start-up. A link whose `*_sha256` is NULL is history: its Joget row has
+    schema's collation at start-up. A link with NULL in `*_sha256` is history: its Joget row has
     another link now, or none. These tables, and the contents of the columns `counted` and `rules`,
     are version LEDGER_VERSION: each change of them needs a step in UPGRADES.
     """
@@ -187,8 +187,8 @@ def refuse_newer_ledger(database: Database) -> None:
 
 
 def read_ledger_version(database: Database) -> tuple[int, str]:
-    """The ledger's version, and the release that made it or upgraded it to that. Version 0 where
-    the ledger doesn't tell. The table directory_sync_lock must be there.
+    """The ledger's version, and the release that created the ledger or upgraded it to that version.
+    Version 0 where the ledger has none. The table directory_sync_lock must be there.
     """
     if not _has_version(database):
         return 0, ""
@@ -219,7 +219,7 @@ def read_data_type(database: Database, step: UpgradeStep) -> str | None:
 
 
 def read_clock(database: Database) -> datetime:
-    """The database's time: one clock for all who write the ledger."""
+    """The database's time: one clock for everything that writes the ledger."""
     at: datetime = database.rows("SELECT UTC_TIMESTAMP(6)", about="the clock")[0][0]
     return at.replace(tzinfo=UTC)
 

@@ -16,13 +16,13 @@ class ManagedCounts:
     """What a sync manages in Joget, in counts."""
 
     users: int = 0
-    """Linked users who are in Joget, inactive ones too."""
+    """Linked users in Joget, inactive ones too."""
     without_password: int = 0
-    """Of these users, those who can log in by single sign-on alone."""
+    """How many of these users can log in by single sign-on alone."""
     inactive: int = 0
-    """Of these users, those who can't log in at all."""
+    """How many of these users can't log in at all."""
     deactivated_by_sync: int = 0
-    """Of the inactive users, those whom the sync deactivated."""
+    """How many of the inactive users the sync deactivated."""
     groups: int = 0
     """Linked groups that are in Joget."""
     memberships: int = 0

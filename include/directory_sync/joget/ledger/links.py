@@ -50,8 +50,8 @@ def read_linked_users(database: Database, tables: JogetTables, run: Run) -> pd.D
 
 
 def read_links_of_other_syncs(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
-    """Columns current.USER_LINKS_SCHEMA without is_compared: other syncs' live links to users whose
-    id is one of the sent texts.
+    """Columns current.USER_LINKS_SCHEMA without is_compared: other syncs' live links to users with
+    one of the sent texts as their id.
     """
     user_id = tables.as_directory("l.user_id")
     return database.frame(
@@ -69,7 +69,7 @@ SUBS_SCHEMA = pa.schema([("sub", pa.string()), ("user_id", pa.string())])
 
 
 def read_subs_of_users(database: Database, run: Run) -> pd.DataFrame:
-    """Columns sub, user_id: who is linked in the sync's pool."""
+    """Columns sub, user_id: the linked users of the sync's pool."""
     return database.frame(
         "SELECT sub, user_id FROM directory_sync_user_link "
         "WHERE user_id_sha256 IS NOT NULL AND sync = %s AND user_pool_id = %s",
@@ -80,7 +80,7 @@ def read_subs_of_users(database: Database, run: Run) -> pd.DataFrame:
 
 
 def read_expected_subs(database: Database, run: Run) -> pd.DataFrame:
-    """Column sub: the linked users of the sync's pool who have fewer misses than missing_runs."""
+    """Column sub: the linked users of the sync's pool with fewer misses than missing_runs."""
     return database.frame(
         "SELECT sub FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL AND sync = %s "
         "AND user_pool_id = %s AND misses < %s",
@@ -116,7 +116,7 @@ def read_past_links(
 
 
 def read_retired_logins(database: Database, tables: JogetTables, schema: pa.Schema) -> pd.DataFrame:
-    """Every retired login whose key is that of a sent text, in the schema's columns."""
+    """Every retired login with the key of a sent text, in the schema's columns."""
     login = tables.as_directory("r.user_id")
     return database.frame(
         f"SELECT DISTINCT r.user_pool_id, r.sub, {tables.key(login)} FROM "

@@ -15,7 +15,7 @@ MOVED_CONDITION = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.af
 
 
 def _stamp_links(database: Database, row: RunRow) -> None:
-    """In a run for some users, stamp the links of users whose memberships changed, so that an older
+    """In a run for some users, stamp the links of users with changed memberships, so that an older
     reading doesn't change them back.
     """
     if row.kind == RunKind.SUBSET:

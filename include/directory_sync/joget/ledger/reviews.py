@@ -21,10 +21,10 @@ class Review:
     asked_by: str
     """The run that asked."""
     plan_url: str
-    """The folder of the plan whose held rows were shown."""
+    """The folder of the plan with the held rows that were shown."""
     plan_sha256: str
     held_sha256: str
-    """Of the rows that were shown."""
+    """The hash of the rows that were shown (changes.hash_held_rows)."""
     answer: str | None = None
     """approve, reject, or null."""
     answered_at: datetime | None = None
@@ -36,8 +36,8 @@ IS_OPEN = (
     "(closed_at IS NULL AND (expires_at > UTC_TIMESTAMP(6) OR answered_at > UTC_TIMESTAMP(6) - "
     "INTERVAL 24 HOUR))"
 )
-"""A review no longer blocks others once its time is over without an answer, or once nothing acted
-on its answer for a day.
+"""A review blocks others until its time is over without an answer, or until its answer is a day old
+and nothing acted on it.
 """
 
 REVIEW_COLUMNS = (
@@ -47,7 +47,7 @@ REVIEW_COLUMNS = (
 
 
 def find_review(database: Database, review_id: str) -> Review | None:
-    """The review of that id."""
+    """The review with that id, if there is one."""
     rows = database.rows(
         f"SELECT {REVIEW_COLUMNS} FROM directory_sync_review WHERE review_id = %s",
         (review_id,),
@@ -57,7 +57,7 @@ def find_review(database: Database, review_id: str) -> Review | None:
 
 
 def open_review(database: Database, sync: str) -> Review | None:
-    """The sync's one open review."""
+    """The sync's one open review, if there is one."""
     rows = database.rows(
         f"SELECT {REVIEW_COLUMNS} FROM directory_sync_review WHERE sync = %s AND {IS_OPEN}",
         (sync,),
@@ -100,7 +100,7 @@ def insert_review(database: Database, review: Review, timeout_hours: float) -> N
 
 
 def note_answer(database: Database, review_id: str, answer: str, by: str | None) -> None:
-    """Note who answered a review and when; the first answer stands."""
+    """Write an answer to a review, with the time and the person; the first answer stands."""
     database.execute(
         "UPDATE directory_sync_review SET answer = %s, answered_by = %s, answered_at = "
         "UTC_TIMESTAMP(6) "
@@ -111,7 +111,7 @@ def note_answer(database: Database, review_id: str, answer: str, by: str | None)
 
 
 def close_review(database: Database, review_id: str) -> None:
-    """A review that was acted on, or timed out, is open no more."""
+    """Close a review that was acted on, or that timed out."""
     database.execute(
         "UPDATE directory_sync_review SET closed_at = UTC_TIMESTAMP(6) WHERE review_id = %s AND "
         "closed_at IS NULL",

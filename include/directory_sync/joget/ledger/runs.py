@@ -127,7 +127,7 @@ def find_committed_run(database: Database, key: str) -> CommittedRun | None:
 
 
 def find_known_keys(database: Database, keys: list[str]) -> set[str]:
-    """Those of the keys that the ledger has a run for; none without a ledger."""
+    """The given keys that the ledger has a run for; none without a ledger."""
     if not definition.is_ledger_complete(database):
         return set()
     rows = database.rows(
@@ -140,9 +140,10 @@ def find_known_keys(database: Database, keys: list[str]) -> set[str]:
 
 
 def find_runs_named(database: Database, sync: str, run_id: str) -> list[CommittedRun]:
-    """What was committed under a run id of Airflow's, newest first. There may be several: a cleared
-    run reads the pool anew, and may be applied again. Runs from before the sync was detached can't
-    be undone, since it manages nothing of them any more.
+    """The runs that were committed under one of Airflow's run ids, newest first. There may be
+    several: a cleared run reads the pool anew, and may be applied again. Runs from before the sync
+    was detached are left out: they can't be undone, since the sync manages nothing of them any
+    more.
     """
     rows = database.rows(
         f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s "
