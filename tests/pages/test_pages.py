@@ -449,7 +449,7 @@ def test_why_ana_cannot_see_the_app_is_answered(pages: Pages) -> None:
         assert re.search(
             r"Sales Sales .*remove on .* \(started by olga\); add on .* \(started by olga\)", text
         )
-        assert "who is in the groups that aren't in scope, such as Secret plans" in text
+        assert "the members of groups that aren't in scope, such as Secret plans" in text
         assert "an administrator deactivated the user in Joget" in text
         assert "user create" in text
 
