@@ -44,6 +44,22 @@ def test_a_disabled_user_is_deactivated_whatever_else_is_wrong_with_the_record(
     assert company.run()["outcome"] == "nothing_to_do"
 
 
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "incomplete"])
+def test_a_disabled_user_leaves_a_group_that_the_pool_no_longer_lists_and_the_others_stay(
+    company: Company, complete: bool
+) -> None:
+    ana, bob = user(ANA), user(BOB)
+    company.pool.users = [ana, bob, *people(6)]
+    company.pool.members = {"Sales": [ana, bob]}
+    company.run()
+    del company.pool.members["Sales"]
+    ana["Enabled"] = False
+    company.faults.cut_users_after = 0 if complete else 2
+    assert company.run()["complete"] == complete
+    assert ANA not in company.active()
+    assert company.memberships() == {(BOB, "Sales")}, "the group isn't due yet"
+
+
 def test_a_disabled_user_out_of_scope_is_deactivated(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}

@@ -77,16 +77,20 @@ def decide_memberships(
     concerned = users[users["takes_part"] | users["loses_all"]]
     columns = ["sub", "joget_id", "active", "joget_active", "loses_all", "outcome"]
     of_users = concerned[columns].rename(columns={"joget_id": "user_id"})
-    of_groups = groups[groups["takes_part"] | groups["loses_all"]]
-    of_groups = of_groups[["group_name", "group_id", "listed_twice", "loses_all", "outcome"]]
+    # A vanished group that isn't due keeps its members, but not those who lose all memberships.
+    of_groups = groups[groups["takes_part"] | groups["loses_all"] | ~groups["listed"]]
+    of_groups = of_groups[
+        ["group_name", "group_id", "listed_twice", "takes_part", "loses_all", "outcome"]
+    ]
     of_groups = of_groups.rename(
         columns={"loses_all": "group_loses_all", "outcome": "group_outcome"}
     )
 
     in_joget = of_users[of_users["outcome"] != Outcome.CREATED]
     now = members.merge(in_joget, on="user_id").merge(of_groups, on="group_id")
+    now = now[now["takes_part"] | now["group_loses_all"] | now["loses_all"]]
     local = is_among_texts(now, current.local_memberships, ID_COLUMNS)
-    listed_groups = of_groups[~of_groups["group_loses_all"]]
+    listed_groups = of_groups[of_groups["takes_part"]]
     named = desired.merge(of_users, on="sub").merge(listed_groups, on="group_name")
     entitled = named[named["active"] & ~named["loses_all"]]
 
