@@ -23,7 +23,8 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 	@$(BIN)/python -m demo up --port $(PORT)
 
 # The pure rules: no server, no Airflow task. PURE_TESTS are small enough to run at each save.
-PURE_TESTS := tests/test_design.py $(patsubst %,tests/directory_sync/test_%.py,mapping plan run settings)
+PURE_TESTS := tests/test_design.py \
+	$(patsubst %,tests/directory_sync/%.py,test_mapping test_run test_settings plan/test_planning)
 quick: setup  ## Lint and the pure rules' tests, in half a minute: at each save
 	@$(BIN)/ruff check --quiet .
 	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q --numprocesses 2 $(PURE_TESTS)
@@ -38,15 +39,19 @@ test: setup lint  ## Lint, types and every test
 # primary key, temporary ones too, as some managed services do. The first server takes files from
 # clients. The second one takes none, so that rows go by another way: it gets the tests in
 # WITHOUT_FILES, which send rows of every kind. So each test runs on MySQL once.
-WITHOUT_FILES := $(patsubst %,tests/directory_sync/test_%.py, \
-	applying combinations group_names histories identity rules statements undo)
+WITHOUT_FILES := $(patsubst %,tests/directory_sync/%.py, \
+	joget/test_writing joget/test_statements tasks/test_histories tasks/test_undo \
+	plan/test_combinations plan/test_groups plan/test_matching plan/test_rules)
+# The browser, roles and a scheduler: the same on every database server.
+ANY_DATABASE := $(patsubst %,tests/directory_sync/%.py, \
+	pages/test_browser pages/test_roles orchestration/test_reviews)
 test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local_infile, and without
 	@bin/setup-mysql
 	@echo "MySQL with local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=ON --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database \
-		$(WITHOUT_FILES:%=--ignore=%) tests/directory_sync tests/faults/test_database.py \
-		tests/pages/test_pages.py tests/dags/test_runs.py
+		$(patsubst %,--ignore=%,$(WITHOUT_FILES) $(ANY_DATABASE)) \
+		tests/directory_sync tests/faults/test_database.py
 	@echo "MySQL without local_infile:"
 	@JOGET_DATABASE=mysql JOGET_DATABASE_OPTIONS="--local-infile=OFF --sql-require-primary-key=ON" \
 		$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile -m database $(WITHOUT_FILES)

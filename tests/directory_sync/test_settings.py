@@ -9,8 +9,7 @@ import yaml
 from directory_sync import settings
 from directory_sync.errors import SettingsError
 from directory_sync.settings import Settings
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def sync(**changes: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from directory_sync.staging.manifest import Manifest
 from tests.between import Between, CutError, between
 from tests.company import Company, counts, people
 from tests.conftest import DATABASE_SERVERS, JogetDatabase, new_company
-from tests.directory_sync.test_wrong_input import refused
+from tests.directory_sync.tasks.test_wrong_input import refused
 from tests.stand_in import user
 
 TAKES_TURN = "UPDATE directory_sync_lock SET revision"

@@ -9,7 +9,7 @@ from directory_sync.cognito import client
 from directory_sync.errors import TransientError
 from tests.company import Company, people
 from tests.conftest import aws_uri
-from tests.directory_sync.test_wrong_input import refused
+from tests.directory_sync.tasks.test_wrong_input import refused
 
 
 def test_an_answer_that_is_cut_is_asked_for_again_within_the_call(company: Company) -> None:

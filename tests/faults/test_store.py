@@ -16,7 +16,7 @@ import pytest
 
 from directory_sync.errors import PermanentError, TransientError
 from tests.company import Company, people
-from tests.directory_sync.test_wrong_input import refused
+from tests.directory_sync.tasks.test_wrong_input import refused
 
 
 def cut(file: Path) -> None:

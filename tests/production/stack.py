@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from demo.processes import free_port, server
-from tests.dags.api import Api, wait
+from tests.directory_sync.orchestration.api import Api, wait
 from tests.production.compose import COMPOSE, IMAGE_ROOT, ROOT, environment, interpolated
 from tests.production.servers import Postgres, library_path, open_folder, redis_command
 

@@ -31,7 +31,7 @@ from demo.aws import BUCKET, REGION, Aws
 from demo.processes import free_port
 from tests.company import settings
 from tests.conftest import JogetDatabase
-from tests.dags.api import Api, quoted, wait
+from tests.directory_sync.orchestration.api import Api, quoted, wait
 from tests.production.marks import (
     ATTRIBUTES,
     GROUP,

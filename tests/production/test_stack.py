@@ -21,7 +21,7 @@ import yaml
 from demo.aws import BUCKET, REGION, Aws
 from demo.processes import runs
 from tests.conftest import JogetDatabase, aws_uri
-from tests.dags.api import answer, quoted, wait
+from tests.directory_sync.orchestration.api import answer, quoted, wait
 from tests.production.compose import ROOT, env_file
 from tests.production.stack import Stack, start_stack
 from tests.stand_in import Faults, Pool, StandIn, stand_in, user

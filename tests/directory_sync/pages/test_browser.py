@@ -17,12 +17,12 @@ from playwright.sync_api import Browser, Frame, FrameLocator, Page, expect, sync
 from demo import airflow
 from demo.processes import free_port
 from tests.company import Company, people
-from tests.conftest import JogetDatabase, new_company
-from tests.dags.api import PATIENCE, Api, answer, quoted, wait
+from tests.conftest import ROOT, JogetDatabase, new_company
+from tests.directory_sync.orchestration.api import PATIENCE, Api, answer, quoted, wait
 from tests.stand_in import user
 
 SYNC, REVIEW = "cognito_to_joget", "cognito_to_joget_review"
-SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+SHOTS = ROOT / "build" / "screenshots"
 WIDE = {"width": 1280, "height": 900}
 ROLES = {"olga": "admin", "omar": "op", "vera": "viewer"}
 ANA = "ana.almeida@example.org"

@@ -9,7 +9,7 @@ import pytest
 from directory_sync.errors import PermanentError
 from tests.company import Company, causes, counts, people
 from tests.conftest import BOTH_CHARSETS
-from tests.directory_sync.test_removals import burden
+from tests.directory_sync.plan.test_missing import burden
 from tests.stand_in import OTHER_POOL_ID, sub_of, user
 
 ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "ana.lima@example.org"

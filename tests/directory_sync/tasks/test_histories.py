@@ -28,10 +28,8 @@ from directory_sync.joget import writing
 from directory_sync.plan.changes import hash_rows
 from directory_sync.tasks import undo
 from tests.company import Company, attempt, causes, counts, people
-from tests.conftest import JogetDatabase, new_company
+from tests.conftest import ROOT, JogetDatabase, new_company
 from tests.stand_in import sub_of, user
-
-ROOT = Path(__file__).parents[2]
 
 NAMES = [f"user{number}" for number in range(8)]
 GROUPS = ["Sales", "Board"]

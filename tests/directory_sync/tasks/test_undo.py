@@ -9,7 +9,7 @@ import pytest
 from directory_sync.errors import PermanentError
 from directory_sync.joget.database import Database
 from tests.company import Company, causes, counts, people
-from tests.directory_sync.test_identity import renamed
+from tests.directory_sync.plan.test_matching import renamed
 from tests.stand_in import user
 
 ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"

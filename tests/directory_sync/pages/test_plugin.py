@@ -10,8 +10,7 @@ from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
 
 from directory_sync import pages
 from directory_sync.orchestration import plugin
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def modules_new_by(statement: str, after: str) -> set[str]:

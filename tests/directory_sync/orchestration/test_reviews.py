@@ -16,7 +16,7 @@ from demo.processes import free_port
 from directory_sync.report import Report
 from tests.company import Company, people
 from tests.conftest import JogetDatabase, new_company
-from tests.dags.api import Api, quoted, wait
+from tests.directory_sync.orchestration.api import Api, quoted, wait
 from tests.stand_in import user
 
 SYNC, REVIEW, UNDO = "cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"

@@ -8,8 +8,8 @@ from directory_sync.joget.database import open_session
 from directory_sync.joget.ledger import reviews, runs
 from directory_sync.plan.answers import AnswerUpdate
 from tests.company import Company, causes, counts, people
-from tests.directory_sync.test_history import forget_everything
-from tests.directory_sync.test_identity import renamed
+from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.tasks.test_history import forget_everything
 from tests.stand_in import user
 
 ANA, BOB, NEW = "ana@example.org", "bob@example.org", "ana.lima@example.org"

@@ -8,8 +8,8 @@ import pytest
 from directory_sync.joget import database
 from directory_sync.tasks import review
 from tests.company import Company, causes, counts, people
-from tests.directory_sync.test_applying import interfere
-from tests.directory_sync.test_identity import renamed
+from tests.directory_sync.joget.test_writing import interfere
+from tests.directory_sync.plan.test_matching import renamed
 from tests.stand_in import OTHER_POOL_ID, sub_of, user
 
 ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "ana.lima@example.org"

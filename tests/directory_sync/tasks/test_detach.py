@@ -15,7 +15,7 @@ from directory_sync.settings import find_sync
 from directory_sync.tasks import detach
 from tests.company import Company, causes, counts, people
 from tests.conftest import JogetDatabase
-from tests.directory_sync.test_history import forget_everything
+from tests.directory_sync.tasks.test_history import forget_everything
 from tests.stand_in import OTHER_POOL_ID
 
 LEFT_OF_A_SYNC = (

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.company import Company, people
+from tests.conftest import ROOT
 from tests.stand_in import user
 
-ROOT = Path(__file__).parents[2]
 PRIVATE = ("Geheim", "secret.person", "Unsagbar", "local-secret")
 
 

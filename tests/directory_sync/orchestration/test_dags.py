@@ -9,12 +9,11 @@ import pytest
 import yaml
 
 from directory_sync.errors import ConflictError, PermanentError, SettingsError, TransientError
+from tests.conftest import ROOT
 from tests.directory_sync.test_settings import sync
 
 if TYPE_CHECKING:
     from tests.company import Company
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

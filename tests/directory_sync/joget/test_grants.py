@@ -4,7 +4,6 @@ named.
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,9 @@ from directory_sync.errors import PermanentError
 from directory_sync.joget.ledger import definition
 from directory_sync.tasks import detach, review
 from tests.company import Company, causes, counts
-from tests.directory_sync.test_history import forget_everything
-from tests.directory_sync.test_identity import renamed
+from tests.conftest import ROOT
+from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.tasks.test_history import forget_everything
 from tests.stand_in import user
 
 ANA, BOB, EVE, MAX = (f"{name}@example.org" for name in ("ana", "bob", "eve", "max"))
@@ -233,7 +233,7 @@ def test_the_file_names_each_table_of_the_ledger() -> None:
 
 
 def test_the_readme_points_to_the_files_and_repeats_none_of_their_rights() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in ("joget-grants.sql", "iam-policy.json", "iam-policy-api-server.json"):
         assert f"(docs/{name})" in readme
     assert "GRANT " not in readme

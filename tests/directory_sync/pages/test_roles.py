@@ -15,12 +15,12 @@ import pytest
 
 from demo.processes import free_port, listens, server
 from tests.company import Company
-from tests.dags.api import answer, quoted
+from tests.conftest import ROOT
+from tests.directory_sync.orchestration.api import answer, quoted
 from tests.stand_in import user
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
-ROOT = Path(__file__).parents[2]
 SYNC = "cognito_to_joget"
 ANA = "ana.almeida@example.org"
 

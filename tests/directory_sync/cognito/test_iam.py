@@ -9,7 +9,6 @@ import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,9 +19,10 @@ from demo.aws import REGION, Aws, aws
 from directory_sync.errors import PermanentError
 from directory_sync.staging import store
 from tests.company import Company
+from tests.conftest import ROOT
 from tests.stand_in import SESSION_NAME, user
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 BUCKET = "directory-sync-staging"
 
 
