@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ ROWS_IN_A_PARAMETER = 500
 """Even 500 rows of the greatest length fit into MariaDB's default max_allowed_packet of 16 MB."""
 
 ROWS_IN_A_READ = 20_000
+ROWS_IN_A_FRAME = 200_000
 
 CONFLICT_CODES = {1020, 1205, 1213}
 """Changed since read, lock wait, deadlock."""
@@ -196,16 +198,13 @@ class Database:
             return int(cursor.execute(statement, parameters or None))
 
     def fill(self, table: str, frame: pd.DataFrame, *, about: str) -> None:
-        """Put a frame's rows into an empty table, by column name, as fast as the server allows.
+        """Put a frame's rows into a table, by column name, as fast as the server allows.
 
-        Columns without any value aren't sent: they stay NULL.
+        Raises RefusedRowError, or TakenKeyError, where the server would change or leave out a row.
         """
         if frame.empty:
             return
         rows = pa.Table.from_pandas(frame, preserve_index=False)
-        rows = rows.select(
-            [name for name in rows.column_names if rows[name].null_count < len(rows)]
-        )
         with self._errors(about), _pause_garbage_collector():
             if self._takes_files:
                 try:
@@ -232,9 +231,19 @@ class Database:
     @cached_property
     def _takes_files(self) -> bool:
         """Whether rows may go as a file: MySQL 8 takes none unless its administrator says so."""
-        return self._sends_files and bool(
-            self.rows("SELECT @@local_infile", about="the server's settings")[0][0]
+        if not self._sends_files or self._splits_files:
+            return False
+        return bool(self.rows("SELECT @@local_infile", about="the server's settings")[0][0])
+
+    @property
+    def _splits_files(self) -> bool:
+        """Whether this is a Galera cluster that commits LOAD DATA every 10,000 rows: then half a
+        run could stay after a roll-back.
+        """
+        found = self.rows(
+            "SHOW VARIABLES LIKE 'wsrep_load_data_splitting'", about="the server's settings"
         )
+        return bool(found) and found[0][1] == "ON"
 
     def _load(self, table: str, rows: pa.Table) -> None:
         """LOAD DATA LOCAL from a pipe, so that no personal value is ever on a worker's disk.
@@ -303,7 +312,22 @@ class Database:
         """A result of any size as a frame in Arrow types, streamed; its columns come in the
         schema's order.
         """
-        parts = []
+        parts = list(self._record_batches(statement, parameters, schema=schema, about=about))
+        return make_frame(pa.Table.from_batches(parts, schema=schema))
+
+    def frames(
+        self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str
+    ) -> Iterator[pd.DataFrame]:
+        """The same in frames of ROWS_IN_A_FRAME rows, so that memory is bounded. Read them all
+        before the next statement.
+        """
+        batches = self._record_batches(statement, parameters, schema=schema, about=about)
+        while parts := list(islice(batches, ROWS_IN_A_FRAME // ROWS_IN_A_READ)):
+            yield make_frame(pa.Table.from_batches(parts))
+
+    def _record_batches(
+        self, statement: str, parameters: Sequence[Any], *, schema: pa.Schema, about: str
+    ) -> Iterator[pa.RecordBatch]:
         cursors = MySQLdb.cursors.SSCursor
         with (
             self._errors(about),
@@ -318,8 +342,7 @@ class Database:
                     _make_arrow_column(values, field.type)
                     for values, field in zip(columns, schema, strict=True)
                 ]
-                parts.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-        return make_frame(pa.Table.from_batches(parts, schema=schema))
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     @contextmanager
     def _raw(self) -> Iterator[None]:
@@ -595,12 +618,12 @@ def _make_arrow_column(values: tuple[bytes | None, ...], kind: pa.DataType) -> p
 
 
 def _is_shared(column: pa.ChunkedArray) -> bool:
-    """Whether all rows have one value. Comparing the first and last row first saves most scans."""
-    return bool(
-        column[0] == column[-1]
-        and column.null_count == 0
-        and pc.all(pc.equal(column, column[0])).as_py()
-    )
+    """Whether all rows have one value, or none has any. Comparing the first and last row first
+    saves most scans.
+    """
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    return bool(column[0] == column[-1] and pc.all(pc.equal(column, column[0])).as_py())
 
 
 def _write_rows(pipe: Path, rows: pa.Table) -> None:

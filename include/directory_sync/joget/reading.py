@@ -21,6 +21,7 @@ from directory_sync.frames import (
     take_values,
     to_arrow_types,
 )
+from directory_sync.joget import employments
 from directory_sync.joget.database import TEMPORARY_TABLE, Database
 from directory_sync.joget.ledger import definition, links, reviews, runs
 from directory_sync.joget.schema import (
@@ -33,7 +34,6 @@ from directory_sync.mapping import LOGIN_LENGTH, Desired
 from directory_sync.plan import Removals
 from directory_sync.plan import current as now
 from directory_sync.plan.current import Current
-from directory_sync.plan.employments import MOST_EMPLOYMENT_IDS, make_employment_id
 from directory_sync.plan.users import MADE_WITHOUT_PASSWORD
 from directory_sync.run import Run
 from directory_sync.vocabulary import State, Verdict
@@ -120,7 +120,7 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             user_links=_read_user_links(
                 database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger
             ),
-            employment_ids=_read_employment_ids(
+            employment_ids=employments.read_employment_ids(
                 database, tables, found.loc[~found["id"].isin(keys["text"]), "id"]
             ),
             keys=keys,
@@ -137,7 +137,9 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             column_lengths=tables.column_lengths,
             organization=(runs.find_newest_organization(database, run) if has_ledger else None)
             or lookups.remembered_organization,
-            left_over=_find_left_over(database, tables, desired[0], keys, has_ledger=has_ledger)
+            left_over=_find_left_over(
+                database, tables, desired[0], keys, linked, has_ledger=has_ledger
+            )
             if lookups.finds_left_over
             else make_empty_frame(now.LEFT_OVER_SCHEMA),
             employed_twice=_count_employed_twice(database, tables)
@@ -244,26 +246,14 @@ def _find_left_over(
     tables: JogetTables,
     desired: Desired,
     keys: pd.DataFrame,
+    linked: pd.DataFrame,
     *,
     has_ledger: bool,
 ) -> pd.DataFrame:
     """Columns current.LEFT_OVER_SCHEMA. For each record in quarantine, the database is asked here
     for the key of the login, so that no listed user counts as a leaver.
     """
-    linked = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
-    linked += "CONVERT(SHA2(u.id, 256) USING ascii))"
-    employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
-    accounts = database.frame(
-        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
-        f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
-        "dir_user u WHERE u.active = 1 AND u.password IS NULL AND CAST(u.id AS BINARY) <=> "
-        f"CAST(u.username AS BINARY) AND EXISTS (SELECT 1 {employed}) AND NOT EXISTS (SELECT 1 "
-        "FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = "
-        "'ROLE_ADMIN')" + (f" AND NOT {linked}" if has_ledger else ""),
-        (tables.organization, tables.organization),
-        schema=now.LEFT_OVER_SCHEMA,
-        about="dir_user",
-    )
+    accounts = _read_unlinked_accounts(database, tables, linked, has_ledger=has_ledger)
     if accounts.empty:
         return accounts
     logins = desired.users.dropna(subset=["username"])
@@ -284,6 +274,43 @@ def _find_left_over(
     )
     name = ACCOUNT_PREFIX + accounts["account"]
     return accounts.assign(account=name, verdict=by_login.fillna(by_email))
+
+
+def _read_unlinked_accounts(
+    database: Database, tables: JogetTables, linked: pd.DataFrame, *, has_ledger: bool
+) -> pd.DataFrame:
+    """Columns current.LEFT_OVER_SCHEMA: active users of the organization without a password, who
+    aren't administrators and have no link. Nearly all of them are linked, which the first statement
+    needn't tell.
+    """
+    could_be = "u.active = 1 AND u.password IS NULL"
+    could_be += " AND CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
+    ids = database.frame(
+        f"SELECT u.id FROM dir_user u WHERE {could_be}",
+        schema=pa.schema([("id", pa.string())]),
+        about="dir_user",
+    )["id"]
+    link = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
+    link += "CONVERT(SHA2(u.id, 256) USING ascii))"
+    employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
+    statement = (
+        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
+        f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
+        f"dir_user u WHERE {could_be} AND EXISTS (SELECT 1 {employed}) AND NOT EXISTS (SELECT 1 "
+        "FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = "
+        "'ROLE_ADMIN')" + (f" AND NOT {link}" if has_ledger else "")
+    )
+    parts = [
+        database.frame(
+            f"{statement} AND u.id IN ({', '.join(['%s'] * len(batch))})",
+            (tables.organization, tables.organization, *batch),
+            schema=now.LEFT_OVER_SCHEMA,
+            about="dir_user",
+        )
+        for batch in _split_into_batches(ids[~ids.isin(linked["user_id"])].tolist())
+    ]
+    parts.append(make_empty_frame(now.LEFT_OVER_SCHEMA))
+    return pd.concat(parts, ignore_index=True)
 
 
 ACCOUNT_PREFIX = "left-over-"
@@ -504,7 +531,7 @@ def _add_replacements(
     database: Database, tables: JogetTables, run: Run, users: pd.DataFrame, linked: pd.DataFrame
 ) -> pd.DataFrame:
     """Add is_replaced. A user that the sync made has no password, and an employment with an id that
-    the sync chose (plan.employments).
+    the sync chose (joget.employments).
 
     If the account has a password and no such employment, the sync's user was deleted in Joget, and
     somebody made another account under the same name.
@@ -513,18 +540,7 @@ def _add_replacements(
     if run.sync.policies.new_password != "none":  # noqa: S105 - a policy
         made &= False
     ids = linked.loc[is_true(made), "user_id"].tolist()
-    ours = {
-        make_employment_id(tables.organization, user_id, at): user_id
-        for user_id in ids
-        for at in range(MOST_EMPLOYMENT_IDS)
-    }
-    kept = set[str]()
-    for batch in _split_into_batches(list(ours)):
-        marks = ", ".join(["%s"] * len(batch))
-        statement = f"SELECT id FROM dir_employment WHERE id IN ({marks})"
-        kept |= {
-            ours[str(row[0])] for row in database.rows(statement, batch, about="dir_employment")
-        }
+    kept = employments.find_users_with_own_employment(database, tables, ids)
     replaced = (~users["id"].isin(kept)).astype(FLAG_TYPE)
     return users.assign(is_replaced=replaced.where(users["id"].isin(ids)))
 
@@ -587,45 +603,6 @@ def _read_user_links(
         [to_arrow_types(own, now.USER_LINKS_SCHEMA), to_arrow_types(others, now.USER_LINKS_SCHEMA)],
         ignore_index=True,
     )
-
-
-def _read_employment_ids(
-    database: Database, tables: JogetTables, user_ids: "pd.Series[str]"
-) -> pd.DataFrame:
-    """Find which ids exist already, of the ids that plan.employments chooses from: the ids for the
-    sent texts, and for user_ids, since stored ids may have other bytes than the texts.
-    """
-    parts = []
-    for at in range(MOST_EMPLOYMENT_IDS):
-        text = "CONVERT(t.text USING utf8mb4)"
-        of = (
-            f"CONCAT(RPAD(LOWER(HEX(LEFT(CAST({text} AS BINARY), 8))), 16, '0'), "
-            f"LEFT(SHA2(CONCAT(%s, CHAR(0), {text}, CHAR(0), %s), 256), 16))"
-        )
-        statement = (
-            "SELECT e.id FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON e.id = "
-            f"{tables.as_directory(of)}"
-        )
-        found = database.frame(
-            statement,
-            (tables.organization, str(at)),
-            schema=now.EMPLOYMENT_IDS_SCHEMA,
-            about="dir_employment",
-        )
-        parts.append(found)
-    ids = [
-        make_employment_id(tables.organization, user_id, at)
-        for user_id in user_ids
-        for at in range(MOST_EMPLOYMENT_IDS)
-    ]
-    for batch in _split_into_batches(ids):
-        statement = f"SELECT id FROM dir_employment WHERE id IN ({', '.join(['%s'] * len(batch))})"
-        parts.append(
-            database.frame(
-                statement, batch, schema=now.EMPLOYMENT_IDS_SCHEMA, about="dir_employment"
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
 
 
 def _read_groups(

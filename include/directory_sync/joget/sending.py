@@ -81,11 +81,7 @@ def _send_users(
         "link_user_id": text,
     }
     columns |= {"sub": ASCII_TEXT_TYPE, "is_exchange": "INT"}
-    users = users.assign(password=make_null_texts(users.index))
-    if random_passwords:  # Joget takes it for a hash, and no password has that hash
-        passwords = [secrets.token_hex(16) for _ in range(len(users))]
-        made = users["action"] != Action.RESTORE
-        users["password"] = pd.Series(passwords, index=users.index, dtype=TEXT_TYPE).where(made)
+    users = users.assign(password=make_passwords(users, are_random=random_passwords))
     for side in SIDES:
         columns |= {f"{side}_id": text, f"{side}_state": ASCII_TEXT_TYPE, f"{side}_misses": "INT"}
         columns |= {
@@ -100,6 +96,18 @@ def _send_users(
     users = users.assign(is_exchange=users["sub"].duplicated(keep=False).astype("int64"))
     # The key has `action`: an undo renames a user back and restores the account, both with one id.
     _fill_table(database, USER_CHANGES_TABLE, users, columns, "user_id, action")
+
+
+def make_passwords(users: pd.DataFrame, *, are_random: bool) -> "pd.Series[str]":
+    """The values of dir_user.password for new rows; null where nobody can log in with a password.
+    A restored account gets none.
+    """
+    if not are_random:
+        return make_null_texts(users.index)
+    # Joget takes it for a hash, and no password has that hash.
+    passwords = [secrets.token_hex(16) for _ in range(len(users))]
+    made = users["action"] != Action.RESTORE
+    return pd.Series(passwords, index=users.index, dtype=TEXT_TYPE).where(made)
 
 
 def _send_groups(database: Database, tables: JogetTables, groups: pd.DataFrame) -> None:

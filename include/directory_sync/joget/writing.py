@@ -8,6 +8,7 @@ that was just filled, and would guess the order.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from directory_sync.errors import ConflictError, RefusedRowError, TakenKeyError
 from directory_sync.joget import sending
@@ -19,8 +20,9 @@ from directory_sync.joget.comparing import (
     verify_written_rows,
 )
 from directory_sync.joget.database import TEMPORARY_TABLE, Database
-from directory_sync.joget.ledger import recording, reviews
+from directory_sync.joget.ledger import links, recording, reviews
 from directory_sync.joget.ledger.runs import RunRow
+from directory_sync.joget.new_users import NewUsers, split_new_users
 from directory_sync.joget.schema import (
     TABLES_BY_USER_ID,
     TABLES_BY_USERNAME,
@@ -164,6 +166,20 @@ class PlanApplication:
             hashed.result()
         return self._write(self.update_answers(self.row.plan))
 
+    @cached_property
+    def _parts(self) -> tuple[NewUsers, Plan]:
+        """The new users, and the part of the plan that travels by temporary tables. Where rows may
+        be left out (`defers`), that is all of it: the temporary tables tell which rows are locked.
+        """
+        plan = self.row.plan
+        if self.defers:
+            return split_new_users(plan, plan.part(Entity.USER)["sub"])
+        return split_new_users(plan, links.read_ended_subs(self.database, self.row.run))
+
+    @property
+    def _new_users(self) -> NewUsers:
+        return self._parts[0]
+
     def _write(self, answers: AnswerUpdate) -> Plan:
         with self.database.writing_transaction():
             self._take_turn()
@@ -273,10 +289,14 @@ class PlanApplication:
             return False
         raise AssertionError("a trial always ends in its roll-back")
 
+    @property
+    def _has_random_passwords(self) -> bool:
+        return self.row.run.sync.policies.new_password == "random"  # noqa: S105 - a policy
+
     def _send(self) -> None:
-        random_passwords = self.row.run.sync.policies.new_password == "random"  # noqa: S105 - a policy
+        _, others = self._parts
         sending.send_plan(
-            self.database, self.tables, self.row.plan, random_passwords=random_passwords
+            self.database, self.tables, others, random_passwords=self._has_random_passwords
         )
 
     def _take_turn(self) -> None:
@@ -351,6 +371,7 @@ class PlanApplication:
         it.
         """
         self._rename_users()
+        self._new_users.insert_users(self.database, has_random_passwords=self._has_random_passwords)
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
         self._execute(
@@ -417,6 +438,7 @@ class PlanApplication:
             f"ORDER BY user_id",
             (self.tables.role_user,),
         )
+        self._new_users.insert_roles(self.database, self.tables)
 
     def _write_memberships(self) -> None:
         self._execute(
@@ -430,6 +452,7 @@ class PlanApplication:
             f"{MEMBERSHIP_CHANGES_TABLE} "
             f"WHERE action = 'add' ORDER BY user_id, group_id",
         )
+        self._new_users.insert_memberships(self.database)
 
     def _delete_groups(self) -> None:
         """Delete groups. If a member joined meanwhile, the foreign key makes it a conflict."""
@@ -484,9 +507,12 @@ class PlanApplication:
             "employment_id",
             (self.tables.organization,),
         )
+        self._new_users.insert_employments(self.database, self.tables)
 
     def _write_ledger(self, row: RunRow) -> None:
         recording.record_run(self.database, self.tables, row)
+        self._new_users.insert_links(self.database, row)
 
     def _verify(self) -> None:
         verify_written_rows(self.database, self.row.run.sync.name, self.row.key)
+        self._new_users.verify(self.database, self.tables, self.row)

@@ -115,8 +115,8 @@ JOGET_MEMBERSHIPS_SCHEMA = pa.schema([("user_id", pa.string()), ("group_id", pa.
 LOCAL_MEMBERSHIPS_SCHEMA = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
 """Memberships found at an adoption that the pool hasn't named since: the local administrator's."""
 
-EMPLOYMENT_IDS_SCHEMA = pa.schema([("id", pa.string())])
-"""Ids of existing employments, among the ids that a new employment of these users may get."""
+EMPLOYMENT_IDS_SCHEMA = pa.schema([("user_id", pa.string()), ("employment_id", pa.string())])
+"""The id of a new employment in the organization, for each user that a plan may give one."""
 
 ANSWERS_SCHEMA = pa.schema(
     [

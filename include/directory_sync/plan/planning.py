@@ -148,7 +148,7 @@ def _write_rows(decided: Decided, held: Held) -> Plan:
         partial(plan_rows.make_eviction_rows, renames, decided.current),
         partial(plan_rows.make_seen_rows, Entity.USER, users, evidence),
         partial(plan_rows.make_role_rows, users),
-        partial(plan_rows.make_employment_rows, decided.run, users, decided.current),
+        partial(plan_rows.make_employment_rows, users, decided.current),
         partial(plan_rows.make_entity_rows, Entity.GROUP, groups),
         partial(plan_rows.make_seen_rows, Entity.GROUP, groups, evidence),
         partial(memberships.copy, deep=False),

@@ -16,8 +16,6 @@ from directory_sync.frames import (
 from directory_sync.plan.changes import DIRECTORY_SCHEMA, USER_COLUMNS, VALUE_COLUMNS
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.dependencies import find_holds_by_users
-from directory_sync.plan.employments import choose_employment_ids
-from directory_sync.run import Run
 from directory_sync.vocabulary import (
     ANSWERED_CAUSES,
     LEDGER_ACTIONS,
@@ -104,13 +102,16 @@ def make_role_rows(users: pd.DataFrame) -> pd.DataFrame:
     return _make_added_rows(Entity.ROLE, Reason.ROLE_USER, rows, users)
 
 
-def make_employment_rows(run: Run, users: pd.DataFrame, current: Current) -> pd.DataFrame:
+def make_employment_rows(users: pd.DataFrame, current: Current) -> pd.DataFrame:
     """Add an employment in the organization to the same users."""
     rows = users[users["outcome"].isin(ENSURING_OUTCOMES) & ~is_true(users["now_has_employment"])]
     rows = _make_added_rows(Entity.EMPLOYMENT, Reason.EMPLOYMENT, rows, users)
-    taken = set(current.employment_ids["id"])
-    ids = choose_employment_ids(run.sync.organization, rows["user_id"], taken)
-    return rows.assign(employment_id=pd.Series(ids, index=rows.index, dtype=TEXT_TYPE))
+    return rows.assign(employment_id=find_employment_ids(rows["user_id"], current))
+
+
+def find_employment_ids(user_ids: "pd.Series[str]", current: Current) -> "pd.Series[str]":
+    """The ids of these users' new employments."""
+    return look_up(user_ids, current.employment_ids, "user_id", "employment_id")
 
 
 def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:

@@ -33,10 +33,9 @@ from directory_sync.plan.dependencies import (
     find_holds_by_groups,
     find_holds_by_users,
 )
-from directory_sync.plan.employments import choose_employment_ids
 from directory_sync.plan.matching import is_among_texts
 from directory_sync.plan.memberships import count_memberships
-from directory_sync.plan.rows import give_renamed_ids
+from directory_sync.plan.rows import find_employment_ids, give_renamed_ids
 from directory_sync.vocabulary import (
     APPLIED_OUTCOMES,
     INVERSE_ACTIONS,
@@ -52,7 +51,7 @@ from directory_sync.vocabulary import (
 ROW_KEY_COLUMNS = ["entity", "sub", "group_name", "employment_id"]
 
 
-def plan_undo(organization: str, done: pd.DataFrame, current: Current) -> Plan:
+def plan_undo(done: pd.DataFrame, current: Current) -> Plan:
     """The inverse of applied changes (columns CHANGES_SCHEMA) against Joget now.
 
     Rows that aren't as the runs left them are held as `changed_since`, with the rows that depend on
@@ -62,9 +61,7 @@ def plan_undo(organization: str, done: pd.DataFrame, current: Current) -> Plan:
     inverse = inverse.assign(hold=_find_changed_rows(inverse, current))
     inverse = inverse.assign(hold=_hold_dependents(inverse, current))
     inverse = _use_ids_of_now(inverse)
-    made_again = _make_children_of_restored(
-        organization, inverse, set(current.employment_ids["id"])
-    )
+    made_again = _make_children_of_restored(inverse, current)
     parts = sort_changes([pd.concat([inverse, made_again], ignore_index=True)])
     changes = Plan(parts, make_empty_frame(DIRECTORY_SCHEMA), {}).changes
     return Plan(parts, _make_directory(changes), count_memberships(changes, read=0, unchanged=0))
@@ -307,9 +304,7 @@ def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[b
     )
 
 
-def _make_children_of_restored(
-    organization: str, inverse: pd.DataFrame, taken: set[str]
-) -> pd.DataFrame:
+def _make_children_of_restored(inverse: pd.DataFrame, current: Current) -> pd.DataFrame:
     """Add ROLE_USER and the employment to users who come back, where the inverse doesn't.
 
     An account that single sign-on made gets no employment: it never had one.
@@ -332,7 +327,7 @@ def _make_children_of_restored(
         )
 
     employments = find_lacking(Entity.EMPLOYMENT, employed)
-    ids = choose_employment_ids(organization, employments["user_id"], taken)
+    ids = find_employment_ids(employments["user_id"], current)
     return pd.concat([find_lacking(Entity.ROLE, rows), employments.assign(employment_id=ids)])
 
 

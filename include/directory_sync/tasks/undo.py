@@ -89,7 +89,7 @@ class UndoProposal:
 
     def make_plan(self, current: Current) -> Plan:
         """Plan the inverse, and hold what changed since."""
-        return plan_undo(self.run.sync.organization, self.done, current)
+        return plan_undo(self.done, current)
 
     def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:  # noqa: ARG002 - the protocol's
         """Remember the undone changes, so that they are held until the pool's value changes."""

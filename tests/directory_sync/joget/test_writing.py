@@ -9,8 +9,8 @@ from typing import Any
 import MySQLdb
 import pytest
 
-from directory_sync.errors import TransientError
-from directory_sync.joget import database, writing
+from directory_sync.errors import PermanentError, TransientError
+from directory_sync.joget import database, new_users, writing
 from directory_sync.joget.database import open_session
 from directory_sync.joget.ledger import locks
 from directory_sync.plan import make_plan
@@ -415,3 +415,65 @@ def test_a_rename_that_the_database_refuses_stops_nobody_else(company: Company) 
     assert company.usernames() == [ANA, BOB]
     company.joget.execute("DELETE FROM dir_user_meta WHERE username = %s", (new,))
     assert counts(company.run()) == {"read": 2, "renamed": 1, "unchanged": 1}
+
+
+@pytest.mark.parametrize("most", [0, new_users.SUBS_IN_A_QUERY])
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("dir_user", "SET NEW.lastName = UPPER(NEW.lastName)"),
+        ("dir_user", "SET NEW.username = UPPER(NEW.username)"),
+        ("dir_user", "SET NEW.locale = COALESCE(NEW.locale, '')"),
+        ("dir_user_group", "SET NEW.groupId = 'local'"),
+        ("dir_user_role", "SET NEW.roleId = 'ROLE_ADMIN'"),
+        ("dir_employment", "SET NEW.organizationId = NULL"),
+        ("directory_sync_user_link", "SET NEW.misses = 1"),
+    ],
+)
+def test_a_new_users_row_that_a_trigger_changes_is_noticed_before_the_commit(
+    company: Company, monkeypatch: pytest.MonkeyPatch, table: str, change: str, most: int
+) -> None:
+    monkeypatch.setattr(new_users, "SUBS_IN_A_QUERY", most)
+    company.pool.users = [user(ANA)]
+    company.run()
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')"
+    )
+    company.pool.users += [bob := user(BOB)]
+    company.pool.members = {"Sales": [bob]}
+    before = company.joget.contents()
+    company.joget.execute(f"CREATE TRIGGER t BEFORE INSERT ON {table} FOR EACH ROW {change}")
+    with pytest.raises(PermanentError, match=r"dir_user\w* doesn't hold what was written to it"):
+        company.run()
+    assert company.joget.contents() == before
+    company.joget.execute("DROP TRIGGER t")
+    assert counts(company.run())["created"] == 1
+
+
+def test_a_new_users_rows_that_a_trigger_adds_are_the_triggers_own(company: Company) -> None:
+    company.joget.execute(
+        "INSERT INTO dir_group (id, name, organizationId) VALUES ('local', 'local', 'ORG-001')"
+    )
+    company.joget.execute(
+        "CREATE TRIGGER t AFTER INSERT ON dir_user FOR EACH ROW INSERT INTO dir_user_group "
+        "(userId, groupId) VALUES (NEW.id, 'local')"
+    )
+    company.pool.users = [user(ANA)]
+    assert counts(company.run())["created"] == 1
+    assert company.joget.column("SELECT groupId FROM dir_user_group WHERE userId = %s", (ANA,)) == [
+        "local"
+    ]
+
+
+def test_a_user_who_comes_back_is_new_in_joget_and_keeps_one_link(company: Company) -> None:
+    company.configure(policies={"missing_user": "delete", "missing_runs": 1})
+    company.pool.users = [ana, bob] = [user(ANA), user(BOB)]
+    company.run()
+    company.pool.users = [bob]
+    assert counts(company.run())["deleted"] == 1
+    company.pool.users = [ana, bob]
+    assert counts(company.run())["created"] == 1
+    assert company.usernames() == sorted([ANA, BOB])
+    assert company.joget.column(
+        "SELECT COUNT(*) FROM directory_sync_user_link WHERE sub = %s", (sub_of(ana),)
+    ) == [1]

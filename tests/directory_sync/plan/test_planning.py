@@ -183,7 +183,10 @@ def worlds(draw: Any) -> tuple[Run, Desired, Current]:
         past_links=make_frame_of_rows(past, current.PAST_LINKS_SCHEMA),
         retired=make_frame_of_rows(retired, current.RETIRED_LOGINS_SCHEMA),
         answers=make_frame_of_rows([], current.ANSWERS_SCHEMA),
-        employment_ids=make_frame_of_rows([], current.EMPLOYMENT_IDS_SCHEMA),
+        employment_ids=make_frame_of_rows(
+            [{"user_id": text, "employment_id": f"of {text}"} for text in sorted(texts)],
+            current.EMPLOYMENT_IDS_SCHEMA,
+        ),
         keys=make_frame_of_rows(
             [{"text": text, "key": key(text)} for text in sorted(texts)], current.TEXT_KEYS_SCHEMA
         ),

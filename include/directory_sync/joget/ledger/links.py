@@ -90,6 +90,17 @@ def read_expected_subs(database: Database, run: Run) -> pd.DataFrame:
     )
 
 
+def read_ended_subs(database: Database, run: Run) -> "pd.Series[str]":
+    """The subs of the sync's pool with a link that is history."""
+    return database.frame(
+        "SELECT sub FROM directory_sync_user_link WHERE user_id_sha256 IS NULL AND sync = %s AND "
+        "user_pool_id = %s",
+        (run.sync.name, run.sync.user_pool_id),
+        schema=pa.schema([("sub", pa.string())]),
+        about="directory_sync_user_link",
+    )["sub"]
+
+
 def read_group_links(database: Database, tables: JogetTables, schema: pa.Schema) -> pd.DataFrame:
     """Every live link to a Joget group, in the schema's columns."""
     return database.frame(
