@@ -5,13 +5,13 @@ gives the same plan. Its first half is the user id's first bytes: rows are writt
 when their ids come roughly in the users' order.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
 
 from directory_sync.frames import conform_to_schema, make_empty_frame
-from directory_sync.joget.database import Database
+from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.schema import JogetTables
 from directory_sync.plan.current import EMPLOYMENT_IDS_SCHEMA
 
@@ -21,8 +21,6 @@ or organization keeps its id.
 """
 
 CHOICES_SCHEMA = pa.schema([*EMPLOYMENT_IDS_SCHEMA, ("is_taken", pa.bool_())])
-
-USERS_IN_A_QUERY = 1_000
 
 
 def read_employment_ids(
@@ -63,7 +61,7 @@ def _read_choices_of(
 ) -> list[pd.DataFrame]:
     """Columns CHOICES_SCHEMA, for users whose ids weren't sent."""
     parts = [make_empty_frame(CHOICES_SCHEMA)]
-    for ids in _split(user_ids):
+    for ids in split_into_batches(user_ids):
         rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS text"] * len(ids))
         parts.append(_read_choices(database, tables, f"({rows})", ids, choice))
     return parts
@@ -84,7 +82,3 @@ def _read_choices(
         schema=CHOICES_SCHEMA,
         about="dir_employment",
     )
-
-
-def _split(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + USERS_IN_A_QUERY] for start in range(0, len(ids), USERS_IN_A_QUERY))

@@ -1,7 +1,7 @@
 """Reading Joget as it is now, in one consistent snapshot, for planning."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,12 @@ from directory_sync.frames import (
     take_values,
     to_arrow_types,
 )
-from directory_sync.joget import employments
-from directory_sync.joget.database import TEMPORARY_TABLE, Database
+from directory_sync.joget import belongings, employments, left_over
+from directory_sync.joget.database import Database, split_into_batches
+from directory_sync.joget.database_errors import TEMPORARY_TABLE
 from directory_sync.joget.ledger import definition, links, reviews, runs
 from directory_sync.joget.schema import (
-    LEDGER_TEXT_LENGTH,
     TABLES_BY_USERNAME,
-    TABLES_WITHOUT_INDEX,
     JogetTables,
 )
 from directory_sync.mapping import LOGIN_LENGTH, Desired
@@ -39,8 +38,6 @@ from directory_sync.run import Run
 from directory_sync.vocabulary import State, Verdict
 
 log = logging.getLogger(__name__)
-
-IDS_IN_A_QUERY = 1_000
 
 UNCOMPARED_KEY_PREFIX = "="
 """The first character of a key that stands for an id that the database wasn't asked about. The
@@ -137,18 +134,18 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             column_lengths=tables.column_lengths,
             organization=(runs.find_newest_organization(database, run) if has_ledger else None)
             or lookups.remembered_organization,
-            left_over=_find_left_over(
+            left_over=left_over.find_left_over(
                 database, tables, desired[0], keys, linked, has_ledger=has_ledger
             )
             if lookups.finds_left_over
             else make_empty_frame(now.LEFT_OVER_SCHEMA),
-            employed_twice=_count_employed_twice(database, tables)
+            employed_twice=left_over.count_employed_twice(database, tables)
             if lookups.finds_left_over
             else 0,
-            belongings=_read_belongings(database)
+            belongings=belongings.read_belongings(database)
             if lookups.reads_belongings
             else make_empty_frame(now.BELONGINGS_SCHEMA),
-            used_employments=_read_used_employments(database)
+            used_employments=belongings.read_used_employments(database)
             if lookups.reads_belongings
             else make_empty_frame(now.USED_EMPLOYMENTS_SCHEMA),
         )
@@ -199,172 +196,6 @@ def read_expected_subs(database: Database, run: Run) -> pa.Array:
         return pa.array([], pa.string())
     expected = links.read_expected_subs(database, run)
     return pa.array(expected["sub"], pa.string())
-
-
-def _read_belongings(database: Database) -> pd.DataFrame:
-    """Columns current.BELONGINGS_SCHEMA, for the sent ids of users.
-
-    One query for each table counts for all users: two of the tables have no index on the username,
-    and a query for each user would scan them each time.
-    """
-    counts = [
-        ("memberships", _count_by_user(database, "dir_user_group", "userId")),
-        ("roles", _count_by_user(database, "dir_user_role", "userId")),
-        ("employments", _count_by_user(database, "dir_employment", "userId")),
-        *(
-            ("others", _count_by_user(database, table, column))
-            for table, column in TABLES_BY_USERNAME
-        ),
-    ]
-    rows = pd.concat([found.assign(what=what) for what, found in counts], ignore_index=True)
-    if rows.empty:
-        return make_empty_frame(now.BELONGINGS_SCHEMA)
-    wide = rows.pivot_table(
-        index="user_id", columns="what", values="rows", aggfunc="sum", fill_value=0
-    )
-    wide = wide.reindex(columns=now.BELONGINGS_SCHEMA.names[1:], fill_value=0).reset_index()
-    return to_arrow_types(wide, now.BELONGINGS_SCHEMA)
-
-
-COUNT_SCHEMA = pa.schema([("user_id", pa.string()), ("rows", pa.int64())])
-
-
-def _count_by_user(database: Database, table: str, column: str) -> pd.DataFrame:
-    """Columns COUNT_SCHEMA: rows of a table by user, for the sent ids of users that have any."""
-    sent, rows = "directory_sync_text t", f"{table} c"
-    first, second = (rows, sent) if table in TABLES_WITHOUT_INDEX else (sent, rows)
-    return database.frame(
-        f"SELECT t.text, COUNT(*) FROM {first} STRAIGHT_JOIN {second} WHERE c.{column} = t.text "
-        "GROUP BY t.text",
-        schema=COUNT_SCHEMA,
-        about=table,
-    )
-
-
-def _find_left_over(
-    database: Database,
-    tables: JogetTables,
-    desired: Desired,
-    keys: pd.DataFrame,
-    linked: pd.DataFrame,
-    *,
-    has_ledger: bool,
-) -> pd.DataFrame:
-    """Columns current.LEFT_OVER_SCHEMA. For each record in quarantine, the database is asked here
-    for the key of the login, so that no listed user counts as a leaver.
-    """
-    accounts = _read_unlinked_accounts(database, tables, linked, has_ledger=has_ledger)
-    if accounts.empty:
-        return accounts
-    logins = desired.users.dropna(subset=["username"])
-    unasked = logins.loc[~logins["username"].isin(keys["text"]), "username"]
-    unasked = unasked[
-        (logins["verdict"] == Verdict.QUARANTINED) & (unasked.str.len() <= LEDGER_TEXT_LENGTH)
-    ]
-    known = pd.concat([keys, _find_text_keys(database, tables, unasked.drop_duplicates().tolist())])
-    key = look_up(logins["username"], known, "text", "key")
-    by_login = look_up(
-        accounts["id_key"], logins.assign(key=key).dropna(subset=["key"]), "key", "verdict"
-    )
-    emails = desired.users[["email", "verdict"]].assign(
-        email=desired.users["email"].str.strip().str.casefold()
-    )
-    by_email = look_up(
-        accounts["id"].str.strip().str.casefold(), emails[emails["email"] != ""], "email", "verdict"
-    )
-    name = ACCOUNT_PREFIX + accounts["account"]
-    return accounts.assign(account=name, verdict=by_login.fillna(by_email))
-
-
-def _read_unlinked_accounts(
-    database: Database, tables: JogetTables, linked: pd.DataFrame, *, has_ledger: bool
-) -> pd.DataFrame:
-    """Columns current.LEFT_OVER_SCHEMA: active users of the organization without a password, who
-    aren't administrators and have no link. Nearly all of them are linked, which the first statement
-    needn't tell.
-    """
-    could_be = "u.active = 1 AND u.password IS NULL"
-    could_be += " AND CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
-    ids = database.frame(
-        f"SELECT u.id FROM dir_user u WHERE {could_be}",
-        schema=pa.schema([("id", pa.string())]),
-        about="dir_user",
-    )["id"]
-    link = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
-    link += "CONVERT(SHA2(u.id, 256) USING ascii))"
-    employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
-    statement = (
-        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
-        f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
-        f"dir_user u WHERE {could_be} AND EXISTS (SELECT 1 {employed}) AND NOT EXISTS (SELECT 1 "
-        "FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = "
-        "'ROLE_ADMIN')" + (f" AND NOT {link}" if has_ledger else "")
-    )
-    parts = [
-        database.frame(
-            f"{statement} AND u.id IN ({', '.join(['%s'] * len(batch))})",
-            (tables.organization, tables.organization, *batch),
-            schema=now.LEFT_OVER_SCHEMA,
-            about="dir_user",
-        )
-        for batch in _split_into_batches(ids[~ids.isin(linked["user_id"])].tolist())
-    ]
-    parts.append(make_empty_frame(now.LEFT_OVER_SCHEMA))
-    return pd.concat(parts, ignore_index=True)
-
-
-ACCOUNT_PREFIX = "left-over-"
-"""The name of an account without a sub is this prefix and a hash of the id of its first employment:
-it doesn't reveal the login."""
-
-
-def _find_text_keys(database: Database, tables: JogetTables, texts: list[str]) -> pd.DataFrame:
-    """Columns current.TEXT_KEYS_SCHEMA of texts that weren't sent, since no rule may see their
-    keys.
-    """
-    parts = [make_empty_frame(now.TEXT_KEYS_SCHEMA)]
-    if not tables.stores_all_of_unicode:
-        texts = [text for text in texts if max(map(ord, text), default=0) <= 0xFFFF]  # noqa: PLR2004 - the last of utf8
-    for batch in _split_into_batches(texts):
-        rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS text"] * len(batch))
-        statement = f"SELECT c.text, {tables.key('c.text')} FROM ({rows}) c"
-        parts.append(
-            database.frame(
-                statement, batch, schema=now.TEXT_KEYS_SCHEMA, about="a query without tables"
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _count_employed_twice(database: Database, tables: JogetTables) -> int:
-    """How many users have several employments in the organization: the Joget plugin makes one for
-    each of a user's groups.
-    """
-    statement = (
-        "SELECT COUNT(*) FROM (SELECT userId FROM dir_employment WHERE organizationId = %s "
-        "GROUP BY userId HAVING COUNT(*) > 1) c"
-    )
-    return int(database.rows(statement, (tables.organization,), about="dir_employment")[0][0])
-
-
-def _read_used_employments(database: Database) -> pd.DataFrame:
-    """Columns current.USED_EMPLOYMENTS_SCHEMA, of the sent ids of users."""
-    entered = " OR ".join(
-        f"e.{column} IS NOT NULL" for column in ("startDate", "endDate", "gradeId", "departmentId")
-    )
-    entered += " OR COALESCE(e.employeeCode, '') <> '' OR COALESCE(e.role, '') <> ''"
-    heads = "EXISTS (SELECT 1 FROM dir_department d WHERE d.hod = e.id)"
-    reports = " OR ".join(
-        f"EXISTS (SELECT 1 FROM dir_employment_report_to r WHERE r.{side} = e.id)"
-        for side in ("employmentId", "reportToId")
-    )
-    return database.frame(
-        "SELECT e.id, e.userId FROM directory_sync_text t STRAIGHT_JOIN dir_employment e ON "
-        "e.userId = t.text "
-        f"WHERE {entered} OR {heads} OR {reports}",
-        schema=now.USED_EMPLOYMENTS_SCHEMA,
-        about="dir_employment, dir_department, dir_employment_report_to",
-    )
 
 
 def _read_ledger_frames(
@@ -519,7 +350,7 @@ def _add_use(
     ids = users.loc[is_true(wanted), "id"].tolist()
     used = {
         user_id
-        for batch in _split_into_batches(ids)
+        for batch in split_into_batches(ids)
         for user_id in _find_used(database, tables, batch)
     }
     known = users["id"].isin(ids)
@@ -545,7 +376,7 @@ def _add_replacements(
     return users.assign(is_replaced=replaced.where(users["id"].isin(ids)))
 
 
-def _find_used(database: Database, tables: JogetTables, ids: list[str]) -> list[str]:
+def _find_used(database: Database, tables: JogetTables, ids: Sequence[str]) -> Sequence[str]:
     """Find which of these users have more in Joget than single sign-on makes: a row in dir_user and
     ROLE_USER. What Joget notes at each login (dir_user_extra) doesn't count.
 
@@ -633,7 +464,7 @@ def _read_memberships_of_groups(
     them.
     """
     parts = [make_empty_frame(now.JOGET_MEMBERSHIPS_SCHEMA)]
-    for ids in _split_into_batches(group_ids):
+    for ids in split_into_batches(group_ids):
         statement = (
             "SELECT userId, groupId FROM dir_user_group WHERE groupId IN "
             f"({', '.join(['%s'] * len(ids))})"
@@ -666,14 +497,10 @@ def _read_stored_ids(
     to.
     """
     parts = [make_empty_frame(STORED_IDS_SCHEMA)]
-    for ids in _split_into_batches(children):
+    for ids in split_into_batches(children):
         rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS child"] * len(ids))
         statement = (
             f"SELECT c.child, d.id FROM ({rows}) c STRAIGHT_JOIN {table} d ON d.id = c.child"
         )
         parts.append(database.frame(statement, ids, schema=STORED_IDS_SCHEMA, about=table))
     return pd.concat(parts, ignore_index=True)
-
-
-def _split_into_batches(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[start : start + IDS_IN_A_QUERY] for start in range(0, len(ids), IDS_IN_A_QUERY))

@@ -7,7 +7,8 @@ import secrets
 import pandas as pd
 
 from directory_sync.frames import TEXT_TYPE, is_true, make_null_texts
-from directory_sync.joget.database import TEMPORARY_TABLE, Database
+from directory_sync.joget.database import Database
+from directory_sync.joget.database_errors import TEMPORARY_TABLE
 from directory_sync.joget.ledger.definition import ASCII_COLUMN
 from directory_sync.joget.schema import JogetTables
 from directory_sync.plan import Plan

@@ -19,7 +19,8 @@ from directory_sync.joget.comparing import (
     lock_and_compare,
     verify_written_rows,
 )
-from directory_sync.joget.database import TEMPORARY_TABLE, Database
+from directory_sync.joget.database import Database
+from directory_sync.joget.database_errors import TEMPORARY_TABLE
 from directory_sync.joget.ledger import links, recording, reviews
 from directory_sync.joget.ledger.runs import RunRow
 from directory_sync.joget.new_users import NewUsers, split_new_users
@@ -40,7 +41,8 @@ from directory_sync.plan import Plan
 from directory_sync.plan.answers import AnswerUpdate
 from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.plan.deferral import Deferred, defer_rows
-from directory_sync.vocabulary import Action, Entity
+from directory_sync.plan.refusals import find_refused_rows
+from directory_sync.vocabulary import Entity
 
 
 def _join_to_user_changes(table: str, column: str) -> str:
@@ -55,62 +57,12 @@ def _join_to_user_changes(table: str, column: str) -> str:
     return f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON d.{column} = t.before_id"
 
 
-MOST_REFUSED_NAMES = 50
-"""How many users, or groups, are left out at most because the database refuses them. If it refuses
-more, something is wrong with the database, and the run fails.
-"""
-
-
 class RefusedRowsError(ConflictError):
     """The database refuses the rows of some users and groups: plan again without them."""
 
     def __init__(self, message: str, deferred: Deferred) -> None:
         super().__init__(message)
         self.deferred = deferred
-
-
-MOST_REFUSED_MEMBERS = 5
-"""How many users are left out at most for a refused membership. If the database refuses more, the
-group is at fault, and all its memberships are left out.
-"""
-
-
-def _find_names(plan: Plan, column: str, entities: list[Entity]) -> frozenset[str]:
-    return frozenset(
-        name for entity in entities for name in plan.safe_part(entity)[column].dropna()
-    )
-
-
-def _find_refused_names(
-    names: frozenset[str],
-    leave_out_others: Callable[[frozenset[str]], Deferred],
-    refuses: Callable[[Deferred], bool],
-    most: int = MOST_REFUSED_NAMES,
-) -> frozenset[str]:
-    """The names that the database refuses, found by trying halves, each with the names that it
-    accepted before.
-
-    leave_out_others: what to leave out so that only the given names are tried. Raises
-    RefusedRowError where more than `most` are refused.
-    """
-    found, accepted = frozenset[str](), frozenset[str]()
-    waiting = [sorted(names)] if names else []
-    while waiting:
-        part = waiting.pop()
-        if not refuses(leave_out_others(accepted | frozenset(part))):
-            accepted |= frozenset(part)
-        elif len(part) == 1:
-            found |= frozenset(part)
-        else:
-            half = len(part) // 2
-            waiting += [part[half:], part[:half]]
-        if len(found) > most:
-            raise RefusedRowError(
-                f"Joget's database refuses the rows of more than {most} users or groups, "
-                f"sub or name {min(found)} among them; the run was rolled back and nothing was "
-                f"written. Look for a trigger or a constraint of this database's own."
-            )
-    return found
 
 
 class _TriedError(Exception):
@@ -152,7 +104,7 @@ class PlanApplication:
         except (RefusedRowError, TakenKeyError) as error:
             if isinstance(error, TakenKeyError) and not self.defers:
                 raise
-            deferred = self._find_refused()
+            deferred = find_refused_rows(self.row.plan, self._refuses)
             if not deferred:
                 raise
             raise RefusedRowsError(str(error), deferred) from None
@@ -218,65 +170,6 @@ class PlanApplication:
         plan = defer_rows(self.row.plan, deferred)
         sending.remove_deferred_rows(self.database, plan)
         return replace(self.row, plan=plan, deferred=deferred)
-
-    def _find_refused(self) -> Deferred:
-        """The part of the plan that the database refuses, found by trying parts and rolling each
-        back; empty where it refuses even an empty plan.
-
-        Each kind of row is tried after the kinds that it builds on, so that no user is left out for
-        a group's fault: groups, then users, then memberships by group, then deleted groups.
-        """
-        plan = self.row.plan
-        subs = _find_names(plan, "sub", [entity for entity in Entity if entity != Entity.GROUP])
-        groups, members_of = (
-            _find_names(plan, "group_name", [entity])
-            for entity in (Entity.GROUP, Entity.MEMBERSHIP)
-        )
-        rows = plan.safe_part(Entity.GROUP)
-        deleted = frozenset(rows.loc[rows["action"] == Action.DELETE, "group_name"].dropna())
-        if self._refuses(Deferred(subs, groups, members_of)):
-            return Deferred()
-        kept = groups - deleted
-        bad_groups = _find_refused_names(
-            kept, lambda names: Deferred(subs, groups - names, members_of), self._refuses
-        )
-        left = bad_groups | deleted
-        bad_subs = _find_refused_names(
-            subs, lambda names: Deferred(subs - names, left, members_of), self._refuses
-        )
-        bad_members = _find_refused_names(
-            members_of, lambda names: Deferred(bad_subs, left, members_of - names), self._refuses
-        )
-        if bad_members:
-            bad_subs, bad_members = self._blame_members(Deferred(bad_subs, left, bad_members))
-        bad_deleted = _find_refused_names(
-            deleted,
-            lambda names: Deferred(bad_subs, bad_groups | (deleted - names), bad_members),
-            self._refuses,
-        )
-        return Deferred(bad_subs, bad_groups | bad_deleted, bad_members)
-
-    def _blame_members(self, refused: Deferred) -> tuple[frozenset[str], frozenset[str]]:
-        """The users to leave out, and the groups with memberships to leave out: users where few are
-        refused, else groups.
-        """
-        rows = self.row.plan.safe_part(Entity.MEMBERSHIP)
-        inside = rows[rows["group_name"].isin(refused.members_of) & ~rows["sub"].isin(refused.subs)]
-        subs = frozenset(inside["sub"].dropna())
-        if len(subs) <= 1:
-            return refused.subs | subs, frozenset()
-        try:
-            bad = _find_refused_names(
-                subs,
-                lambda names: Deferred(refused.subs | (subs - names), refused.groups),
-                self._refuses,
-                MOST_REFUSED_MEMBERS,
-            )
-        except RefusedRowError:
-            return refused.subs, refused.members_of
-        return (
-            (refused.subs | bad, frozenset()) if bad != subs else (refused.subs, refused.members_of)
-        )
 
     def _refuses(self, left_out: Deferred) -> bool:
         row = replace(self.row, plan=defer_rows(self.row.plan, left_out))

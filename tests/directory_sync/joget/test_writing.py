@@ -10,7 +10,7 @@ import MySQLdb
 import pytest
 
 from directory_sync.errors import PermanentError, TransientError
-from directory_sync.joget import database, new_users, writing
+from directory_sync.joget import database, database_errors, new_users, writing
 from directory_sync.joget.database import open_session
 from directory_sync.joget.ledger import locks
 from directory_sync.plan import make_plan
@@ -381,7 +381,7 @@ def test_the_lock_of_a_worker_that_vanished_is_free_after_a_short_time(
 
 @pytest.mark.parametrize("code", [1412, 1317, 1969, 3024, 3101, 1047, 1205, 1213, 2013])
 def test_a_statement_that_was_stopped_is_tried_again(code: int) -> None:
-    error = database.translate_error(
+    error = database_errors.translate_error(
         MySQLdb.OperationalError(code, "a value"), "dir_user", "joget_mysql"
     )
     assert isinstance(error, TransientError)
