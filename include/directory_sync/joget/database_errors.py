@@ -166,7 +166,7 @@ def translate_error(error: MySQLdb.Error, about: str, conn_id: str) -> Directory
     )
 
 
-def _translate_denial(code: int, said: str, about: str, conn_id: str) -> MissingRightError:
+def _translate_denial(code: int, message: str, about: str, conn_id: str) -> MissingRightError:
     """Say what the account may not do, and what to do. Only the names of the right and
     the table are taken from the server's text.
     """
@@ -177,7 +177,7 @@ def _translate_denial(code: int, said: str, about: str, conn_id: str) -> Missing
             "this worker's address, or requires TLS, which the Connection's extras `ssl_mode` and "
             "`ssl` ask for."
         )
-    denied = DENIED_RIGHT.search(said)
+    denied = DENIED_RIGHT.search(message)
     if denied:
         right = f"the right {'UPDATE' if denied[1] == LOCKING_READ else denied[1]} on {denied[2]}"
     elif code == SCHEMA_REFUSED_CODE and about == TEMPORARY_TABLE:

@@ -1,4 +1,4 @@
-"""Accounts of the organization that the pool doesn't have, such as those that the Joget plugin left."""
+"""Accounts of the organization that the pool doesn't have, such as the Joget plugin's."""
 
 import pandas as pd
 import pyarrow as pa

@@ -224,7 +224,7 @@ def _collect_texts(
     An active user's login is left out where it is, byte for byte, the id that the user is linked
     to.
     """
-    quiet = linked[
+    unchanged_links = linked[
         linked["is_same"]
         & (linked["state"] == State.ACTIVE)
         & (linked["user_pool_id"] == run.sync.user_pool_id)
@@ -237,9 +237,9 @@ def _collect_texts(
             one.users["username"].str.len() <= LOGIN_LENGTH
         )
         users = one.users.loc[usable, ["sub", "username"]]
-        link = find_positions(users["sub"], quiet["sub"])
+        link = find_positions(users["sub"], unchanged_links["sub"])
         is_linked_login = (link >= 0) & is_true(
-            take_values(quiet["user_id"], link, users.index) == users["username"]
+            take_values(unchanged_links["user_id"], link, users.index) == users["username"]
         )
         parts.append(users.loc[~is_linked_login, "username"])
         groups = one.groups[one.groups["verdict"] == Verdict.MAPPED]
@@ -480,10 +480,10 @@ def _read_memberships_of_groups(
         "group_id": ("dir_group", pd.Series(group_ids, dtype=TEXT_TYPE)),
     }
     for column, (table, parents) in known.items():
-        odd = members.loc[~members[column].isin(parents), column]
-        if len(odd):
-            stored = _read_stored_ids(database, tables, table, odd.drop_duplicates().tolist())
-            members.loc[odd.index, column] = look_up(odd, stored, "child", "id")
+        unknown = members.loc[~members[column].isin(parents), column]
+        if len(unknown):
+            stored = _read_stored_ids(database, tables, table, unknown.drop_duplicates().tolist())
+            members.loc[unknown.index, column] = look_up(unknown, stored, "child", "id")
     return members.dropna(ignore_index=True)
 
 

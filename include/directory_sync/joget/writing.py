@@ -6,7 +6,7 @@ that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -110,13 +110,13 @@ class PlanApplication:
             raise RefusedRowsError(str(error), deferred) from None
 
     def _run(self) -> Plan:
-        with ThreadPoolExecutor(1) as beside:  # the object store and the database at the same time
+        # The object store, the hash and the database work at the same time.
+        with ThreadPoolExecutor(2) as beside:
             published = beside.submit(self.publish)
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()
             published.result()
-            hashed.result()
-        return self._write(self.update_answers(self.row.plan))
+            return self._write(self.update_answers(self.row.plan), hashed)
 
     @cached_property
     def _parts(self) -> tuple[NewUsers, Plan]:
@@ -132,7 +132,7 @@ class PlanApplication:
     def _new_users(self) -> NewUsers:
         return self._parts[0]
 
-    def _write(self, answers: AnswerUpdate) -> Plan:
+    def _write(self, answers: AnswerUpdate, hashed: "Future[str]") -> Plan:
         with self.database.writing_transaction():
             self._take_turn()
             row = self._leave_out_changed()
@@ -144,6 +144,7 @@ class PlanApplication:
             self._delete_groups()
             self._delete_users()
             self._write_employments()
+            hashed.result()
             self._write_ledger(row)
             self._verify()
             if row is not self.row:
@@ -364,17 +365,19 @@ class PlanApplication:
         deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL AND t.action <> 'evict'"
         if not self._has_changes(deleted):
             return
-        theirs = f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
+        employments = (
+            f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
+        )
         self._execute(
             "dir_department",
-            f"UPDATE {theirs} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL "
+            f"UPDATE {employments} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL "
             f"WHERE {deleted}",
         )
         for side in ("employmentId", "reportToId"):
             self._execute(
                 "dir_employment_report_to",
-                f"DELETE d FROM {theirs} STRAIGHT_JOIN dir_employment_report_to d ON d.{side} = "
-                f"e.id WHERE {deleted}",
+                f"DELETE d FROM {employments} STRAIGHT_JOIN dir_employment_report_to d ON "
+                f"d.{side} = e.id WHERE {deleted}",
             )
         for table, column in (
             *reversed(TABLES_BY_USER_ID),

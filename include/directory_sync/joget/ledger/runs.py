@@ -174,8 +174,8 @@ def find_newest_folders(database: Database, sync: str) -> list[str]:
     rows = database.rows(
         "SELECT plan_url, transformed_url FROM ("
         "SELECT plan_url, transformed_url, ROW_NUMBER() OVER (PARTITION BY user_pool_id "
-        "ORDER BY snapshot_at DESC, committed_at DESC) AS place "
-        "FROM directory_sync_run WHERE sync = %s AND kind = 'full') AS ranked WHERE place = 1",
+        "ORDER BY snapshot_at DESC, committed_at DESC) AS age_rank "
+        "FROM directory_sync_run WHERE sync = %s AND kind = 'full') AS ranked WHERE age_rank = 1",
         (sync,),
         about="directory_sync_run",
     )
