@@ -14,6 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from directory_sync.command_line.examination import (
+    EXIT_CODES,
+    describe_examination,
+    show_examination,
+)
+from directory_sync.command_line.explanation import describe_answer, show_answer
 from directory_sync.errors import DirectorySyncError
 from directory_sync.vocabulary import describe_cause
 
@@ -82,6 +88,60 @@ def detach(
     with _errors_in_a_line():
         found = detach.detach_sync(sync, is_applied=apply)
     _show(found, Console())
+
+
+@app.command()
+def doctor(
+    sync: Annotated[str, typer.Option(help="The sync's name in the settings.")] = "default",
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try what a sync needs, and say what is wrong and what to do.
+
+    Settings, Connections, each right in AWS and in Joget's database, staging, the ledger, clocks,
+    Airflow's DAGs and plugin, and whether the mapping's login is the one that single sign-on makes.
+    Prints counts, and no name, email or attribute of a user. Changes nothing, but for a file in
+    staging that it deletes again.
+
+    Exits with 0 where all is well, with 1 where something is wrong, and with 2 where there are
+    only warnings. What couldn't be tried ("unknown") doesn't count.
+    """
+    _ask_airflow_as_server()
+    from directory_sync.tasks.doctor.examination import examine_sync
+
+    found = examine_sync(sync)
+    if as_json:
+        print(json.dumps(describe_examination(found)))
+    else:
+        show_examination(found, Console())
+    raise typer.Exit(EXIT_CODES[found.worst])
+
+
+@app.command()
+def explain(
+    login: Annotated[str, typer.Argument(help="A login, an email or a sub, in any letters.")],
+    sync: Annotated[str, typer.Option(help="The sync's name in the settings.")] = "default",
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why a user is as they are in Joget, as the tab "Directory" does.
+
+    Prints names, emails and values, to anybody who may read staging and Airflow's database from
+    this machine: a terminal has no permissions of its own.
+
+    Exits with 0 where one user was found, and with 1 where nobody or more than one was, and after
+    an error.
+    """
+    _ask_airflow_as_server()
+    from directory_sync.tasks.explain import explain_login
+
+    with _errors_in_a_line():
+        answer = explain_login(sync, login)
+    if as_json:
+        print(json.dumps(describe_answer(answer)))
+    else:
+        show_answer(answer, Console())
+    raise typer.Exit(0 if answer.explained else 1)
 
 
 def _ask_airflow_as_server() -> None:

@@ -4,10 +4,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -31,6 +34,9 @@ USERS_IN_A_PAGE = 60
 
 LIST_GROUPS_CALLS_PER_SECOND = 5
 """Cognito's quota of ListGroups for one pool, beside that of the whole account."""
+
+ROWS_OF_LISTS = {"ListUsers": "Users", "ListGroups": "Groups", "ListUsersInGroup": "Users"}
+"""The member of an answer that has its rows, by operation."""
 
 MOST_LISTS_AT_ONCE = 16
 """Lists under way at once: at 30 requests a second, answers of up to half a second still use the
@@ -158,6 +164,37 @@ class UserPool:
         """
         yield from self._pages("ListUsersInGroup", "Users", "memberships", GroupName=group_name)
 
+    def read_first_rows(
+        self, operation: str, limit: int, **parameters: str
+    ) -> list[dict[str, Any]]:
+        """The first rows of a list, by one call. `operation` is a key of ROWS_OF_LISTS.
+
+        Raises TransientError where Cognito throttles it, and GroupGoneError.
+        """
+        call = getattr(self._client, xform_name(operation))
+        try:
+            with self._errors(operation):
+                answer = call(UserPoolId=self._pool, Limit=limit, **parameters)
+        except _InvalidParameterError:
+            raise _make_refused_parameters_error(operation) from None
+        rows: list[dict[str, Any]] = _read_member(answer, ROWS_OF_LISTS[operation], operation)
+        return rows
+
+    def read_clock(self) -> datetime | None:
+        """AWS's time, to the second, from the Date header of an answer, which a refusal has too;
+        None where it has none.
+        """
+        with self._errors("DescribeUserPool"):
+            try:
+                answer = self._client.describe_user_pool(UserPoolId=self._pool)
+            except ClientError as error:
+                answer = error.response
+        headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
+        try:
+            return parsedate_to_datetime(headers["date"])
+        except (KeyError, ValueError):
+            return None
+
     def _pages(
         self, operation: str, key: str, counted: str, **parameters: str
     ) -> Iterator[list[dict[str, Any]]]:
@@ -201,9 +238,7 @@ class UserPool:
                     raise TokenDiedError from None
                 if "Filter" in parameters:
                     raise FilterRefusedError from None
-                raise PermanentError(
-                    f"Cognito refused the parameters of {operation}; report this."
-                ) from None
+                raise _make_refused_parameters_error(operation) from None
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
@@ -254,6 +289,10 @@ class UserPool:
             f"aws_conn_id needs cognito-idp:{operation} on this pool's ARN (docs/iam-policy.json), "
             "and valid keys."
         )
+
+
+def _make_refused_parameters_error(operation: str) -> PermanentError:
+    return PermanentError(f"Cognito refused the parameters of {operation}; report this.")
 
 
 def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:

@@ -29,6 +29,7 @@ from directory_sync.joget.schema import (
     TABLES_WITHOUT_INDEX,
     JogetTables,
 )
+from directory_sync.joget.single_sign_on import LINK_OF_USER, MADE_BY_SINGLE_SIGN_ON
 from directory_sync.mapping import LOGIN_LENGTH, Desired
 from directory_sync.plan import Removals
 from directory_sync.plan import current as now
@@ -250,16 +251,13 @@ def _find_left_over(
     """Columns current.LEFT_OVER_SCHEMA. For each record in quarantine, the database is asked here
     for the key of the login, so that no listed user counts as a leaver.
     """
-    linked = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
-    linked += "CONVERT(SHA2(u.id, 256) USING ascii))"
+    linked = f"EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE {LINK_OF_USER})"
     employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
     accounts = database.frame(
         f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
         f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
-        "dir_user u WHERE u.active = 1 AND u.password IS NULL AND CAST(u.id AS BINARY) <=> "
-        f"CAST(u.username AS BINARY) AND EXISTS (SELECT 1 {employed}) AND NOT EXISTS (SELECT 1 "
-        "FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = "
-        "'ROLE_ADMIN')" + (f" AND NOT {linked}" if has_ledger else ""),
+        f"dir_user u WHERE u.active = 1 AND EXISTS (SELECT 1 {employed}) AND "
+        f"{MADE_BY_SINGLE_SIGN_ON}" + (f" AND NOT {linked}" if has_ledger else ""),
         (tables.organization, tables.organization),
         schema=now.LEFT_OVER_SCHEMA,
         about="dir_user",

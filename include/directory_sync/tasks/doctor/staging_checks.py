@@ -1,0 +1,80 @@
+"""Staging: writing, reading, listing and deleting a file of the doctor's own."""
+
+import secrets
+from collections.abc import Iterator
+
+from directory_sync.errors import PermanentError
+from directory_sync.settings import Sync
+from directory_sync.staging import store
+from directory_sync.tasks.doctor.findings import Finding, Status, run_check, skip_check
+
+ACCESS_CHECK = "staging"
+WRITE_CHECK = "staging: write a file"
+READ_CHECK = "staging: read it"
+LIST_CHECK = "staging: list files"
+DELETE_CHECK = "staging: delete it"
+STAGING_CHECKS = (WRITE_CHECK, READ_CHECK, LIST_CHECK, DELETE_CHECK)
+
+CONTENT = b"directory-sync doctor"
+
+
+def check_staging(sync: Sync) -> Iterator[Finding]:
+    """Whether the store can be opened, and each right of docs/iam-policy.json on it.
+
+    The file lies where a run's would, and is deleted at the end.
+    """
+    access = run_check(ACCESS_CHECK, lambda: _open_store(sync))
+    yield access
+    if access.status is Status.WRONG:
+        for name in STAGING_CHECKS:
+            yield skip_check(name, "the store")
+        return
+    url = f"{sync.staging_url}/{sync.name}/{sync.user_pool_id}/doctor/{secrets.token_hex(8)}"
+    written = run_check(WRITE_CHECK, lambda: _write(url))
+    yield written
+    has_file = written.status is Status.OK
+    yield (
+        run_check(READ_CHECK, lambda: _read(url))
+        if has_file
+        else skip_check(READ_CHECK, "the file")
+    )
+    yield run_check(LIST_CHECK, lambda: _list(sync))
+    yield (
+        run_check(DELETE_CHECK, lambda: _delete(sync, url))
+        if has_file
+        else skip_check(DELETE_CHECK, "the file")
+    )
+
+
+def _open_store(sync: Sync) -> Finding:
+    store.require_access(sync.staging_url)
+    return Finding(ACCESS_CHECK, Status.OK, sync.staging_url)
+
+
+def _write(url: str) -> Finding:
+    store.write_bytes(url, CONTENT)
+    return Finding(WRITE_CHECK, Status.OK, "works")
+
+
+def _read(url: str) -> Finding:
+    if store.read_bytes(url) != CONTENT:
+        what = "the file isn't what was written"
+        to_do = "Find out what else writes to staging_url, or changes files there."
+        return Finding(READ_CHECK, Status.WRONG, what, to_do)
+    return Finding(READ_CHECK, Status.OK, "works")
+
+
+def _list(sync: Sync) -> Finding:
+    store.list_names(f"{sync.staging_url}/{sync.name}")
+    return Finding(LIST_CHECK, Status.OK, "works")
+
+
+def _delete(sync: Sync, url: str) -> Finding:
+    try:
+        store.delete_files([url])
+    except PermanentError:
+        if sync.staging_retention_days is not None:
+            raise
+        what = f"not allowed, and not needed, since staging_retention_days is null; {url} is left"
+        return Finding(DELETE_CHECK, Status.OK, what)
+    return Finding(DELETE_CHECK, Status.OK, "works")
