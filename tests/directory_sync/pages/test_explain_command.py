@@ -46,7 +46,9 @@ def run(company: Company, hour: int) -> None:
     note(SYNC, hour, **company.last.reference)
 
 
-def test_a_user_is_explained_from_the_pool_to_joget_with_their_values(known: Company) -> None:
+def test_a_user_is_explained_as_text_and_as_json_and_nobody_in_the_pages_own_words(
+    known: Company,
+) -> None:
     answer = explain(ANA.upper())
     assert answer.exit_code == 0, answer.output
     text = " ".join(answer.stdout.split())
@@ -59,8 +61,6 @@ def test_a_user_is_explained_from_the_pool_to_joget_with_their_values(known: Com
     assert "Sales │ Sales │ add on" in text
     assert "user update: changed in the pool last name: Almeida → Azevedo" in text
 
-
-def test_json_has_the_same(known: Company) -> None:
     answer = explain(str(sub_of(known.pool.users[0])), "--json")
     assert answer.exit_code == 0, answer.output
     found: dict[str, Any] = json.loads(answer.stdout)
@@ -68,42 +68,32 @@ def test_json_has_the_same(known: Company) -> None:
     explained = found["explained"]
     assert (explained["joget_id"], explained["outcome"]) == (ANA, "updated")
     assert [event["changes"][0]["action"] for event in explained["events"]] == ["update", "create"]
+    nobody = explain("nobody@example.org")
+    assert nobody.exit_code == 1
+    assert nobody.stdout.startswith("Nobody with exactly that login, email or sub is in the newest")
+    assert json.loads(explain("nobody@example.org", "--json").stdout)["explained"] is None
 
 
-def test_what_holds_a_user_back_comes_with_what_to_do(known: Company) -> None:
-    known.pool.users[1] = user("bob, the second@example.org", sub=sub_of(user(BOB)))
+def test_what_holds_a_user_back_which_users_fit_and_odd_names_are_printed_as_they_are(
+    known: Company,
+) -> None:
+    twins = [user("twin@example.org", sub=f"{number}" * 8) for number in (1, 2)]
+    known.pool.users = [
+        user(ANA, given_name="[red]Ana[/red]", family_name="Azevedo"),
+        user("bob, the second@example.org", sub=sub_of(user(BOB))),
+        *twins,
+    ]
     run(known, 3)
+    assert "first name: Ana → [red]Ana[/red]" in explain(ANA).stdout
     text = explain(BOB).stdout
     assert "What holds this user back now" in text
     assert "in quarantine: the login has a comma or semicolon" in text
     assert "In scope: can't be mapped" in text
-
-
-def test_where_nobody_is_found_the_pages_own_words_say_so_and_it_exits_with_1(
-    known: Company,
-) -> None:
-    answer = explain("nobody@example.org")
-    assert answer.exit_code == 1
-    assert answer.stdout.startswith("Nobody with exactly that login, email or sub is in the newest")
-    assert json.loads(explain("nobody@example.org", "--json").stdout)["explained"] is None
-
-
-def test_where_several_users_fit_it_lists_their_subs(known: Company) -> None:
-    known.configure(mapping={"username": "sub"})
-    twins = [user(BOB), user(BOB, sub="11111111-2222-3333-4444-555555555555")]
-    known.pool.users[1:] = twins
-    run(known, 3)
-    answer = explain(BOB)
+    answer = explain("twin@example.org")
     assert answer.exit_code == 1
     assert "Several users fit; ask again with the sub of one:" in answer.stdout
     assert {sub_of(one) for one in twins} <= set(answer.stdout.split())
     assert explain(str(sub_of(twins[1]))).exit_code == 0
-
-
-def test_a_name_in_brackets_is_printed_as_it_is(known: Company) -> None:
-    known.pool.users[0] = user(ANA, given_name="[red]Ana[/red]", family_name="Azevedo")
-    run(known, 3)
-    assert "first name: Ana → [red]Ana[/red]" in explain(ANA).stdout
 
 
 def test_before_the_first_run_it_says_what_to_do(company: Company) -> None:

@@ -56,30 +56,28 @@ def _describe_dags(sync: Sync, known: dict[str, KnownDag]) -> Finding:
         what = f"{' and '.join(answering)} paused: a run of a paused DAG waits"
         return Finding(DAGS_CHECK, Status.WARNING, what, "Unpause it: nothing starts it by itself.")
     paused = f"; {sync.dag_id} is paused" if known[sync.dag_id].is_paused else ""
-    parsed = max(dag.parsed_at for dag in known.values() if dag.parsed_at)
-    what = f"Airflow has {', '.join(known)}, read on {parsed:%Y-%m-%d %H:%M} UTC{paused}"
+    parsed = max((dag.parsed_at for dag in known.values() if dag.parsed_at), default=None)
+    since = f", read on {parsed:%Y-%m-%d %H:%M} UTC" if parsed else ""
+    what = f"Airflow has {', '.join(sorted(known))}{since}{paused}"
     return Finding(DAGS_CHECK, Status.OK, what)
 
 
 def _check_plugin() -> Finding:
     """Airflow's database says nothing of plugins: each process loads them by itself."""
-    loaded = [info["name"] for info in plugins_manager.get_plugin_info(["name"])]
-    count = loaded.count(DirectorySyncPages.name)
-    if count == 1:
-        what = "this machine's Airflow loads it; the API server does if it has the same package"
-        return Finding(PLUGIN_CHECK, Status.OK, what)
-    if count:
-        what = "loaded twice: from the installed package and from a plugins folder"
+    loaded = {info["name"] for info in plugins_manager.get_plugin_info(["name"])}
+    errors = plugins_manager.get_import_errors()
+    if DirectorySyncPages.name not in loaded:
+        sources = [source for source in errors if "directory_sync" in source]
+        what = f"can't be imported: {', '.join(sources)}" if sources else "this Airflow has none"
+        to_do = (
+            "Install the package where Airflow runs, or put plugins/ on its path, and look at "
+            "`airflow plugins`. Without it, Airflow shows no tabs; runs work."
+        )
+        return Finding(PLUGIN_CHECK, Status.WARNING, what, to_do)
+    if any(repr(DirectorySyncPages.name) in error for error in errors.values()):
+        # Airflow leaves the second one out, and calls that an import error.
+        what = "there twice: in the installed package and in a plugins folder"
         to_do = "Take this project's plugins/ off Airflow's path: the package brings the plugin."
         return Finding(PLUGIN_CHECK, Status.WARNING, what, to_do)
-    failed = [
-        source
-        for source in plugins_manager.get_import_errors()
-        if "directory_sync" in source or "directory-sync" in source
-    ]
-    what = f"can't be imported: {', '.join(failed)}" if failed else "this Airflow has none"
-    to_do = (
-        "Install the package where Airflow runs, or put plugins/ on its path, and look at `airflow "
-        "plugins`. Without it, Airflow shows no tabs; runs work."
-    )
-    return Finding(PLUGIN_CHECK, Status.WARNING, what, to_do)
+    what = "this machine's Airflow loads it; the API server does if it has the same package"
+    return Finding(PLUGIN_CHECK, Status.OK, what)

@@ -1,6 +1,6 @@
 """One examination of a sync: every check, in the order in which a run needs what they try."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from directory_sync.cognito.client import UserPool, open_user_pool
@@ -48,27 +48,45 @@ def _examine(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
     pool = None if "aws_conn_id" in without else _open_pool(sync, failures)
     database = None if "joget_conn_id" in without else _open_database(sync, stack, failures)
     yield from failures
-    yield from (
-        pool_checks.check_pool(sync, pool)
-        if pool
-        else _skip_all(pool_checks.RIGHT_CHECKS, "the pool")
-    )
-    yield from (
-        _skip_all(staging_checks.STAGING_CHECKS, "its Connection")
-        if "staging_url" in without
-        else staging_checks.check_staging(sync)
-    )
-    yield from (
-        joget_checks.check_database(sync, database)
-        if database
-        else _skip_all(joget_checks.DATABASE_CHECKS, "Joget's database")
-    )
-    yield from _examine_together(sync, pool, database)
+    of_pool = _examine_pool(sync, pool)
+    yield from of_pool
+    of_staging = _examine_staging(sync, has_connection="staging_url" not in without)
+    yield from of_staging
+    if database is None:
+        yield skip_check(joget_checks.DIRECTORY_AND_LEDGER_CHECK, "the database")
+    else:
+        yield from joget_checks.check_database(sync, database)
+    yield from _examine_clocks(pool, database)
+    if database is None:
+        yield skip_check(login_checks.LOGIN_CHECK, "Joget's database")
+    else:
+        lists = _is_ok(of_pool, pool_checks.USERS_CHECK)
+        yield from login_checks.check_logins(
+            sync,
+            database,
+            pool if lists else None,
+            has_staging=all(
+                _is_ok(of_staging, name)
+                for name in (staging_checks.READ_CHECK, staging_checks.LIST_CHECK)
+            ),
+        )
     yield from airflow_checks.check_airflow(sync)
 
 
-def _skip_all(names: Iterable[str], needs: str) -> Iterator[Finding]:
-    return (skip_check(name, needs) for name in names)
+def _is_ok(findings: list[Finding], name: str) -> bool:
+    return any(one.name == name and one.status is Status.OK for one in findings)
+
+
+def _examine_pool(sync: Sync, pool: UserPool | None) -> list[Finding]:
+    if pool is None:
+        return [skip_check(pool_checks.RIGHTS_CHECK, "the pool and its Connection")]
+    return list(pool_checks.check_pool(sync, pool))
+
+
+def _examine_staging(sync: Sync, *, has_connection: bool) -> list[Finding]:
+    if not has_connection:
+        return [skip_check(staging_checks.FILES_CHECK, "its Connection")]
+    return list(staging_checks.check_staging(sync))
 
 
 def _open_pool(sync: Sync, failures: list[Finding]) -> UserPool | None:
@@ -83,19 +101,14 @@ def _open_database(sync: Sync, stack: ExitStack, failures: list[Finding]) -> Dat
     return None
 
 
-def _examine_together(
-    sync: Sync, pool: UserPool | None, database: Database | None
-) -> Iterator[Finding]:
-    """The checks that compare what different servers say."""
+def _examine_clocks(pool: UserPool | None, database: Database | None) -> Iterator[Finding]:
     if pool is None:
         yield skip_check(clock_checks.AWS_CLOCK_CHECK, "the pool")
     else:
         yield run_check(clock_checks.AWS_CLOCK_CHECK, lambda: clock_checks.check_aws_clock(pool))
     if database is None:
         yield skip_check(clock_checks.DATABASE_CLOCK_CHECK, "Joget's database")
-        yield skip_check(login_checks.SNAPSHOT_CHECK, "Joget's database")
-        return
-    yield run_check(
-        clock_checks.DATABASE_CLOCK_CHECK, lambda: clock_checks.check_database_clock(database)
-    )
-    yield from login_checks.check_logins(sync, pool, database)
+    else:
+        yield run_check(
+            clock_checks.DATABASE_CLOCK_CHECK, lambda: clock_checks.check_database_clock(database)
+        )

@@ -42,16 +42,8 @@ USERS_WITHOUT_INDEX = 5_000
 GRANT_THEM = "Let a DBA grant them: docs/joget-grants.sql."
 
 
-DATABASE_CHECKS = (
-    TABLES_CHECK,
-    INDEX_CHECK,
-    DIRECTORY_CHECK,
-    TEMPORARY_CHECK,
-    LEDGER_RIGHTS_CHECK,
-    REMOVAL_CHECK,
-    LEDGER_CHECK,
-)
-"""What is tried once the database is reached."""
+DIRECTORY_AND_LEDGER_CHECK = "Joget's tables, rights and ledger"
+"""All that is tried once the database is reached, where it isn't."""
 
 
 def check_database(sync: Sync, database: Database) -> Iterator[Finding]:

@@ -26,6 +26,8 @@ from directory_sync.tasks.doctor.findings import Finding, Status, run_check, ski
 
 SNAPSHOT_CHECK = "login, by the newest snapshot"
 SAMPLE_CHECK = "login, by a sample of the pool"
+LOGIN_CHECK = "login"
+"""Both, where neither is tried."""
 
 CANDIDATES = (
     "sub",
@@ -60,16 +62,23 @@ class LoginCounts:
         return max(self.by_rule, key=lambda rule: (self.by_rule[rule], rule == self.rule))
 
 
-def check_logins(sync: Sync, pool: UserPool | None, database: Database) -> Iterator[Finding]:
+def check_logins(
+    sync: Sync, database: Database, pool: UserPool | None, *, has_staging: bool
+) -> Iterator[Finding]:
     """Compare by the newest complete snapshot, and by a page of the pool what the snapshot lacks:
     it has only the attributes that the mapping names.
+
+    pool: None where its users can't be listed; has_staging: whether files there can be read.
     """
     held: list[str] = []
-    yield run_check(SNAPSHOT_CHECK, lambda: _check_snapshot(sync, database, held))
+    if has_staging:
+        yield run_check(SNAPSHOT_CHECK, lambda: _check_snapshot(sync, database, held))
+    else:
+        yield skip_check(SNAPSHOT_CHECK, "staging")
     if pool is None:
-        yield skip_check(SAMPLE_CHECK, "the pool")
-        return
-    yield run_check(SAMPLE_CHECK, lambda: _check_sample(sync, pool, database, held))
+        yield skip_check(SAMPLE_CHECK, "the list of users")
+    else:
+        yield run_check(SAMPLE_CHECK, lambda: _check_sample(sync, pool, database, held))
 
 
 def _check_snapshot(sync: Sync, database: Database, held: list[str]) -> Finding:

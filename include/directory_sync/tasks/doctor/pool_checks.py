@@ -12,7 +12,8 @@ POOL_CHECK = f"user pool ({DESCRIBE_RIGHT})"
 USERS_CHECK = "cognito-idp:ListUsers"
 GROUPS_CHECK = "cognito-idp:ListGroups"
 MEMBERS_CHECK = "cognito-idp:ListUsersInGroup"
-RIGHT_CHECKS = (USERS_CHECK, GROUPS_CHECK, MEMBERS_CHECK)
+RIGHTS_CHECK = "rights on the pool"
+"""The three before, where none of them is tried."""
 
 
 def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
@@ -20,8 +21,7 @@ def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
     described = run_check(POOL_CHECK, lambda: _describe_pool(sync, pool))
     yield described
     if described.status is Status.WRONG and DESCRIBE_RIGHT not in described.what:
-        for name in RIGHT_CHECKS:
-            yield skip_check(name, "the pool")
+        yield skip_check(RIGHTS_CHECK, "the pool")
         return
     yield run_check(USERS_CHECK, lambda: _try_list(USERS_CHECK, pool, "ListUsers", []))
     groups: list[dict[str, Any]] = []
