@@ -143,5 +143,7 @@ def _make_trial(right: Right) -> tuple[str, tuple[str, ...]]:
 
 def require_temporary_tables(database: Database) -> None:
     """Make a temporary table and drop it; raises MissingRightError where the account may not."""
-    database.execute(f"CREATE TEMPORARY TABLE {TRIAL_TABLE} (trial INT)", about=TEMPORARY_TABLE)
+    # A server with sql_require_primary_key refuses a table without one.
+    columns = "trial INT PRIMARY KEY"
+    database.execute(f"CREATE TEMPORARY TABLE {TRIAL_TABLE} ({columns})", about=TEMPORARY_TABLE)
     database.execute(f"DROP TEMPORARY TABLE {TRIAL_TABLE}", about=TEMPORARY_TABLE)

@@ -37,7 +37,7 @@ from tests.company import Company, people
 from tests.conftest import ROOT
 from tests.directory_sync.cognito.test_iam import Account, actions, iam, read_policy, without
 from tests.directory_sync.joget.test_grants import account, rights
-from tests.stand_in import sub_of, user
+from tests.stand_in import sub_of
 
 __all__ = ["account", "iam"]
 
@@ -373,7 +373,7 @@ def test_accounts_with_a_password_and_administrators_are_not_single_sign_ons(
 ) -> None:
     sound.joget.add_user("one@example.org", password="x" * 32)
     sound.joget.add_user("two@example.org", role="ROLE_ADMIN")
-    assert "of 4 accounts" in find()[SAMPLE]["what"]
+    assert "made 4 accounts" in find()[SAMPLE]["what"]
 
 
 def test_without_an_account_of_single_sign_on_nothing_can_be_told(company: Company) -> None:
@@ -425,12 +425,15 @@ def test_what_airflow_does_not_have_of_the_dags_is_said(sound: Company) -> None:
     change(DAG_IDS[1], is_paused=True)
     assert "cognito_to_joget_review paused" in examine_dags(sync)
     change(DAG_IDS[1], is_paused=False, is_stale=True)
-    assert "cognito_to_joget_review is stale" in examine_dags(sync)
+    assert "stale, since no file makes it any more: cognito_to_joget_review" in examine_dags(sync)
     change(DAG_IDS[1], is_stale=False, has_import_errors=True)
-    assert "cognito_to_joget_review has import errors" in examine_dags(sync)
+    assert "with import errors: cognito_to_joget_review" in examine_dags(sync)
     change(DAG_IDS[1], has_import_errors=False)
     other = sync.model_copy(update={"name": "other"})
-    assert "cognito_to_joget_other isn't in Airflow's database" in examine_dags(other)
+    assert (
+        "not in Airflow's database: cognito_to_joget_other, cognito_to_joget_other_review"
+        in examine_dags(other)
+    )
 
 
 def test_a_plugin_that_airflow_does_not_load_or_loads_twice_is_a_warning(

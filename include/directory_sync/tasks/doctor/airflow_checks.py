@@ -30,24 +30,26 @@ def _check_dags(sync: Sync) -> Finding:
         what = "not known: Airflow's database can't be reached from here, as from most workers"
         to_do = "Run this where Airflow's scheduler or API server runs, or look at Airflow's list."
         return Finding(DAGS_CHECK, Status.UNKNOWN, what, to_do)
-    faults = [
-        f"{dag_id} {fault}" for dag_id in dag_ids if (fault := _find_fault(known.get(dag_id)))
-    ]
+    faults: dict[str, list[str]] = {}
+    for dag_id in dag_ids:
+        if fault := _find_fault(known.get(dag_id)):
+            faults.setdefault(fault, []).append(dag_id)
     if faults:
         to_do = (
             "Look at `airflow dags list-import-errors`, at the bundle in AIRFLOW__DAG_PROCESSOR__"
             "DAG_BUNDLE_CONFIG_LIST, and whether the DAG processor runs and has these settings."
         )
-        return Finding(DAGS_CHECK, Status.WRONG, "; ".join(faults), to_do)
+        what = "; ".join(f"{fault}: {', '.join(faulty)}" for fault, faulty in faults.items())
+        return Finding(DAGS_CHECK, Status.WRONG, what, to_do)
     return _describe_dags(sync, known)
 
 
 def _find_fault(dag: KnownDag | None) -> str:
     if dag is None:
-        return "isn't in Airflow's database"
+        return "not in Airflow's database"
     if dag.is_stale:
-        return "is stale: its file doesn't make it any more"
-    return "has import errors" if dag.has_import_errors else ""
+        return "stale, since no file makes it any more"
+    return "with import errors" if dag.has_import_errors else ""
 
 
 def _describe_dags(sync: Sync, known: dict[str, KnownDag]) -> Finding:

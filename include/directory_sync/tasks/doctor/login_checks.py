@@ -208,6 +208,6 @@ def _describe(counts: LoginCounts, *, is_sample: bool) -> str:
     ]
     of_users = f"{counts.users:,} users" + (", a sample of the pool" if is_sample else "")
     return (
-        f"of {counts.accounts:,} accounts that single sign-on made in Joget, so many are the login "
-        f"of one of {of_users}: {', '.join(shown)}"
+        f"single sign-on made {counts.accounts:,} accounts in Joget. So many of them have the "
+        f"login of one of {of_users}: {', '.join(shown)}"
     )

@@ -1,6 +1,5 @@
 """Staging: writing, reading, listing and deleting a file of the doctor's own."""
 
-import secrets
 from collections.abc import Iterator
 
 from directory_sync.errors import PermanentError
@@ -22,14 +21,15 @@ CONTENT = b"directory-sync doctor"
 def check_staging(sync: Sync) -> Iterator[Finding]:
     """Whether the store can be opened, and each right of docs/iam-policy.json on it.
 
-    The file lies where a run's would, and is deleted at the end.
+    The file lies beside those of the runs, and is deleted at the end. Where that isn't allowed, the
+    next examination writes it again: it has one name, so that there is never more than one.
     """
     access = run_check(ACCESS_CHECK, lambda: _open_store(sync))
     yield access
     if access.status is Status.WRONG:
         yield skip_check(FILES_CHECK, "the store")
         return
-    url = f"{sync.staging_url}/{sync.name}/{sync.user_pool_id}/doctor/{secrets.token_hex(8)}"
+    url = f"{sync.staging_url}/{sync.name}/{sync.user_pool_id}/doctor/trial"
     written = run_check(WRITE_CHECK, lambda: _write(url))
     yield written
     has_file = written.status is Status.OK
