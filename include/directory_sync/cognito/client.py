@@ -46,7 +46,16 @@ whole rate.
 ATTEMPTS_OF_A_CALL = 6
 """How often botocore tries one call, with growing delays."""
 
+ATTEMPTS_OF_A_TRIAL = 2
+CONNECT_SECONDS, CONNECT_SECONDS_OF_A_TRIAL = 60, 5
+"""How long an attempt waits for a connection: botocore's own default, and for somebody who looks
+on.
+"""
+
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
+
+UNREACHED = "Cognito can't be reached"
+"""How the error begins that says so."""
 
 THROTTLING_CODES = frozenset({"TooManyRequestsException", "ThrottlingException"})
 
@@ -320,8 +329,9 @@ def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
     return answer[name]
 
 
-def open_user_pool(sync: Sync, doing: str) -> UserPool:
-    """The sync's pool, through its AWS Connection.
+def open_user_pool(sync: Sync, doing: str, *, waits: bool = True) -> UserPool:
+    """The sync's pool, through its AWS Connection. `waits`: whether a call is tried for minutes
+    where Cognito can't be reached, as a run does.
 
     Raises PermanentError where the Connection is missing, TransientError where it can't be looked
     up now.
@@ -332,7 +342,11 @@ def open_user_pool(sync: Sync, doing: str) -> UserPool:
     # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as
     # HTTP 400.
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS_OF_A_CALL},
+        retries={
+            "mode": "standard",
+            "total_max_attempts": ATTEMPTS_OF_A_CALL if waits else ATTEMPTS_OF_A_TRIAL,
+        },
+        connect_timeout=CONNECT_SECONDS if waits else CONNECT_SECONDS_OF_A_TRIAL,
         max_pool_connections=MOST_LISTS_AT_ONCE,
     )
     with connections.hold_connection(sync.aws_conn_id, "aws", "aws_conn_id"):

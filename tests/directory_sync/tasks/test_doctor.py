@@ -20,8 +20,9 @@ from sqlalchemy import delete, update
 from typer.testing import CliRunner, Result
 
 from demo.database import ACCOUNT
+from demo.processes import free_port
 from directory_sync.__main__ import app
-from directory_sync.cognito.client import open_user_pool
+from directory_sync.cognito.client import UNREACHED, open_user_pool
 from directory_sync.joget.database import open_session
 from directory_sync.joget.rights import RIGHTS, Need, find_missing_rights
 from directory_sync.settings import Sync, find_sync
@@ -214,6 +215,17 @@ def test_a_pool_that_is_not_there_is_said_once(sound: Company) -> None:
     assert "User pool us-east-1_Nowhere doesn't exist in region us-east-1" in str(found)
 
 
+def test_where_cognito_is_not_reached_it_is_said_once_and_soon(
+    sound: Company, aws_connection: Callable[[str], None]
+) -> None:
+    aws_connection(f"http://127.0.0.1:{free_port()}")
+    found = find()
+    wrong = [name for name, one in found.items() if one["status"] == "wrong"]
+    assert wrong == ["user pool (cognito-idp:DescribeUserPool)"]
+    assert found[wrong[0]]["what"].startswith(UNREACHED)
+    assert found["clock, against AWS"]["what"] == "not tried: it needs the pool"
+
+
 def test_each_missing_right_on_the_bucket_is_named(
     sound: Company, iam: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +412,17 @@ def test_a_clock_that_is_off_is_said_with_the_reason(ahead: int, status: Status)
     if status is not Status.OK:
         assert f"{abs(ahead)} seconds {'behind' if ahead > 0 else 'ahead'}" in finding.what
         assert "AWS refuses requests" in finding.what
+
+
+def test_a_database_with_another_time_is_a_warning() -> None:
+    class OffDatabase:
+        def rows(self, *_: str, **__: str) -> list[tuple[datetime]]:
+            return [(datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=1),)]
+
+    database: Any = OffDatabase()
+    finding = clock_checks.check_database_clock(database)
+    assert finding.status is Status.WARNING
+    assert "this machine is 3,600 seconds ahead: snapshots have this machine's time" in finding.what
 
 
 def test_awss_clock_is_read_from_a_refusal_too(sound: Company) -> None:

@@ -56,7 +56,8 @@ def _examine(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
         yield skip_check(joget_checks.DIRECTORY_AND_LEDGER_CHECK, "the database")
     else:
         yield from joget_checks.check_database(sync, database)
-    yield from _examine_clocks(pool, database)
+    reached = pool if pool_checks.is_reached(of_pool) else None
+    yield from _examine_clocks(reached, database)
     if database is None:
         yield skip_check(login_checks.LOGIN_CHECK, "Joget's database")
     else:
@@ -91,7 +92,7 @@ def _examine_staging(sync: Sync, *, has_connection: bool) -> list[Finding]:
 
 def _open_pool(sync: Sync, failures: list[Finding]) -> UserPool | None:
     with collect_error(pool_checks.POOL_CHECK, failures):
-        return open_user_pool(sync, "examining the pool")
+        return open_user_pool(sync, "examining the pool", waits=False)
     return None
 
 

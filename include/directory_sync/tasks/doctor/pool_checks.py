@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from directory_sync.cognito.client import GroupGoneError, UserPool
+from directory_sync.cognito.client import UNREACHED, GroupGoneError, UserPool
 from directory_sync.settings import Sync
 from directory_sync.tasks.doctor.findings import Finding, Status, run_check, skip_check
 
@@ -31,6 +31,11 @@ def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
         yield skip_check(MEMBERS_CHECK, "the name of a group")
     else:
         yield run_check(MEMBERS_CHECK, lambda: _try_members(pool, groups))
+
+
+def is_reached(findings: list[Finding]) -> bool:
+    """Whether Cognito answered at all: a refusal is an answer too."""
+    return not any(one.what.startswith(UNREACHED) for one in findings)
 
 
 def _describe_pool(sync: Sync, pool: UserPool) -> Finding:
