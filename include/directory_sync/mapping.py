@@ -208,11 +208,12 @@ def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
     """The users with a column login, sorted by it: Joget's rows are written in this order, so later
     steps needn't sort.
     """
-    table = pa.Table.from_pandas(users.assign(login=_map_login(users, rule)), preserve_index=False)
+    table = pa.Table.from_pandas(users.assign(login=map_login(users, rule)), preserve_index=False)
     return make_frame(sort_texts(table, ["login", "sub", "cognito_username"]))
 
 
-def _map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
+def map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
+    """The login of each user of a snapshot, by a rule as the setting mapping.username gives it."""
     if rule == "cognito_username":
         return raw["cognito_username"]
     if rule == "sub":

@@ -4,10 +4,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -32,6 +35,9 @@ USERS_IN_A_PAGE = 60
 LIST_GROUPS_CALLS_PER_SECOND = 5
 """Cognito's quota of ListGroups for one pool, beside that of the whole account."""
 
+ROWS_OF_LISTS = {"ListUsers": "Users", "ListGroups": "Groups", "ListUsersInGroup": "Users"}
+"""The member of an answer that has its rows, by operation."""
+
 MOST_LISTS_AT_ONCE = 16
 """Lists under way at once: at 30 requests a second, answers of up to half a second still use the
 whole rate.
@@ -40,7 +46,16 @@ whole rate.
 ATTEMPTS_OF_A_CALL = 6
 """How often botocore tries one call, with growing delays."""
 
+ATTEMPTS_OF_A_TRIAL = 2
+CONNECT_SECONDS, CONNECT_SECONDS_OF_A_TRIAL = 60, 5
+"""How long an attempt waits for a connection: botocore's own default, and for somebody who looks
+on.
+"""
+
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
+
+UNREACHED = "Cognito can't be reached"
+"""How the error begins that says so."""
 
 THROTTLING_CODES = frozenset({"TooManyRequestsException", "ThrottlingException"})
 
@@ -158,6 +173,37 @@ class UserPool:
         """
         yield from self._pages("ListUsersInGroup", "Users", "memberships", GroupName=group_name)
 
+    def read_first_rows(
+        self, operation: str, limit: int, **parameters: str
+    ) -> list[dict[str, Any]]:
+        """The first rows of a list, by one call. `operation` is a key of ROWS_OF_LISTS.
+
+        Raises TransientError where Cognito throttles it, and GroupGoneError.
+        """
+        call = getattr(self._client, xform_name(operation))
+        try:
+            with self._errors(operation):
+                answer = call(UserPoolId=self._pool, Limit=limit, **parameters)
+        except _InvalidParameterError:
+            raise _make_refused_parameters_error(operation) from None
+        rows: list[dict[str, Any]] = _read_member(answer, ROWS_OF_LISTS[operation], operation)
+        return rows
+
+    def read_clock(self) -> datetime | None:
+        """AWS's time, to the second, from the Date header of an answer, which a refusal has too;
+        None where it has none.
+        """
+        with self._errors("DescribeUserPool"):
+            try:
+                answer = self._client.describe_user_pool(UserPoolId=self._pool)
+            except ClientError as error:
+                answer = error.response
+        headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
+        try:
+            return parsedate_to_datetime(headers["date"])
+        except (KeyError, ValueError):
+            return None
+
     def _pages(
         self, operation: str, key: str, counted: str, **parameters: str
     ) -> Iterator[list[dict[str, Any]]]:
@@ -201,9 +247,7 @@ class UserPool:
                     raise TokenDiedError from None
                 if "Filter" in parameters:
                     raise FilterRefusedError from None
-                raise PermanentError(
-                    f"Cognito refused the parameters of {operation}; report this."
-                ) from None
+                raise _make_refused_parameters_error(operation) from None
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
@@ -256,6 +300,10 @@ class UserPool:
         )
 
 
+def _make_refused_parameters_error(operation: str) -> PermanentError:
+    return PermanentError(f"Cognito refused the parameters of {operation}; report this.")
+
+
 def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
     """Turn an answer with a cut body into a time-out, so that botocore asks again.
 
@@ -281,8 +329,9 @@ def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
     return answer[name]
 
 
-def open_user_pool(sync: Sync, doing: str) -> UserPool:
-    """The sync's pool, through its AWS Connection.
+def open_user_pool(sync: Sync, doing: str, *, waits: bool = True) -> UserPool:
+    """The sync's pool, through its AWS Connection. `waits`: whether a call is tried for minutes
+    where Cognito can't be reached, as a run does.
 
     Raises PermanentError where the Connection is missing, TransientError where it can't be looked
     up now.
@@ -293,7 +342,11 @@ def open_user_pool(sync: Sync, doing: str) -> UserPool:
     # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as
     # HTTP 400.
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS_OF_A_CALL},
+        retries={
+            "mode": "standard",
+            "total_max_attempts": ATTEMPTS_OF_A_CALL if waits else ATTEMPTS_OF_A_TRIAL,
+        },
+        connect_timeout=CONNECT_SECONDS if waits else CONNECT_SECONDS_OF_A_TRIAL,
         max_pool_connections=MOST_LISTS_AT_ONCE,
     )
     with connections.hold_connection(sync.aws_conn_id, "aws", "aws_conn_id"):

@@ -6,6 +6,7 @@ import pyarrow as pa
 from directory_sync.frames import look_up, make_empty_frame
 from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.schema import LEDGER_TEXT_LENGTH, JogetTables
+from directory_sync.joget.single_sign_on import LINK_OF_USER, MADE_BY_SINGLE_SIGN_ON
 from directory_sync.mapping import Desired
 from directory_sync.plan import current as now
 from directory_sync.vocabulary import Verdict
@@ -53,22 +54,18 @@ def _read_unlinked_accounts(
     aren't administrators and have no link. Nearly all of them are linked, which the first statement
     needn't tell.
     """
-    could_be = "u.active = 1 AND u.password IS NULL"
-    could_be += " AND CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
     ids = database.frame(
-        f"SELECT u.id FROM dir_user u WHERE {could_be}",
+        "SELECT u.id FROM dir_user u WHERE u.active = 1 AND u.password IS NULL",
         schema=pa.schema([("id", pa.string())]),
         about="dir_user",
     )["id"]
-    link = "EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE l.user_id_sha256 = "
-    link += "CONVERT(SHA2(u.id, 256) USING ascii))"
     employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
+    linked_too = f"EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE {LINK_OF_USER})"
     statement = (
         f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
         f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
-        f"dir_user u WHERE {could_be} AND EXISTS (SELECT 1 {employed}) AND NOT EXISTS (SELECT 1 "
-        "FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = "
-        "'ROLE_ADMIN')" + (f" AND NOT {link}" if has_ledger else "")
+        f"dir_user u WHERE u.active = 1 AND EXISTS (SELECT 1 {employed}) AND "
+        f"{MADE_BY_SINGLE_SIGN_ON}" + (f" AND NOT {linked_too}" if has_ledger else "")
     )
     parts = [
         database.frame(

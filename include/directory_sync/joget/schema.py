@@ -144,6 +144,27 @@ def inspect_tables(database: Database, organization: str) -> JogetTables:
     return JogetTables(charset, collation, space, role, stored, user_columns, lengths)
 
 
+def has_username_index(database: Database) -> bool:
+    """Whether an index of dir_user begins with the username. Joget makes none."""
+    return bool(
+        database.rows(
+            "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() "
+            "AND LOWER(table_name) = 'dir_user' AND column_name = 'username' AND seq_in_index = 1",
+            about="information_schema.statistics",
+        )
+    )
+
+
+def count_users(database: Database) -> int:
+    """All rows of dir_user."""
+    return int(database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0])
+
+
+def read_server_version(database: Database) -> str:
+    """The server's version in its own words, such as `10.11.6-MariaDB`."""
+    return str(database.rows("SELECT VERSION()", about="the server")[0][0])
+
+
 def _require_right_to_read(database: Database, unseen: set[str]) -> None:
     """information_schema leaves out a table on which the account has no right. Raises
     MissingRightError for such a table.

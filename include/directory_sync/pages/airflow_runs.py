@@ -1,5 +1,5 @@
-"""What Airflow knows of the sync's runs: their states, and where their files are. Only the API
-server calls this: it reads Airflow's database, synchronously.
+"""What Airflow knows of the sync's runs: their states, and where their files are. The API
+server and the command line call this: it reads Airflow's database, synchronously.
 """
 
 import json
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
@@ -101,6 +102,35 @@ def find_sync_dag(dag_id: str) -> SyncDag | None:
         ),
         None,
     )
+
+
+@dataclass(frozen=True)
+class KnownDag:
+    """A DAG as Airflow's DAG processor left it in Airflow's database."""
+
+    dag_id: str
+    is_paused: bool
+    is_stale: bool
+    """Whether its file is gone, or doesn't make it any more."""
+    has_import_errors: bool
+    parsed_at: datetime | None
+
+
+def list_known_dags(dag_ids: Sequence[str]) -> list[KnownDag]:
+    """Those of the DAGs that Airflow knows."""
+    columns = (
+        DagModel.dag_id,
+        DagModel.is_paused,
+        DagModel.is_stale,
+        DagModel.has_import_errors,
+        DagModel.last_parsed_time,
+    )
+    with create_session(scoped=False) as session:
+        rows = session.execute(select(*columns).where(DagModel.dag_id.in_(dag_ids))).all()
+    return [
+        KnownDag(dag_id, bool(paused), bool(stale), bool(faulty), parsed_at)
+        for dag_id, paused, stale, faulty, parsed_at in rows
+    ]
 
 
 def find_run(dag_id: str, run_id: str) -> AirflowRun | None:

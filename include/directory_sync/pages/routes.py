@@ -12,7 +12,6 @@ from fastapi import FastAPI, Form, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from fastapi.templating import Jinja2Templates
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from directory_sync.errors import DirectorySyncError, TransientError, describe_error
@@ -22,7 +21,6 @@ from directory_sync.pages.airflow_runs import (
     SyncDag,
     find_run,
     find_sync_dag,
-    list_changing_runs,
     list_newest_runs,
     list_sync_dags,
     list_waiting_reviews,
@@ -39,9 +37,9 @@ from directory_sync.pages.permissions import (
     may_see_values,
 )
 from directory_sync.pages.published_files import PublishedRun, open_published_run
-from directory_sync.pages.run_history import PastRun, Quarantine
-from directory_sync.pages.user_explanation import explain_user
-from directory_sync.pages.user_search import SearchResult, find_logins, search_users
+from directory_sync.pages.run_history import Quarantine
+from directory_sync.pages.user_answer import UserQuery, answer_query
+from directory_sync.pages.user_search import find_logins
 from directory_sync.report import Quarantined
 from directory_sync.staging import store
 from directory_sync.vocabulary import advise_on_reason
@@ -74,24 +72,6 @@ class NothingHereError(Exception):
 
 MOST_QUARANTINED = 200
 """How many quarantined records a page shows; report.json has all."""
-
-RUNS_LOOKED_AT, MOST_RUNS = 100, 12_500
-"""How many runs with changes are searched for a user, at first and at most, besides the last runs.
-"""
-
-
-class UserQuery(BaseModel):
-    """The user that a reader asks about, as the form of "Explain a user" sends it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    who: Annotated[str, Field(max_length=200)] = ""
-    """A login, an email or a sub."""
-    sub: Annotated[str, Field(max_length=200)] = ""
-    """The user that the reader chose, where several were found."""
-    back: Annotated[int, Field(ge=1, le=MOST_RUNS)] = RUNS_LOOKED_AT
-    """How many runs with changes to search."""
-
 
 ChangeFilterForm = Annotated[ChangeFilter, Form()]
 UserQueryForm = Annotated[UserQuery, Form()]
@@ -246,37 +226,9 @@ def _render_directory_page(
         advise_on_reason=advise_on_reason,
         series=json.dumps(run_history.make_chart_series(past, sync)),
         hidden_group=make_hidden_name,
-        **_make_explanation(places, past, asked, values=values),
+        asked=asked,
+        answer=answer_query(places, past, asked, values=values) if asked else None,
     )
-
-
-def _make_explanation(
-    places: list[SyncDag], past: list[PastRun], asked: UserQuery | None, *, values: bool
-) -> dict[str, Any]:
-    """What "Explain a user" shows: the users that were found, the explanation if only one was, and
-    how far back the runs were searched.
-    """
-    if asked is None or run_history.find_newest_full_run(past) is None:
-        return {"asked": asked, "sought": None, "explained": None, "looked": [], "further": None}
-    older = list_changing_runs([place.dag_id for place in places], asked.back)
-    there = {(one.run.dag_id, one.run.run_id) for one in past}
-    looked = past + run_history.read_past_runs(
-        places, [run for run in older if (run.dag_id, run.run_id) not in there]
-    )
-    looked.sort(key=lambda one: one.ended, reverse=True)
-    sought = (
-        SearchResult((asked.sub,)) if asked.sub else search_users(asked.who, looked, values=values)
-    )
-    explained = (
-        explain_user(sought.subs[0], looked, values=values) if len(sought.subs) == 1 else None
-    )
-    return {
-        "asked": asked,
-        "sought": sought,
-        "explained": explained if explained and explained.is_known else None,
-        "looked": looked,
-        "further": min(asked.back * 5, MOST_RUNS) if len(older) == asked.back < MOST_RUNS else None,
-    }
 
 
 def _find_logins(

@@ -113,6 +113,41 @@ class Explanation:
         """Whether any run knows the user."""
         return bool(self.pool or self.outcome or self.events)
 
+    @property
+    def conclusion(self) -> str:
+        """A sentence for a user whom nothing holds back; empty where something does."""
+        if self.holding_back:
+            return ""
+        if self.pool:
+            return "Nothing holds this user back: Joget has them as the pool says."
+        return "Nothing waits for a decision about this user."
+
+    @property
+    def in_pool(self) -> str:
+        """What the newest snapshot says of the user."""
+        report = self.newest.published.report if self.newest.published else None
+        at = f"{report.snapshot_at:%Y-%m-%d %H:%M} UTC" if report else "the newest run"
+        if self.pool is None:
+            doubt = "" if report and report.complete else ", which wasn't proven complete"
+            return f"not in the snapshot of {at}{doubt}."
+        created, modified = self.pool.created_at, self.pool.modified_at
+        dates = [
+            f"created {created:%Y-%m-%d}" if created else "",
+            f"changed {modified:%Y-%m-%d %H:%M} UTC" if modified else "",
+        ]
+        state = "enabled" if self.pool.enabled else "disabled"
+        since = ", ".join(filter(None, dates))
+        return f"listed on {at}, status {self.pool.status}, {state}{'; ' if since else ''}{since}."
+
+    @property
+    def in_scope(self) -> str:
+        """What mapping and scope make of the user."""
+        return {
+            str(Verdict.MAPPED): "yes.",
+            str(Verdict.FROZEN): f"no: {self.verdict_reason}.",
+            str(Verdict.QUARANTINED): f"can't be mapped: {self.verdict_reason}.",
+        }.get(self.verdict, "not decided: the user isn't listed.")
+
 
 def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
     """Everything that these runs say about a user. Raises PermanentError where no run for everybody

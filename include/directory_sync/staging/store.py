@@ -201,19 +201,26 @@ class Folder:
         return manifest
 
 
+def find_connection(url: str) -> tuple[str, str] | None:
+    """The id and type of the Connection that a store's URL names; None for a folder."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return None
+    return parts.netloc.rpartition("@")[0], CONNECTION_TYPES.get(parts.scheme, parts.scheme)
+
+
 def require_access(url: str) -> None:
     """Check the Connection of a store's URL. First call of every task, before any path is made:
     without a Connection or its credentials an object-store path falls back to anonymous access.
     Raises PermanentError, or TransientError where the Connection can't be looked up now.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "file":
+    named = find_connection(url)
+    if named is None:
         return
-    conn_id = parts.netloc.rpartition("@")[0]
-    conn_type = CONNECTION_TYPES.get(parts.scheme, parts.scheme)
+    conn_id, conn_type = named
     with connections.hold_connection(conn_id, conn_type, "staging_url"), _store_errors(url):
         if (
-            parts.scheme == "s3"
+            urlsplit(url).scheme == "s3"
             and S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None
         ):
             raise PermanentError(

@@ -25,12 +25,18 @@ def tables() -> None:
 
 @pytest.fixture(autouse=True)
 def no_runs(tables: None) -> None:
+    forget_runs()
+
+
+def forget_runs() -> None:
     with create_session(scoped=False) as session:
         for table in (XComModel, TaskInstance, DagRun):
             session.execute(delete(table))
 
 
-def note(dag_id: str, hour: int, task: str = "load", state: str = "success", **counts: int) -> str:
+def note(
+    dag_id: str, hour: int, task: str = "load", state: str = "success", **passed_on: Any
+) -> str:
     """A run of an hour, with one task that passed counts on; gives its id."""
     run_id = f"scheduled__{NOON + timedelta(hours=hour):%Y-%m-%dT%H:%M:%S}"
     run: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id}
@@ -53,7 +59,7 @@ def note(dag_id: str, hour: int, task: str = "load", state: str = "success", **c
         passed = {
             "task_id": task,
             "key": "return_value",
-            "value": {"manifest": f"{dag_id}/{hour}", **counts},
+            "value": {"manifest": f"{dag_id}/{hour}", **passed_on},
         }
         session.execute(insert(XComModel).values(**run, dag_run_id=number, map_index=-1, **passed))
     return run_id

@@ -15,7 +15,14 @@ import pytest
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi.testclient import TestClient
 
-from directory_sync.pages import airflow_runs, permissions, published_files, routes, run_summary
+from directory_sync.pages import (
+    airflow_runs,
+    permissions,
+    published_files,
+    routes,
+    run_summary,
+    user_answer,
+)
 from directory_sync.pages.airflow_runs import AirflowRun
 from directory_sync.settings import find_sync
 from tests.company import Company, people
@@ -115,8 +122,9 @@ def pages(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     with TestClient(made, raise_server_exceptions=False) as client:
         found = Pages(company, client)
         monkeypatch.setattr(routes, "find_run", found.find_run)
-        for name in ("list_newest_runs", "list_waiting_reviews", "list_changing_runs"):
+        for name in ("list_newest_runs", "list_waiting_reviews"):
             monkeypatch.setattr(routes, name, getattr(found, name))
+        monkeypatch.setattr(user_answer, "list_changing_runs", found.list_changing_runs)
         monkeypatch.setattr(routes, "may_see_values", lambda *_: found.values)
         monkeypatch.setattr(routes, "may_read_runs", lambda *_: True)
         published_files._make_published_run.cache_clear()

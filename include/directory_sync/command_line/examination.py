@@ -1,0 +1,48 @@
+"""What `directory-sync doctor` prints."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from directory_sync.tasks.doctor.findings import Examination
+
+STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unknown": "dim"}
+"""By status."""
+
+EXIT_CODES = {"ok": 0, "wrong": 1, "warning": 2}
+"""By the worst status."""
+
+CONCLUSIONS = {
+    "ok": "Nothing is wrong.",
+    "warning": "A run works. Look at the warnings.",
+    "wrong": "A run would fail, or do what nobody wants: correct what is wrong.",
+}
+
+
+def describe_examination(examination: "Examination") -> dict[str, Any]:
+    """As JSON has it."""
+    return {
+        "sync": examination.sync,
+        "worst": str(examination.worst),
+        "findings": [
+            {"name": one.name, "status": str(one.status), "what": one.what, "to_do": one.to_do}
+            for one in examination.findings
+        ],
+    }
+
+
+def show_examination(examination: "Examination", console: Console) -> None:
+    """A line for each finding, then what to conclude."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=34)
+    table.add_column()
+    for one in examination.findings:
+        style = STYLES[one.status]
+        said = escape(f"{one.what.rstrip('.')}. {one.to_do}" if one.to_do else one.what)
+        table.add_row(f"[{style}]{one.status}[/{style}]", escape(one.name), said)
+    console.print(table, highlight=False)
+    console.print(f"Sync {examination.sync}: {CONCLUSIONS[examination.worst]}", highlight=False)

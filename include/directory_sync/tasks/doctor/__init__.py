@@ -1,0 +1,1 @@
+"""What a sync needs, tried before a run needs it: settings, Connections, rights, clocks, logins."""

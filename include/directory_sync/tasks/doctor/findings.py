@@ -1,0 +1,69 @@
+"""What a check finds."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from directory_sync.errors import DirectorySyncError, hide_values
+
+
+class Status(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """A run works, and something else is slow or will fail."""
+    WRONG = "wrong"
+    """A run would fail, or do what nobody wants."""
+    UNKNOWN = "unknown"
+    """It couldn't be tried."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's. Quotes no name, email or attribute of a user."""
+
+    name: str
+    status: Status
+    what: str
+    to_do: str = ""
+    """Empty where nothing is to be done, or where `what` is an error, whose text says it."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All findings about a sync."""
+
+    sync: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def worst(self) -> Status:
+        """`wrong`, `warning` or `ok`. What couldn't be tried doesn't count."""
+        found = {finding.status for finding in self.findings}
+        return next((one for one in (Status.WRONG, Status.WARNING) if one in found), Status.OK)
+
+
+def run_check(name: str, check: Callable[[], Finding]) -> Finding:
+    """What a check finds. Its error is a finding too, and stops no other check."""
+    try:
+        with hide_values(name):
+            return check()
+    except DirectorySyncError as error:
+        return Finding(name, Status.WRONG, str(error))
+
+
+def skip_check(name: str, needs: str) -> Finding:
+    """A check that can't be made, since what it needs has failed."""
+    return Finding(name, Status.UNKNOWN, f"not tried: it needs {needs}")
+
+
+@contextmanager
+def collect_error(name: str, findings: list[Finding]) -> Iterator[None]:
+    """Add an error within the context to the findings, and go on after it."""
+    try:
+        with hide_values(name):
+            yield
+    except DirectorySyncError as error:
+        findings.append(Finding(name, Status.WRONG, str(error)))

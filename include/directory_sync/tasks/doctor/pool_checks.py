@@ -1,0 +1,65 @@
+"""The user pool, and each right of docs/iam-policy.json on it, by the calls of a run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from directory_sync.cognito.client import UNREACHED, GroupGoneError, UserPool
+from directory_sync.settings import Sync
+from directory_sync.tasks.doctor.findings import Finding, Status, run_check, skip_check
+
+DESCRIBE_RIGHT = "cognito-idp:DescribeUserPool"
+POOL_CHECK = f"user pool ({DESCRIBE_RIGHT})"
+USERS_CHECK = "cognito-idp:ListUsers"
+GROUPS_CHECK = "cognito-idp:ListGroups"
+MEMBERS_CHECK = "cognito-idp:ListUsersInGroup"
+RIGHTS_CHECK = "rights on the pool"
+"""The three before, where none of them is tried."""
+
+
+def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
+    """Whether the pool is there, and each right on it; lists are asked for one row."""
+    described = run_check(POOL_CHECK, lambda: _describe_pool(sync, pool))
+    yield described
+    if described.status is Status.WRONG and DESCRIBE_RIGHT not in described.what:
+        yield skip_check(RIGHTS_CHECK, "the pool")
+        return
+    yield run_check(USERS_CHECK, lambda: _try_list(USERS_CHECK, pool, "ListUsers", []))
+    groups: list[dict[str, Any]] = []
+    finding = run_check(GROUPS_CHECK, lambda: _try_list(GROUPS_CHECK, pool, "ListGroups", groups))
+    yield finding
+    if finding.status is Status.WRONG:
+        yield skip_check(MEMBERS_CHECK, "the name of a group")
+    else:
+        yield run_check(MEMBERS_CHECK, lambda: _try_members(pool, groups))
+
+
+def is_reached(findings: list[Finding]) -> bool:
+    """Whether Cognito answered at all: a refusal is an answer too."""
+    return not any(one.what.startswith(UNREACHED) for one in findings)
+
+
+def _describe_pool(sync: Sync, pool: UserPool) -> Finding:
+    estimated = pool.estimated_users()
+    users = "" if estimated is None else f", with about {estimated:,} users"
+    what = f"{sync.user_pool_id} is in region {sync.region}{users}"
+    return Finding(POOL_CHECK, Status.OK, what)
+
+
+def _try_list(
+    name: str, pool: UserPool, operation: str, rows: list[dict[str, Any]], **parameters: str
+) -> Finding:
+    """Ask for one row, and put it into `rows`."""
+    rows += pool.read_first_rows(operation, 1, **parameters)
+    return Finding(name, Status.OK, "works")
+
+
+def _try_members(pool: UserPool, groups: list[dict[str, Any]]) -> Finding:
+    if not groups:
+        what = "the pool has no group, so this couldn't be tried"
+        return Finding(MEMBERS_CHECK, Status.UNKNOWN, what)
+    group = groups[0]["GroupName"]
+    try:
+        return _try_list(MEMBERS_CHECK, pool, "ListUsersInGroup", [], GroupName=group)
+    except GroupGoneError:
+        what = "the group was deleted meanwhile, so this couldn't be tried"
+        return Finding(MEMBERS_CHECK, Status.UNKNOWN, what, "Run this again.")

@@ -1,0 +1,45 @@
+"""Explaining a user in the terminal, as the tab "Directory" does on its page."""
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from directory_sync.errors import PermanentError, TransientError, hide_values
+from directory_sync.pages import run_history
+from directory_sync.pages.airflow_runs import list_newest_runs, list_sync_dags
+from directory_sync.pages.user_answer import LONGEST_QUESTION, UserAnswer, UserQuery, answer_query
+from directory_sync.settings import Sync, find_sync
+from directory_sync.staging import store
+
+
+def explain_login(sync_name: str, who: str) -> UserAnswer:
+    """Why the user with that login, email or sub is as they are, with all values.
+
+    Where nobody is found, older runs are searched too, as far as Airflow knows them. Raises
+    PermanentError where the settings hold no such sync, and TransientError where staging or
+    Airflow's database can't be reached.
+    """
+    if len(who) > LONGEST_QUESTION:
+        raise PermanentError(
+            f"The login, email or sub is longer than {LONGEST_QUESTION} characters. Shorten it: "
+            "Cognito has no longer ones."
+        )
+    with hide_values("explain"):
+        sync = find_sync(sync_name)
+        store.require_access(sync.staging_url)
+        try:
+            return _answer(sync, UserQuery(who=who))
+        except SQLAlchemyError as error:
+            raise TransientError(
+                f"Airflow's database gives no answer ({type(error).__name__}), and it knows which "
+                "runs there were. Run this where Airflow's scheduler or API server runs."
+            ) from None
+
+
+def _answer(sync: Sync, asked: UserQuery) -> UserAnswer:
+    places = list_sync_dags(sync)
+    newest = list_newest_runs([place.dag_id for place in places], run_history.RUNS_SHOWN)
+    past = run_history.read_past_runs(places, newest)
+    answer = answer_query(places, past, asked, values=True)
+    while answer.refusal and answer.further:
+        asked = asked.model_copy(update={"back": answer.further})
+        answer = answer_query(places, past, asked, values=True)
+    return answer
