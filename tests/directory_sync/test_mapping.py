@@ -136,7 +136,7 @@ def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_jog
         ("_", "_"),
     ],
 )
-def test_locales_take_javas_form_and_what_is_none_stays(tag: str, java: str) -> None:
+def test_locales_take_javas_form_and_other_texts_stay(tag: str, java: str) -> None:
     assert only(transformed(listed(locale=tag)))["locale"] == java
 
 

@@ -103,7 +103,7 @@ def test_an_unknown_or_ill_typed_setting_is_named(changes: dict[str, Any], fault
     assert "secret" not in found
 
 
-def test_all_faults_are_said_at_once_and_the_valid_syncs_stay() -> None:
+def test_all_faults_are_reported_at_once_and_the_valid_syncs_stay() -> None:
     loaded = parsed(
         sync(colour=1, region=7), sync(name="good", organization="ORG-2"), "text", sync(name="x y")
     )

@@ -81,7 +81,7 @@ class Outage:
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_a_database_that_goes_around_the_commit_has_all_or_nothing_and_a_retry_finds_which(
+def test_a_database_lost_around_the_commit_has_all_or_nothing_and_a_retry_finds_out_which(
     company: Company, line: Between, moment: str
 ) -> None:
     transformed = prepare_change(company)

@@ -145,7 +145,7 @@ def test_the_worker_alone_has_jogets_password() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(SECRETS))
-def test_a_secret_that_is_not_set_is_said_and_has_no_default(missing: str) -> None:
+def test_a_secret_that_is_not_set_is_named_and_has_no_default(missing: str) -> None:
     variables = {name: value for name, value in SECRETS.items() if name != missing}
     with pytest.raises(LookupError, match=missing):
         environment("airflow-init", variables)
@@ -295,7 +295,7 @@ def test_a_slow_first_start_does_not_count_as_unhealthy() -> None:
     assert all(check["retries"] * duration(check["interval"]) >= 50 for check in checks.values())
 
 
-def test_a_task_whose_worker_died_is_tried_again_after_a_minute_and_a_half() -> None:
+def test_a_task_is_tried_again_a_minute_and_a_half_after_its_worker_died() -> None:
     from airflow.configuration import conf
 
     values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]

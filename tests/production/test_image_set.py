@@ -90,7 +90,7 @@ def test_without_airflows_constraints_the_set_is_resolved_as_of_the_release(mach
     assert "tests/directory_sync --ignore=" in done.stdout
 
 
-def test_constraints_that_are_named_are_used_and_a_wrong_name_is_said(machine: Path) -> None:
+def test_named_constraints_are_used_and_a_wrong_name_is_an_error(machine: Path) -> None:
     (machine / "constraints.txt").write_text("pandas==3.0.5\n", encoding="utf-8")
     done = run(machine, CONSTRAINTS=str(machine / "constraints.txt"), SELECTION="tests/faults")
     assert done.returncode == 0, done.stderr

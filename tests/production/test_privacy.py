@@ -636,11 +636,13 @@ def test_no_log_file_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     )
 
 
-def test_nothing_that_airflow_prints_holds_one_addresses_of_pages_included(day: Day) -> None:
+def test_airflow_prints_no_value_of_a_person_or_secret_not_even_in_addresses(day: Day) -> None:
     assert not shown(day.search(PERSON).in_text(day.output.name, day.logs[day.output.name]))
 
 
-def test_no_address_of_a_page_or_link_on_it_holds_one(day: Day) -> None:
+def test_no_address_of_a_page_or_of_a_link_on_it_holds_a_value_of_a_person_or_a_secret(
+    day: Day,
+) -> None:
     pages = [page for opened in day.pages.values() for page in opened]
     links = [
         link for _, text in pages for link in re.findall(r'(?:href|action|src)="([^"]*)"', text)
@@ -662,12 +664,14 @@ def test_no_address_of_a_page_or_link_on_it_holds_one(day: Day) -> None:
         "trigger",
     ],
 )
-def test_no_row_holds_one(day: Day, table: str) -> None:
+def test_no_row_of_the_table_holds_a_value_of_a_person_or_a_secret(day: Day, table: str) -> None:
     assert day.tables[table] is not None
     assert not shown(day.search_table(day.search(PERSON, TYPED), table))
 
 
-def test_no_other_table_of_airflows_database_holds_one(day: Day) -> None:
+def test_no_other_table_of_airflows_database_holds_a_value_of_a_person_or_a_secret(
+    day: Day,
+) -> None:
     finds = [
         find
         for table in set(day.tables) - {"connection", "log"}
@@ -687,7 +691,7 @@ def test_airflows_database_keeps_the_secrets_of_connections_encrypted(day: Day) 
     )
 
 
-def test_no_command_line_or_environment_of_a_process_holds_one(day: Day) -> None:
+def test_no_command_line_or_environment_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     assert any("airflow" in line for line in day.command_lines)
     assert day.environments
     finds = [
@@ -702,14 +706,14 @@ def test_no_command_line_or_environment_of_a_process_holds_one(day: Day) -> None
     assert not shown(finds)
 
 
-def test_no_temporary_file_is_left_that_holds_one(day: Day) -> None:
+def test_no_temporary_file_that_is_left_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     files = [path for path in day.temporary.rglob("*") if path.is_file()]
     assert not shown(
         find for path in files for find in day.search(PERSON).in_bytes(path.name, path.read_bytes())
     )
 
 
-def test_a_reader_who_may_not_answer_reviews_is_shown_none(day: Day) -> None:
+def test_a_reader_who_may_not_answer_reviews_sees_no_value_of_a_person_or_secret(day: Day) -> None:
     finds = []
     for address, text in day.pages["vera"]:
         for asked in (login(3) * 20, login(3), mark("username3"), mark("unknown")):
@@ -718,7 +722,7 @@ def test_a_reader_who_may_not_answer_reviews_is_shown_none(day: Day) -> None:
     assert not shown(finds)
 
 
-def test_what_was_typed_into_a_form_is_in_the_runs_conf_the_audit_log_and_debug_lines_alone(
+def test_text_typed_into_a_form_is_only_in_the_runs_conf_the_audit_log_and_debug_lines(
     day: Day,
 ) -> None:
     search = Search((TYPED,))
@@ -736,7 +740,7 @@ def test_what_was_typed_into_a_form_is_in_the_runs_conf_the_audit_log_and_debug_
     assert not shown(find for name, line in louder for find in search.in_text(name, line))
 
 
-def test_names_of_groups_are_on_the_approval_page_and_in_lines_about_what_was_left_out_alone(
+def test_names_of_groups_are_only_on_the_approval_page_and_in_lines_about_groups_left_out(
     day: Day,
 ) -> None:
     search = Search((GROUP,))

@@ -111,7 +111,7 @@ def test_with_apt_and_the_rights_they_are_installed_without_a_question_where_the
     assert "Installed gcc pkg-config libmariadb-dev" in done.stdout
 
 
-def test_a_failing_apt_is_said_with_its_log(machine: Path) -> None:
+def test_a_failing_apt_is_reported_with_its_log(machine: Path) -> None:
     provide(machine, "id", "echo 0")
     provide(machine, "apt-get", "echo 'E: Unable to locate package'; exit 100")
     done = setup(machine)

@@ -48,7 +48,7 @@ def test_only_a_missing_token_ends_a_listing(
         assert listed.estimated_users() == 150
 
 
-def test_every_attempt_waits_for_the_limiter_retries_too(
+def test_every_attempt_and_every_retry_waits_for_the_limiter(
     aws_connection: Callable[[str], None],
 ) -> None:
     with stand_in(Pool(PEOPLE), Faults(throttled_calls=2)) as served:

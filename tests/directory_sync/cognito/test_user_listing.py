@@ -41,7 +41,7 @@ def test_a_large_pool_is_listed_in_sixteen_parts(company: Company) -> None:
     assert sorted(company.cognito.filters) == [PART.format(digit) for digit in "0123456789abcdef"]
 
 
-def test_a_small_pool_is_listed_in_one_chain_and_pays_no_call_more(company: Company) -> None:
+def test_a_small_pool_is_listed_in_one_chain_and_costs_no_extra_call(company: Company) -> None:
     company.pool.users, company.pool.members = PEOPLE[:99], {}
     company.run()
     assert dict(company.cognito.filters) == {"": 1}
@@ -49,7 +49,7 @@ def test_a_small_pool_is_listed_in_one_chain_and_pays_no_call_more(company: Comp
 
 
 @pytest.mark.parametrize("estimate", ["absent", "250"])
-def test_without_an_estimate_that_fits_one_chain_is_the_listing(
+def test_without_a_fitting_estimate_the_pool_is_listed_in_one_chain(
     company: Company, estimate: str
 ) -> None:
     company.faults.estimate = estimate
@@ -60,7 +60,7 @@ def test_without_an_estimate_that_fits_one_chain_is_the_listing(
 
 
 @pytest.mark.parametrize("fault", ["refused", "ignored"])
-def test_where_the_filter_does_not_work_one_chain_is_the_listing(
+def test_if_the_filter_does_not_work_the_pool_is_listed_in_one_chain(
     company: Company, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     company.faults.filter = fault
@@ -75,7 +75,7 @@ def test_parts_that_lack_more_than_the_tolerance_are_not_believed(company: Compa
     assert asked_in_one_chain(company)
 
 
-def test_parts_that_lack_one_user_whom_joget_knows_are_not_believed(company: Company) -> None:
+def test_parts_that_lack_one_user_that_joget_knows_are_not_believed(company: Company) -> None:
     company.run()
     company.cognito.filters.clear()
     company.faults.parts_lack = {"a": 1}
@@ -83,7 +83,7 @@ def test_parts_that_lack_one_user_whom_joget_knows_are_not_believed(company: Com
     assert asked_in_one_chain(company)
 
 
-def test_who_is_really_gone_is_asked_for_by_name_and_is_missing(company: Company) -> None:
+def test_a_user_who_is_really_gone_is_asked_for_by_name_and_is_missing(company: Company) -> None:
     company.configure(policies={"missing_runs": 1})
     company.run()
     company.cognito.filters.clear()
@@ -110,7 +110,7 @@ def without(company: Company, gone: list[Any]) -> None:
     }
 
 
-def test_of_many_who_are_gone_each_one_is_asked_for(
+def test_each_of_many_absent_users_is_asked_for(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_listing, "USERS_IN_A_PAGE", 10)
@@ -122,7 +122,7 @@ def test_of_many_who_are_gone_each_one_is_asked_for(
     assert len(company.cognito.filters) == 16 + 20
 
 
-def test_one_user_whom_the_parts_lack_is_found_among_many_who_are_gone(
+def test_one_user_that_the_parts_lack_is_found_among_many_who_are_gone(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_listing, "USERS_IN_A_PAGE", 10)
@@ -133,7 +133,7 @@ def test_one_user_whom_the_parts_lack_is_found_among_many_who_are_gone(
     assert asked_in_one_chain(company)
 
 
-def test_of_more_than_a_list_has_pages_one_chain_is_the_listing_before_anybody_is_asked_for(
+def test_if_more_users_are_absent_than_a_list_has_pages_one_chain_is_listed_first(
     company: Company,
 ) -> None:
     company.run()
@@ -174,7 +174,7 @@ def test_a_listing_outlives_the_connections_to_joget(
     assert_whole(company.load(company.prepare_backfill("backfill__2026-11-01", datetime.now(UTC))))
 
 
-def test_where_one_user_cannot_be_asked_for_one_chain_is_the_listing(company: Company) -> None:
+def test_if_one_user_cannot_be_asked_for_the_pool_is_listed_in_one_chain(company: Company) -> None:
     company.run()
     without(company, PEOPLE[:1])
     company.faults.filter = "prefix"
@@ -189,7 +189,7 @@ def test_parts_must_fit_the_estimate_closely(company: Company) -> None:
     assert asked_in_one_chain(company)
 
 
-def test_where_groups_have_members_whom_the_parts_lacked_the_next_runs_list_in_one_chain(
+def test_if_groups_have_members_that_the_parts_lacked_the_next_runs_list_in_one_chain(
     company: Company,
 ) -> None:
     company.configure(proof={"newcomers": 1})
@@ -204,7 +204,7 @@ def test_where_groups_have_members_whom_the_parts_lacked_the_next_runs_list_in_o
 
 
 @pytest.mark.parametrize("nth", [3, 11])
-def test_a_part_whose_token_died_begins_again_and_nobody_is_lacking(
+def test_a_part_begins_again_after_its_token_died_and_nobody_is_left_out(
     company: Company, nth: int
 ) -> None:
     company.faults.pages = ()
@@ -285,7 +285,7 @@ def test_a_throttled_limiter_slows_down_and_recovers(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("left", "most_throttled"), [(15, 0.03), (6, 0.06), (3, 0.1), (1, 0.4)])
-def test_whatever_others_leave_of_the_quota_is_used_and_few_calls_are_throttled(
+def test_the_rest_of_the_quota_is_used_and_few_calls_are_throttled(
     clock: Clock, left: float, most_throttled: float
 ) -> None:
     limiter, served, throttled = RateLimiter(30, clock, clock.sleep), 0, 0
@@ -301,7 +301,7 @@ def test_whatever_others_leave_of_the_quota_is_used_and_few_calls_are_throttled(
     assert throttled < most_throttled * (served + throttled)
 
 
-def test_a_pool_whose_quota_others_use_is_still_listed_whole(
+def test_a_pool_is_listed_whole_even_if_others_use_its_quota(
     joget: JogetDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_listing, "SMALLEST_POOL_IN_PARTS", 100)

@@ -68,7 +68,7 @@ def database(
         (None, {"unix_socket": "/run/mysqld.sock"}, True),
     ],
 )
-def test_rows_go_as_files_only_where_nobody_stands_between(
+def test_rows_go_as_files_only_where_nobody_can_pose_as_the_server(
     host: str | None, extras: dict[str, Any], private: bool
 ) -> None:
     assert _is_private(host, extras) == private
@@ -124,7 +124,7 @@ def test_a_key_that_comes_twice_is_a_conflict_and_never_left_out(database: Datab
         database.fill("sent", rows, about="sent")
 
 
-def test_a_table_that_is_not_there_is_an_error_and_nobody_waits(database: Database) -> None:
+def test_a_missing_table_is_an_error_and_no_sender_waits(database: Database) -> None:
     for _ in range(20):
         with pytest.raises(PermanentError):
             database.fill("no_such_table", frame(["one"]), about="no_such_table")

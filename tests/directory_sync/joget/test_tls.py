@@ -59,7 +59,7 @@ def connect(tls_server: DatabaseServer, monkeypatch: pytest.MonkeyPatch) -> Conn
 
 
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
-def test_a_certificate_that_is_vouched_for_is_taken_by_each_connection(
+def test_every_connection_accepts_a_certificate_of_the_trusted_authority(
     connect: Connect, authorities: tuple[Authority, Authority], mode: str
 ) -> None:
     connect(ssl={"ca": str(authorities[0].ca)}, ssl_mode=mode)

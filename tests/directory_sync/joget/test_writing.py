@@ -160,7 +160,7 @@ def test_with_an_edit_in_joget_at_every_planning_only_the_edited_users_wait(
     assert company.user("person001@example.org")["lastName"] == "Family"
 
 
-def test_a_user_whom_joget_has_locked_for_long_waits_and_the_others_do_not(
+def test_a_user_locked_in_joget_for_long_waits_and_the_others_do_not(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
@@ -197,7 +197,7 @@ def test_a_load_that_died_after_leaving_rows_out_reports_them_as_left_out(
     assert counts(company.load(transformed)) == {"read": 3, "updated": 2, "deferred": 1}
 
 
-def test_a_row_that_joget_has_locked_is_waited_for_and_then_planned_again(company: Company) -> None:
+def test_the_load_waits_for_a_row_locked_in_joget_and_then_plans_again(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
@@ -213,7 +213,7 @@ def test_a_row_that_joget_has_locked_is_waited_for_and_then_planned_again(compan
     assert company.user(ANA)["email"] == ANA
 
 
-def test_a_second_writer_waits_for_the_lock_and_says_for_whom(
+def test_a_second_writer_waits_for_the_lock_and_names_the_run_that_holds_it(
     company: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     company.pool.users = [user(ANA)]
@@ -232,7 +232,7 @@ def test_a_second_writer_waits_for_the_lock_and_says_for_whom(
     assert company.load(transformed)["outcome"] == "nothing_to_do"
 
 
-def test_nothing_older_goes_over_something_newer(company: Company) -> None:
+def test_an_older_snapshot_is_never_applied_over_a_newer_one(company: Company) -> None:
     company.pool.users = [user(ANA, given_name="Old")]
     old = company.prepare()
     company.pool.users = [user(ANA, given_name="New")]

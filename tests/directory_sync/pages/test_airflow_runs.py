@@ -63,7 +63,7 @@ def hours(runs: list[airflow_runs.AirflowRun]) -> list[int]:
     return [int((run.at - NOON) / timedelta(hours=1)) for run in runs]
 
 
-def test_a_run_is_told_with_its_tasks_and_without_those_of_other_dags() -> None:
+def test_a_run_comes_with_its_tasks_and_without_those_of_other_dags() -> None:
     for dag_id in (SYNC, OTHER):
         run_id = note(dag_id, 1)
     run = airflow_runs.find_run(SYNC, run_id)
@@ -74,7 +74,7 @@ def test_a_run_is_told_with_its_tasks_and_without_those_of_other_dags() -> None:
     assert airflow_runs.find_run(SYNC, "scheduled__never") is None
 
 
-def test_the_newest_runs_are_those_that_airflow_made_last() -> None:
+def test_the_newest_runs_are_the_ones_that_airflow_made_last() -> None:
     for hour in (5, 6, 1):  # the last one is a backfill's
         note(SYNC, hour)
     note(OTHER, 9)

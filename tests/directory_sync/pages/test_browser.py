@@ -220,7 +220,7 @@ def test_at_700_pixels_nothing_is_cut_off(office: Office, look: Callable[..., Pa
         shot(page, f"{name}-narrow")
 
 
-def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
+def test_a_held_run_is_found_approved_on_airflows_page_and_shown_as_applied(
     office: Office, look: Callable[..., Page]
 ) -> None:
     everybody = office.company.pool.users

@@ -48,7 +48,7 @@ def test_a_group_that_the_database_keeps_from_deletion_stops_nobody(
     assert ("person000@example.org", "Sales") not in company.memberships()
 
 
-def test_of_two_users_who_are_refused_only_together_one_is_left_out(company: Company) -> None:
+def test_one_of_two_users_is_left_out_if_only_both_together_are_refused(company: Company) -> None:
     company.joget.execute("ALTER TABLE dir_user ADD UNIQUE KEY one_email (email)")
     company.configure(mapping={"username": "sub"})
     company.pool.users = [user(ANA, sub="aaa1"), user(ANA, sub="aaa2"), user(BOB, sub="aaa3")]
@@ -56,7 +56,7 @@ def test_of_two_users_who_are_refused_only_together_one_is_left_out(company: Com
     assert "aaa3" in company.usernames()
 
 
-def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(
+def test_refused_memberships_of_a_group_cost_nobody_other_memberships(
     company: Company,
 ) -> None:
     company.configure(limits={"floor": 500})
@@ -82,7 +82,7 @@ def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(
     ],
     ids=["group", "user", "membership"],
 )
-def test_what_joget_has_locked_around_a_membership_keeps_no_disabled_user_in(
+def test_locked_rows_around_a_membership_keep_no_disabled_user_in(
     company: Company, monkeypatch: pytest.MonkeyPatch, lock: str
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
@@ -286,7 +286,7 @@ def test_an_undo_changes_nothing_of_a_user_who_got_role_admin(company: Company) 
 
 
 @pytest.mark.parametrize("lost", ["group", "user"])
-def test_an_undo_brings_no_membership_back_whose_group_or_user_is_out(
+def test_an_undo_brings_back_no_membership_of_a_user_or_group_that_is_out(
     company: Company, lost: str
 ) -> None:
     ana, bob = user(ANA), user(BOB)

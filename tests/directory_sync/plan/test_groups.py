@@ -53,7 +53,7 @@ def test_no_group_of_the_pool_gets_a_name_that_a_local_group_has(
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_two_groups_of_the_pool_whose_names_have_one_key_both_get_their_hash_as_name(
+def test_two_groups_of_the_pool_with_one_key_both_get_their_hash_as_name(
     company: Company,
 ) -> None:
     ana, bob = user(ANA), user(BOB)
@@ -90,7 +90,7 @@ def test_the_raw_name_is_tried_as_an_existing_id_whatever_the_console_thinks_of_
 
 
 @pytest.mark.parametrize("members", [(), (CLARK,)], ids=["empty", "with a local member"])
-def test_the_adoption_of_a_group_whose_members_the_pool_does_not_explain_waits_for_a_person(
+def test_the_adoption_of_a_group_with_members_from_outside_the_pool_waits_for_a_person(
     company: Company, members: tuple[str, ...]
 ) -> None:
     company.joget.add_user(CLARK, password="local")
@@ -117,7 +117,7 @@ def test_existing_group_adopt_does_not_ask(company: Company) -> None:
 
 
 @pytest.mark.parametrize("policy", ["keep", "sync"])
-def test_existing_memberships_says_whose_the_memberships_found_at_an_adoption_are(
+def test_existing_memberships_decides_who_owns_the_memberships_found_at_an_adoption(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"existing_memberships": policy})

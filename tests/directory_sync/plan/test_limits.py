@@ -161,7 +161,7 @@ def test_what_a_person_approved_does_not_count_for_the_next_24_hours(hundred: Co
     assert len(hundred.active()) == 57
 
 
-def test_deleting_who_was_deactivated_before_is_limited_too(hundred: Company) -> None:
+def test_deletions_of_users_deactivated_before_are_limited_too(hundred: Company) -> None:
     leave(hundred, 40)
     review_id = hundred.ask()
     assert review_id

@@ -61,7 +61,7 @@ def test_a_rename_and_a_change_of_memberships_are_one(company: Company) -> None:
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
 @BOTH_CHARSETS
-def test_swaps_chains_and_occupied_logins_are_always_held_and_no_word_can_release_them(
+def test_swaps_chains_and_occupied_logins_are_always_held_and_no_answer_releases_them(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"renamed_user": policy})
@@ -79,7 +79,7 @@ def test_swaps_chains_and_occupied_logins_are_always_held_and_no_word_can_releas
     assert company.joget.contents() == before
 
 
-def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> None:
+def test_a_held_rename_is_applied_when_a_person_approves_it(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
     company.run()
@@ -95,7 +95,7 @@ def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> Non
 
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
-def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(
+def test_a_second_account_from_single_sign_on_is_deleted_when_a_person_approves_it(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"renamed_user": policy})
@@ -149,7 +149,7 @@ def test_an_account_that_has_more_than_single_sign_on_makes_is_never_taken_away(
     assert company.ask() is None
 
 
-def test_a_second_account_with_a_login_that_was_another_persons_says_both(company: Company) -> None:
+def test_a_second_account_with_a_retired_login_is_held_for_both_reasons(company: Company) -> None:
     company.configure(policies={"renamed_user": "rename"})
     company.pool.users = [user(ANA), user(NEW)]
     company.run()
@@ -196,7 +196,7 @@ def test_a_user_who_is_renamed_and_disabled_is_deactivated_at_once_within_the_li
     assert causes(company.run())["disabled_users_percent"] == 6
 
 
-def test_a_held_rename_brings_no_memberships_to_whom_an_administrator_deactivated(
+def test_a_held_rename_adds_no_memberships_for_a_user_deactivated_by_an_administrator(
     company: Company,
 ) -> None:
     ana = user(ANA)
@@ -230,7 +230,7 @@ def test_while_both_are_listed_the_linked_user_keeps_the_account(company: Compan
     assert company.joget.contents() == before
 
 
-def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(
+def test_a_stranger_with_an_old_login_inherits_nothing_without_approval(
     company: Company,
 ) -> None:
     company.configure(policies={"missing_user": "delete"})
@@ -339,7 +339,7 @@ def test_with_fewer_than_half_of_the_logins_everything_is_held(moved: Company) -
     assert causes(moved.run())["removed_users_percent"] == 22
 
 
-def test_who_only_the_old_pool_had_is_missing(moved: Company) -> None:
+def test_users_that_only_the_old_pool_had_are_missing(moved: Company) -> None:
     moved.pool.users = moved.pool.users[2:]
     moved.pool.members = {"All": moved.pool.users, "Few": moved.pool.users[:1]}
     assert counts(moved.run()) == {"read": 18, "updated": 18, "missing": 2}
@@ -369,7 +369,7 @@ def test_a_stranger_who_comes_long_after_the_change_with_an_old_pools_login_is_h
     assert moved.user("person000@example.org")["firstName"] == "Given"
 
 
-def test_a_changed_pool_is_taken_over_by_a_run_for_everybody(moved: Company) -> None:
+def test_a_run_for_everybody_takes_a_changed_pool_over(moved: Company) -> None:
     with pytest.raises(PermanentError, match="for everybody once"):
         moved.run(users=["new-001"])
     assert counts(moved.run()) == {"read": 20, "updated": 20}
@@ -454,7 +454,7 @@ def test_an_employment_that_was_moved_to_another_organization_stops_nobody(
     assert sorted(organizations) == ["ORG-001", "ORG-2"]
 
 
-def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(
+def test_a_login_can_be_given_again_after_its_employment_moved_with_a_rename(
     company: Company,
 ) -> None:
     company.configure(policies={"renamed_user": "rename"})
@@ -471,7 +471,7 @@ def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_a_pool_whose_users_all_got_new_subs_is_answered_one_step_after_the_other(
+def test_if_all_users_of_a_pool_get_new_subs_a_person_answers_in_two_steps(
     company: Company,
 ) -> None:
     company.pool.users = people(20)

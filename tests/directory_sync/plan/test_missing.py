@@ -82,7 +82,7 @@ def test_an_empty_pool_removes_nobody(staffed: Company) -> None:
         ({"estimate": "250"}, "297 users were listed, and Cognito estimates 250"),
     ],
 )
-def test_whatever_raises_doubt_stops_removals(
+def test_each_doubt_about_the_listing_stops_removals(
     staffed: Company, fault: dict[str, Any], reason: str
 ) -> None:
     staffed.pool.users = staffed.pool.users[3:]
@@ -103,7 +103,7 @@ def test_a_few_newcomers_among_the_members_are_no_doubt(company: Company) -> Non
     assert not company.run()["complete"]
 
 
-def test_a_group_whose_listing_lacks_somebody_is_listed_twice_and_one_absence_removes_nothing(
+def test_a_group_listing_that_lacks_a_member_is_repeated_and_one_absence_removes_nothing(
     staffed: Company,
 ) -> None:
     staffed.cognito.listings.clear()
@@ -113,7 +113,7 @@ def test_a_group_whose_listing_lacks_somebody_is_listed_twice_and_one_absence_re
     assert staffed.cognito.listings == {"All": 2, "First": 1}
 
 
-def test_what_both_listings_lack_is_removed(staffed: Company) -> None:
+def test_a_membership_that_both_listings_lack_is_removed(staffed: Company) -> None:
     staffed.cognito.listings.clear()
     staffed.pool.members = {"All": staffed.pool.users[:297], "First": staffed.pool.users[:120]}
     assert counts(staffed.run(), "memberships") == {"read": 417, "removed": 3, "unchanged": 417}
@@ -161,7 +161,7 @@ def test_40_of_300_gone_are_held_while_a_newcomer_and_a_change_are_applied(
     assert staffed.user("person040@example.org")["firstName"] == "New"
 
 
-def test_a_user_who_comes_back_is_restored_with_his_memberships(company: Company) -> None:
+def test_a_user_who_comes_back_is_restored_with_their_memberships(company: Company) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
     company.run()
@@ -202,7 +202,9 @@ def test_a_miss_counts_once_for_each_snapshot(company: Company) -> None:
     ]
 
 
-def test_a_missing_user_whom_an_administrator_deactivated_stays_his(company: Company) -> None:
+def test_a_missing_user_deactivated_by_an_administrator_stays_inactive_when_listed_again(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
     company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
@@ -214,7 +216,7 @@ def test_a_missing_user_whom_an_administrator_deactivated_stays_his(company: Com
     assert company.user(ANA)["active"] == 0
 
 
-def test_who_is_frozen_and_active_is_told_so(company: Company) -> None:
+def test_the_directory_shows_a_frozen_user_as_active(company: Company) -> None:
     ana = user(ANA)
     company.pool.users = [ana]
     company.run()
@@ -234,7 +236,7 @@ def test_an_excluded_user_is_never_missing(company: Company) -> None:
     assert company.active() == [ANA, BOB]
 
 
-def test_keep_keeps_who_is_missing(company: Company) -> None:
+def test_keep_leaves_missing_users_as_they_are(company: Company) -> None:
     company.configure(policies={"missing_user": "keep"})
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana, user(BOB)], {"Sales": [ana]}
@@ -405,7 +407,7 @@ def test_a_vanished_group_with_a_member_who_takes_no_part_is_kept(
     assert company.memberships() == {(ANA, "Sales")}
 
 
-def test_presence_ends_a_row_of_misses_also_of_who_is_frozen_or_held(company: Company) -> None:
+def test_presence_ends_a_row_of_misses_even_for_frozen_and_held_users(company: Company) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users = [ana, bob, user(EVE)]
     company.run()

@@ -284,7 +284,7 @@ def as_read(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]
 
 @settings(max_examples=4 * settings().max_examples)
 @given(worlds(), st.booleans())
-def test_unchanged_users_are_planned_as_the_rules_would(
+def test_unchanged_users_are_planned_as_the_rules_would_decide(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
     run, desired, now = as_read(world)
@@ -398,7 +398,9 @@ def test_an_incomplete_snapshot_removes_nobody(world: tuple[Run, Desired, Curren
 
 
 @given(worlds())
-def test_what_is_not_listed_twice_is_never_removed(world: tuple[Run, Desired, Current]) -> None:
+def test_a_membership_is_never_removed_unless_two_listings_lack_it(
+    world: tuple[Run, Desired, Current],
+) -> None:
     _, desired, _ = world
     removed = plan_of(world).changes
     removed = removed[(removed["entity"] == "membership") & (removed["action"] == "remove")]

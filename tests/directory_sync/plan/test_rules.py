@@ -17,7 +17,7 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 # 1. New
 
 
-def test_a_new_user_gets_a_row_a_role_an_employment_and_his_memberships(company: Company) -> None:
+def test_a_new_user_gets_a_row_a_role_an_employment_and_memberships(company: Company) -> None:
     ana = user(ANA, given_name="Ana", family_name="Lima", zoneinfo="America/Lima", locale="pt-BR")
     company.pool.users = [ana]
     company.pool.members = {"Sales": [ana], "Empty": []}
@@ -100,7 +100,9 @@ def test_random_passwords_where_the_settings_ask_for_them(company: Company) -> N
 # 2. Already in Joget, not linked
 
 
-def test_a_user_of_single_sign_on_is_adopted_with_his_own_bytes(company: Company) -> None:
+def test_an_account_from_single_sign_on_is_adopted_and_its_id_keeps_its_bytes(
+    company: Company,
+) -> None:
     company.joget.add_user("Ana@Example.org")
     company.pool.users = [user(ANA, given_name="Ana", zoneinfo="Europe/Lisbon")]
     report = company.run()
@@ -142,7 +144,7 @@ def test_holders_of_role_admin_and_admin_are_never_adopted(company: Company, pol
     assert company.joget.contents() == before
 
 
-def test_an_adopted_user_whom_an_administrator_deactivated_stays_inactive(company: Company) -> None:
+def test_an_adopted_user_deactivated_by_an_administrator_stays_inactive(company: Company) -> None:
     company.joget.add_user(ANA, active=0)
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
@@ -335,7 +337,7 @@ def test_keep_leaves_the_username_and_changes_the_rest(company: Company) -> None
 # 8. Can't be mapped
 
 
-def test_records_that_no_mapping_likes_are_quarantined_and_never_stop_the_run(
+def test_records_that_cannot_be_mapped_are_quarantined_and_never_stop_the_run(
     company: Company,
 ) -> None:
     good = user(ANA)
@@ -464,7 +466,7 @@ def test_a_local_group_of_the_same_id_is_adopted_only_without_strangers(company:
     )
 
 
-def test_a_group_of_another_organization_is_adopted_only_by_a_persons_word(
+def test_a_group_of_another_organization_is_adopted_only_if_a_person_approves_it(
     company: Company,
 ) -> None:
     company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Other')")
@@ -654,7 +656,7 @@ def _cycle(*lengths: int) -> Any:
 @pytest.mark.parametrize(
     "login", ["ana@example.org", "bo", "élodie@example.org", "名前です@example.org"]
 )
-def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(
+def test_an_employment_gets_the_next_id_if_joget_uses_the_first_one_elsewhere(
     company: Company, login: str
 ) -> None:
     company.pool.users = [user(login)]
@@ -670,7 +672,7 @@ def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(
     assert re.fullmatch("[0-9a-f]{32}", second)
 
 
-def test_an_employment_id_is_chosen_by_the_stored_id_of_somebody_adopted(company: Company) -> None:
+def test_an_adopted_users_employment_id_follows_from_the_stored_user_id(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.joget.add_user("Ana@Example.org")
     (first,) = choose_employment_ids("ORG-001", ["Ana@Example.org"])

@@ -64,7 +64,7 @@ def test_what_was_staged_is_read_back_with_its_types(run: Run) -> None:
     )
 
 
-def test_of_a_file_that_is_opened_only_what_is_read_is_fetched(
+def test_an_opened_file_is_fetched_only_as_far_as_it_is_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = store.open_folder(run, "load.1.abc")
@@ -158,7 +158,7 @@ def test_a_store_that_is_down_is_transient(
         store.open_folder(run, "a.1.b").json("c.json", {})
 
 
-def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     run = Run(
         run_id="r",

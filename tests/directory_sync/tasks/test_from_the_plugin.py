@@ -182,7 +182,7 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
     assert company.ask() is None
 
 
-def test_a_plugin_that_runs_on_is_told_by_memberships_and_what_it_emptied_is_held(
+def test_a_plugin_that_still_runs_shows_in_the_memberships_and_an_emptied_organization_is_held(
     movers: Movers,
 ) -> None:
     company = movers.company
@@ -260,7 +260,7 @@ def test_other_accounts_are_not_left_over(small: Company, reason: str) -> None:
         user(f"{EVE};", sub="1"),
     ],
 )
-def test_nobody_whom_the_pool_has_in_any_state_is_a_leaver(small: Company, eve: Any) -> None:
+def test_a_user_that_the_pool_has_in_any_state_is_no_leaver(small: Company, eve: Any) -> None:
     if sub_of(eve) == "1":
         PluginDirectory(small.joget, [ANA, EVE]).sync([user(ANA), eve], {})
     small.pool.users = [user(ANA), eve]
@@ -279,7 +279,7 @@ def test_an_incomplete_snapshot_and_a_run_for_some_users_list_nobody_as_left_ove
     assert (report["complete"], report["left_over"]["leavers"], causes(report)) == (False, 0, {})
 
 
-def test_a_leaver_who_comes_back_gets_the_deactivated_account_when_a_person_says_so(
+def test_a_leaver_who_comes_back_gets_the_deactivated_account_when_a_person_approves_it(
     small: Company,
 ) -> None:
     small.configure(policies={"left_over": "ask"})
@@ -314,7 +314,7 @@ def test_a_left_over_account_that_somebody_changes_while_it_is_approved_stays(
     assert small.active() == [ANA, EVE]
 
 
-def test_a_user_whom_the_plugin_imported_as_disabled_is_let_in_once_the_pool_enables_them(
+def test_a_user_imported_as_disabled_by_the_plugin_is_let_in_once_the_pool_enables_them(
     small: Company,
 ) -> None:
     disabled = user(EVE, enabled=False)

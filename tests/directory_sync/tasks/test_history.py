@@ -78,7 +78,7 @@ def test_superseded_runs_end_in_success_and_touch_nothing(company: Company) -> N
     assert after == before
 
 
-def test_a_newest_snapshot_in_the_future_is_said_and_not_waited_for(company: Company) -> None:
+def test_a_newest_snapshot_from_the_future_stops_the_run_with_an_error(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.hours_pass(-30)
@@ -142,7 +142,7 @@ def test_a_backfill_uses_a_scheduled_runs_listing_taken_since_it_began(company: 
     assert company.cognito.calls["ListUsers"] == 1
 
 
-def test_a_backfill_uses_nobody_elses_listing_from_just_before_it_began(company: Company) -> None:
+def test_a_backfill_uses_no_other_runs_listing_from_just_before_it_began(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.pool.users = [user(ANA), user(BOB)]
@@ -250,7 +250,7 @@ def test_the_first_run_after_a_change_of_settings_says_what_the_change_alone_doe
     assert company.run()["settings_change"] is None
 
 
-def test_who_is_no_longer_excluded_is_what_the_change_adds(company: Company) -> None:
+def test_a_change_of_settings_adds_the_users_that_are_no_longer_excluded(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.configure(scope={"exclude_users": [ANA.upper()]})
@@ -265,7 +265,7 @@ def test_who_is_no_longer_excluded_is_what_the_change_adds(company: Company) -> 
     }
 
 
-def test_a_policy_change_alone_is_told_too(company: Company) -> None:
+def test_a_change_of_a_policy_alone_is_reported_too(company: Company) -> None:
     company.pool.users = people(3)
     company.run()
     company.pool.users = company.pool.users[1:]
@@ -395,7 +395,9 @@ def test_a_lost_ledger_is_remembered_from_the_newest_run_for_everybody(company: 
     assert company.run()["complete"]
 
 
-def test_a_local_account_made_under_a_deleted_users_name_is_never_ours(company: Company) -> None:
+def test_a_local_account_made_under_a_deleted_users_name_is_never_taken_over(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
@@ -427,7 +429,7 @@ def test_a_rebuilt_link_takes_no_row_that_somebody_else_has_now(company: Company
     assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
 
 
-def test_an_account_that_became_an_administrators_meanwhile_is_not_rebuilt(
+def test_the_link_of_an_account_that_became_an_administrators_is_not_rebuilt(
     company: Company,
 ) -> None:
     company.pool.users = [user(ANA), user(BOB)]

@@ -65,7 +65,7 @@ def test_a_candidate_of_the_settings_shows_what_it_alone_changes(
     assert synchronised.joget.contents(prefix="") == before, "nothing was written"
 
 
-def test_what_changed_in_joget_is_told_apart_from_the_settings(
+def test_changes_in_joget_are_shown_apart_from_those_of_the_settings(
     synchronised: Company, tmp_path: Path
 ) -> None:
     synchronised.joget.execute("UPDATE dir_user SET firstName = 'X' WHERE id = %s", (ANA,))
@@ -78,7 +78,7 @@ def test_what_changed_in_joget_is_told_apart_from_the_settings(
     ]
 
 
-def test_an_attribute_that_the_snapshot_lacks_is_said(
+def test_an_attribute_that_the_snapshot_lacks_is_named(
     synchronised: Company, tmp_path: Path
 ) -> None:
     candidate = write_candidate(synchronised, tmp_path, mapping={"first_name": "nickname"})
@@ -87,7 +87,9 @@ def test_an_attribute_that_the_snapshot_lacks_is_said(
     assert "doesn't hold nickname" in answer.stderr
 
 
-def test_faults_of_a_candidate_are_said_all_at_once(synchronised: Company, tmp_path: Path) -> None:
+def test_faults_of_a_candidate_are_reported_all_at_once(
+    synchronised: Company, tmp_path: Path
+) -> None:
     candidate = write_candidate(synchronised, tmp_path, user_pool_id="nonsense", limit={})
     answer = plan("--settings", candidate)
     assert answer.exit_code == 1

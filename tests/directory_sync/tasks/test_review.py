@@ -28,7 +28,7 @@ def asked(company: Company) -> tuple[Company, str]:
     return company, review_id
 
 
-def test_what_was_approved_and_is_the_same_is_applied(asked: tuple[Company, str]) -> None:
+def test_approved_rows_that_are_still_the_same_are_applied(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     report = company.answer(review_id, "approve")
     assert report["outcome"] == "applied"
@@ -82,7 +82,7 @@ def test_approved_rows_that_changed_since_stay_held_and_are_listed(
     assert company.user("person000@example.org")["active"] == 0, "one alone is within the limits"
 
 
-def test_rejected_rows_stay_held_in_silence_until_their_change_differs(
+def test_rejected_rows_stay_held_and_nobody_is_asked_until_their_change_differs(
     asked: tuple[Company, str],
 ) -> None:
     company, review_id = asked
@@ -143,7 +143,7 @@ def test_started_by_hand_it_asks_about_everything_that_the_newest_run_holds(
         review.read_question("default", review.get_review_id("manual__2", {}), by_hand=True)
 
 
-def test_a_review_by_hand_after_an_approval_wants_a_run_first(asked: tuple[Company, str]) -> None:
+def test_a_review_by_hand_after_an_approval_needs_a_run_first(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     assert company.answer(review_id, "approve")["outcome"] == "applied"
     mine = review.get_review_id("manual__1", {})
@@ -197,7 +197,7 @@ def test_a_review_by_hand_after_a_load_that_died_says_so(asked: tuple[Company, s
         review.read_question("default", review.get_review_id("manual__1", {}), by_hand=True)
 
 
-def test_asking_twice_is_asking_once(asked: tuple[Company, str]) -> None:
+def test_a_second_request_opens_no_second_review(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     assert company.ask() == review_id
     assert company.joget.column("SELECT COUNT(*) FROM directory_sync_review") == [1]
@@ -213,7 +213,7 @@ def test_the_first_answer_stands(asked: tuple[Company, str]) -> None:
     assert len(company.active()) == 100
 
 
-def test_a_repeated_load_applies_nothing_that_another_text_asked_for(
+def test_a_repeated_load_applies_nothing_that_its_review_did_not_show(
     asked: tuple[Company, str],
 ) -> None:
     company, review_id = asked

@@ -92,7 +92,7 @@ def test_a_connection_that_is_missing_or_of_another_type(
     assert "doesn't exist" in text
 
 
-def test_a_staging_connection_that_is_missing_is_said_before_any_path_is_made(
+def test_a_missing_staging_connection_is_reported_before_any_path_is_made(
     company: Company,
 ) -> None:
     company.configure(staging_url="s3://nowhere@bucket/prefix")
@@ -138,7 +138,7 @@ def test_a_repeated_token_is_transient(company: Company) -> None:
     assert "repeated a token" in refused(company, TransientError)
 
 
-def test_a_listing_whose_token_died_begins_again(company: Company) -> None:
+def test_a_listing_begins_again_after_its_token_died(company: Company) -> None:
     company.pool.users = [user(f"u{number}@example.org") for number in range(300)]
     company.faults.dying_token = 3
     report = company.run()
@@ -200,7 +200,7 @@ def test_an_account_that_may_not_create_tables_gets_the_ddl_for_the_dba(
     assert company.run()["outcome"] == "applied"
 
 
-def test_a_user_whom_the_database_refuses_is_left_out_and_named_by_sub_and_no_value(
+def test_a_user_that_the_database_refuses_is_left_out_and_named_only_by_sub(
     company: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     people = [user(f"person{number}@example.org") for number in range(11)]
@@ -236,7 +236,7 @@ def test_a_database_that_refuses_every_row_fails_the_run_and_writes_nothing(
     assert company.usernames() == []
 
 
-def test_what_a_trigger_changed_is_noticed_and_rolled_back(company: Company) -> None:
+def test_a_change_by_a_trigger_is_noticed_and_rolled_back(company: Company) -> None:
     company.pool.users = [user("ana@example.org", given_name="Ana")]
     company.joget.execute(
         "CREATE TRIGGER shout BEFORE INSERT ON dir_user FOR EACH ROW SET NEW.firstName = 'ANA'"
