@@ -1,4 +1,4 @@
-"""A Connection that can't be looked up now is no missing Connection."""
+"""A Connection that can't be looked up now isn't the same as a missing Connection."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ ABSENT = ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND)
 def found(
     conn_id: str, conn_type: str, login: str, password: str | None = None, extra: str | None = None
 ) -> Any:
-    """The API server's answer that has a Connection."""
+    """Make the API server's answer with a Connection."""
     empty: dict[str, Any] = {"host": None, "schema": None, "port": None}
     return ConnectionResult(
         conn_id=conn_id, conn_type=conn_type, login=login, password=password, extra=extra, **empty
@@ -47,8 +47,8 @@ TIME_OUT = AirflowRuntimeError(
 
 
 class Supervisor:
-    """A task's way to the API server, which answers as it is told: the last answer is given
-    again.
+    """A task's way to the API server. It gives the answers that the test sets, and the last one
+    again and again.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,8 @@ class Supervisor:
         self.count: Any = COUNTED
 
     def send(self, message: Any) -> Any:
-        """The answer to one message; an exception is raised, as the real one raises a server's
-        error.
+        """Answer one message. If the answer is an exception, it is raised, as the real one raises a
+        server's error.
         """
         answer = self.count
         if isinstance(message, GetConnection):
@@ -75,12 +75,12 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 
 
 class Vault:
-    """A secrets backend of an installation's own, as `[secrets] backend` names it."""
+    """An installation's own secrets backend, as `[secrets] backend` names it."""
 
     answer: Any = None
 
     def get_connection(self, **asked: str | None) -> Any:  # noqa: ARG002 - one answer for all
-        """What the test says; an exception is raised."""
+        """Return what the test sets; an exception is raised."""
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

@@ -42,7 +42,7 @@ def transformed(
 def listed(
     sub: str | None = "s1", *, enabled: bool = True, status: str = "CONFIRMED", **attributes: str
 ) -> dict[str, Any]:
-    """A user as ListUsers gives it; `custom__x` is the attribute custom:x."""
+    """Make a user as ListUsers gives it; `custom__x` is the attribute custom:x."""
     values = {"email": "ana@example.org", "given_name": "Ana", "family_name": "Lima", **attributes}
     if sub is not None:
         values["sub"] = sub

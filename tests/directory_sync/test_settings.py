@@ -1,4 +1,4 @@
-"""The settings file: what is valid, and how its faults are said."""
+"""The settings file: what is valid, and how faults are reported."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Marks: values that stand nowhere by chance, and the search for them in whatever form."""
+"""Marks are values that occur nowhere by chance. A search finds them in any form."""
 
 import base64
 import binascii
@@ -13,8 +13,8 @@ from cryptography.fernet import Fernet
 from tests.stand_in import sub_of, user
 
 PERSON, SECRET, TYPED, GROUP = "qxzwkvjhp", "vkjqhzxws", "jqxzvwhkt", "zhqkxwvjg"
-"""Beginnings of marks: of people's values, of secrets, of logins that somebody types into a form of
-Airflow's, and of groups' names.
+"""Beginnings of marks: for personal values, for secrets, for logins that somebody types into one of
+Airflow's forms, and for groups' names.
 """
 
 ANY_MARK = f"(?i:{PERSON}|{SECRET}|{TYPED}|{GROUP})"
@@ -40,17 +40,19 @@ CONTEXT = 60
 
 
 def mark(what: str, stem: str = PERSON) -> str:
-    """A value that stands nowhere by chance; `what` tells a failing test's reader which it is."""
+    """Make a value that occurs nowhere by chance; `what` says which value it is if a test fails."""
     return f"{stem.capitalize()}-{what}-\N{LATIN SMALL LETTER E WITH DIAERESIS}"
 
 
 def login(number: int | str, stem: str = PERSON) -> str:
-    """An email by which somebody logs in."""
+    """Make an email that is a login."""
     return f"{stem.capitalize()}.Login{number}@example.org"
 
 
 def person(number: int | str, *, stem: str = PERSON, **attributes: str) -> Any:
-    """A user of the pool with a mark in each attribute and as the user name; the sub has none."""
+    """Make a user of the pool with a mark in each attribute and in the user name; the sub has
+    none.
+    """
     values = {name: mark(f"{name.replace(':', '_')}{number}", stem) for name in ATTRIBUTES}
     values |= {"email": login(number, stem), **attributes}
     found = user(login(number, stem))
@@ -86,7 +88,9 @@ class Search:
             self._needles |= dict.fromkeys([value.encode(), *_encoded(value)], name)
 
     def in_bytes(self, place: str, content: bytes) -> list[Found]:
-        """What is in a file or a value, as it is and decoded; at most one find for each mark."""
+        """Search the content of a file or a value, as it is and decoded; at most one find for each
+        mark.
+        """
         finds = []
         for form in _decoded(content):
             small = form.lower()
@@ -104,7 +108,7 @@ class Search:
         return finds
 
     def in_text(self, place: str, text: str) -> list[Found]:
-        """What is in a text, line by line: the place tells the line."""
+        """Search a text line by line; the place names the line."""
         finds = self.in_bytes(place, text.encode("utf-8", "surrogatepass"))
         if not finds:
             return []
@@ -115,14 +119,14 @@ class Search:
         return [find for line in lines for find in line] or finds
 
     def in_value(self, place: str, value: Any) -> list[Found]:
-        """What is in a column of a database."""
+        """Search a value from a column of a database."""
         return self.in_bytes(
             place,
             value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"),
         )
 
     def _around(self, text: bytes, needle: bytes, which: str) -> str:
-        """What stands around a find, all marks replaced by what they mark."""
+        """Quote what stands around a find, with each mark replaced by its meaning."""
         if needle != which.encode():
             return f"«{which}», in another form"
         at = text.index(needle)
@@ -135,8 +139,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _spelled(stem: str) -> list[bytes]:
-    """Letters' case ignored: as it is, each letter percent-encoded or escaped, in hex, in
-    UTF-16.
+    """A pattern for a stem in any case of letters: as it is, percent-encoded or escaped letter by
+    letter, in hex, in UTF-16.
     """
     found = [stem.encode(), stem.encode("utf-16-le")]
     for written in (stem, stem.upper(), stem.capitalize()):
@@ -149,7 +153,7 @@ def _spelled(stem: str) -> list[bytes]:
 
 
 def _encoded(text: str) -> list[bytes]:
-    """In base64, at each of the three places where a text can begin in a group of four."""
+    """A text in base64, for each of the three places in a group of four where it can begin."""
     found = []
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + text.encode())
@@ -161,7 +165,7 @@ def _encoded(text: str) -> list[bytes]:
 
 
 def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
-    """The content, and what it holds if all of it is hex, base64 or compressed."""
+    """The content, and its decoded form if all of it is hex, base64 or compressed."""
     yield content
     if not depth or len(content) < len(PERSON):
         return
@@ -179,7 +183,9 @@ def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
 
 
 def decrypted(value: Any, key: str) -> Any:
-    """What Airflow encrypted with its Fernet key, or the value itself."""
+    """Decrypt a value that Airflow encrypted with its Fernet key; any other value comes back as it
+    is.
+    """
     text = value if isinstance(value, str) else ""
     if not text.startswith("gAAAAA"):
         return value

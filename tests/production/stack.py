@@ -55,7 +55,7 @@ socket.getfqdn = lambda name="": name or os.environ["HOSTNAME"]
 """Gives a process the name that its container would have: two workers need two."""
 
 RUNNING = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-"""The services of which one container runs; of airflow-worker there are two."""
+"""The services with one container each; airflow-worker has two."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Container:
         )
 
     def await_ready(self) -> None:
-        """Wait until the process does its work; fails where it ended."""
+        """Wait until the process does its work; fails if it ended."""
 
         def is_ready() -> bool:
             assert not self.ended, f"{self.name} ended, see {self.log}"
@@ -331,7 +331,7 @@ def _mount(volume: str, home: Path, shared: Path) -> None:
 
 
 def _readiness(service: str, container: Container, ports: Mapping[str, str]) -> Callable[[], bool]:
-    """What tells at little cost that a container works; its health check may take seconds."""
+    """Make a cheap check that a container works, since its health check may take seconds."""
     if service == "airflow-apiserver":
         return lambda: answers(f"http://127.0.0.1:{next(iter(ports.values()))}/api/v2/version")
     if service == "airflow-scheduler":

@@ -1,4 +1,4 @@
-"""docker-compose.yaml and Dockerfile, held to what the code needs: each service's process,
+"""docker-compose.yaml and Dockerfile have what the code needs: each service's process runs
 natively.
 """
 
@@ -76,10 +76,9 @@ def test_each_service_imports_dag_and_include_in_its_own_environment(
         name: value.replace(f"{IMAGE_ROOT}/settings", str(tmp_path)).replace(IMAGE_ROOT, str(image))
         for name, value in environment(service, SECRETS).items()
     }
-    # The database is the one thing that importing doesn't need, and whose driver only the image
-    # has.
+    # Importing doesn't need the database, and only the image has its driver.
     translated["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{tmp_path}/airflow.db"
-    # So is FAB, which guards the UI alone.
+    # Nor does it need FAB, which guards only the UI.
     del translated["AIRFLOW__CORE__AUTH_MANAGER"]
     answer = subprocess.run(
         [sys.executable, "-c", LOADS_EVERYTHING],
@@ -244,7 +243,7 @@ def test_a_redeploy_lets_the_running_tasks_end() -> None:
     assert seconds["airflow-worker"] == 600
     assert all(period >= 30 for period in seconds.values())
     assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", (
-        "the signal reaches Celery alone"
+        "the signal reaches only Celery"
     )
 
 

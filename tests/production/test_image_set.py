@@ -1,4 +1,4 @@
-"""bin/test-image-set up to the tests themselves: which Python, and whose constraints."""
+"""bin/test-image-set, up to the tests themselves: which Python and which constraints it uses."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ TOOLS = ("sh", "dirname", "sed", "mkdir", "cp", "cat", "cksum", "rm", "grep")
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A checkout whose uv writes down what it is asked, and a bin folder with a few tools."""
+    """A checkout with a uv that writes down its arguments, and a bin folder with a few tools."""
     checkout, path = tmp_path / "checkout", tmp_path / "path"
     for folder in (checkout / "bin", checkout / ".venv/bin", path):
         folder.mkdir(parents=True)

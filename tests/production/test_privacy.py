@@ -31,7 +31,7 @@ from demo.aws import BUCKET, REGION, Aws
 from demo.processes import free_port
 from tests.company import settings
 from tests.conftest import JogetDatabase
-from tests.directory_sync.orchestration.api import Api, quoted, wait
+from tests.directory_sync.orchestration.api import Api, quote_run_id, wait
 from tests.production.marks import (
     ATTRIBUTES,
     GROUP,
@@ -87,7 +87,7 @@ SALES, LOCAL_GROUP, REFUSED_GROUP = (
 
 @dataclass
 class Day:
-    """What is left of the day."""
+    """What the day left behind."""
 
     home: Path
     """Airflow's."""
@@ -103,7 +103,7 @@ class Day:
     staged: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Contents of the bucket, by key."""
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
-    """By reader: what signs them in."""
+    """By reader: the token that signs them in."""
 
     @cached_property
     def tables(self) -> dict[str, dict[str, list[Any]]]:
@@ -208,7 +208,7 @@ class World:
         self.olga.call("POST", "connections", {"connection_id": conn_id, **connection})
 
     def start(self, dag_id: str, **conf: Any) -> str:
-        """Start a run, again where SQLite was locked beside the scheduler; gives its id."""
+        """Start a run, again if SQLite was locked beside the scheduler; returns its id."""
 
         def trigger() -> str | None:
             try:
@@ -221,13 +221,13 @@ class World:
         return str(wait(trigger, f"a run of {dag_id} to be made"))
 
     def ends(self, dag_id: str, state: str, **conf: Any) -> str:
-        """Start a run and wait for its end in that state; gives its id."""
+        """Start a run and wait for its end in that state; returns its id."""
         run_id = self.start(dag_id, **conf)
         assert self.olga.finished(dag_id, run_id) == state, (dag_id, conf)
         return run_id
 
     def answer(self, answered: set[str], option: str) -> str:
-        """Answer the review that isn't among those that were answered; gives its run."""
+        """Answer the review that isn't answered yet; returns its run."""
         (review,) = wait(lambda: set(self.olga.runs(REVIEW)) - answered, "the review's run")
         self.olga.asked(REVIEW, review, "review_held")
         self.olga.answer(REVIEW, review, "review_held", option)
@@ -251,7 +251,7 @@ class World:
 
     def folder(self, dag_id: str, run_id: str, task_id: str) -> str:
         """The folder of the bucket that a task left."""
-        task = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}"
+        task = f"dags/{dag_id}/dagRuns/{quote_run_id(run_id)}/taskInstances/{task_id}"
         path = f"{task}/xcomEntries/return_value"
         value: Any = self.olga.call("GET", path)["value"]
         value = json.loads(value) if isinstance(value, str) else value
@@ -273,8 +273,8 @@ class World:
 
 
 def people() -> list[Any]:
-    """The pool in the morning: some who can't be mapped, some whom the database will refuse, some
-    whose logins will be typed into a form, and others, of whom the last ones will leave.
+    """Make the pool's users of the morning: some can't be mapped, some will be refused by the
+    database, the logins of some will be typed into a form, and the last of the others will leave.
     """
     odd = [
         person("long", given_name=mark("given_name_long") * 20),
@@ -414,7 +414,7 @@ def make_pools() -> dict[str, Any]:
 
 @contextmanager
 def looking_at_processes(day: Day, pid: int) -> Iterator[None]:
-    """Note the command line and environment of each process below this one, again and again."""
+    """Record the command line and environment of each process below this one, again and again."""
     over = threading.Event()
 
     def look() -> None:
@@ -437,7 +437,7 @@ def looking_at_processes(day: Day, pid: int) -> Iterator[None]:
 
 
 def live(world: World) -> None:
-    """The day: its runs, answers and undos, its faults beside them, and its readers."""
+    """Live the day: its runs, answers and undos, with faults beside them, and readers."""
     world.connect()
     olga, pool = world.olga, world.pool
     with ThreadPoolExecutor(1) as beside:
@@ -464,7 +464,7 @@ def live(world: World) -> None:
 
 
 def live_beside(world: World) -> str:
-    """Faults, and runs for some users; gives the id of such a run."""
+    """Cause faults, and do runs for some users; returns the id of such a run."""
     olga = world.olga
     runs = {name: world.start(f"{SYNC}_{name}") for name in FAULTY}
     slow = world.pools["cognito_slow"]
@@ -504,7 +504,7 @@ def has_failed(olga: Api, dag_id: str, run_id: str, task_id: str = "extract_user
 
 
 def created(olga: Api, backfill: dict[str, Any]) -> bool:
-    """Create a backfill; false where SQLite was locked beside the scheduler (apache/airflow
+    """Create a backfill; returns False if SQLite was locked beside the scheduler (apache/airflow
     #68699).
     """
     try:
@@ -515,7 +515,7 @@ def created(olga: Api, backfill: dict[str, Any]) -> bool:
 
 
 def kill_client(pool: StandIn) -> bool:
-    """Kill the process that waits for an answer of this pool; tells whether one was found."""
+    """Kill the process that waits for an answer of this pool; returns whether one was found."""
     port, found = int(pool.endpoint.rpartition(":")[2]), False
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -527,12 +527,12 @@ def kill_client(pool: StandIn) -> bool:
 
 
 def read_pages(world: World, runs: Iterable[str]) -> None:
-    """Every page, search and download, by two people."""
+    """Open every page, search and download, as two people."""
     sought = login(3)
     sub = next(sub_of(one) for one in world.pool.users if one["Username"] == mark("username3"))
     for who in ROLES:
         for run in runs:
-            page = f"dags/{SYNC}/runs/{quoted(run)}"
+            page = f"dags/{SYNC}/runs/{quote_run_id(run)}"
             world.open(who, page)
             world.open(who, page, {"text": sought, "sort_by": "who"})
             world.open(who, f"{page}/changes.csv", {"entity": "user"})
@@ -554,7 +554,7 @@ def damage_staging(world: World, first: str, some: str) -> None:
     for content in (fewer.getvalue(), mark("plan").encode()):
         world.damage(load, "plan.parquet", content)
         for who in ROLES:
-            world.open(who, f"dags/{SYNC}/runs/{quoted(first)}")
+            world.open(who, f"dags/{SYNC}/runs/{quote_run_id(first)}")
             world.open(who, f"dags/{SYNC}", {"who": login(3)})
     world.damage(users, "users.parquet", mark("users").encode())
     world.ends(SOME, "failed", replay_run_id=some)

@@ -1,4 +1,4 @@
-"""bin/setup's answers on machines that lack something: a PATH of stand-ins for the commands it
+"""What bin/setup says on machines that lack something; scripts stand in for the commands that it
 looks for.
 """
 

@@ -1,4 +1,6 @@
-"""The package that `pip install` gives, in an Airflow that isn't ours: three DAGs and both tabs."""
+"""The package that `pip install` gives brings three DAGs and both tabs to an Airflow that isn't
+ours.
+"""
 
 import json
 import os
@@ -21,7 +23,7 @@ from include.theirs import NAME
 with DAG(NAME):
     pass
 """
-"""A DAG as many projects have them: it imports from an include/ of its own."""
+"""A DAG such as many projects have: it imports from an include/ of its own."""
 
 BUNDLES = [
     {
@@ -81,7 +83,9 @@ def uv_path() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel. What it requires comes from the tests' own."""
+    """A virtual environment with the wheel. The packages that the wheel requires come from the
+    tests' own environment.
+    """
     folder = tmp_path_factory.mktemp("elsewhere") / "venv"
     run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], env=uv_path())
     interpreter = folder / "bin/python"

@@ -1,4 +1,4 @@
-"""Keys: what this project calls the same is what Joget's own database calls the same."""
+"""Keys: two texts have the same key exactly if Joget's own database calls them equal."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -16,21 +16,21 @@ from demo.processes import free_port
 from directory_sync.report import Report
 from tests.company import Company, people
 from tests.conftest import JogetDatabase, new_company
-from tests.directory_sync.orchestration.api import Api, quoted, wait
+from tests.directory_sync.orchestration.api import Api, quote_run_id, wait
 from tests.stand_in import user
 
 SYNC, REVIEW, UNDO = "cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"
 
 
 class Office:
-    """A company whose sync runs in an Airflow of its own."""
+    """A company with a sync that runs in an Airflow of its own."""
 
     def __init__(self, company: Company, api: Api, variables: dict[str, str]) -> None:
         self.company, self.api, self.variables = company, api, variables
 
     def start(self, leavers: int) -> str:
-        """30 users, synchronised, of whom so many leave, which a run holds; gives the review's run
-        id.
+        """Synchronise 30 users, let so many leave, and run the sync, which holds that; returns the
+        review's run id.
         """
         joget = self.company.joget
         for table in joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'"):
@@ -51,13 +51,13 @@ class Office:
         return str(review)
 
     def backfills(self) -> list[dict[str, Any]]:
-        """The sync's backfills."""
+        """List the sync's backfills."""
         found: list[dict[str, Any]] = self.api.call("GET", f"backfills?dag_id={SYNC}")["backfills"]
         return found
 
     def report(self, dag_id: str, run_id: str, task_id: str) -> Report:
-        """The report that a task of a run left."""
-        task = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}"
+        """Read the report that a task of a run left."""
+        task = f"dags/{dag_id}/dagRuns/{quote_run_id(run_id)}/taskInstances/{task_id}"
         value: Any = self.api.call("GET", f"{task}/xcomEntries/return_value")["value"]
         value = json.loads(value) if isinstance(value, str) else value
         return Report.model_validate_json(
@@ -136,7 +136,7 @@ def test_a_review_whose_run_was_deleted_in_airflow_is_asked_again_by_the_next_ru
 ) -> None:
     review = office.start(leavers=12)
     office.api.asked(REVIEW, review, "review_held")
-    run = f"dags/{REVIEW}/dagRuns/{quoted(review)}"
+    run = f"dags/{REVIEW}/dagRuns/{quote_run_id(review)}"
     office.api.call("PATCH", run, {"state": "failed"})  # Airflow deletes no run that goes on
     office.api.call("DELETE", run)
     assert review not in office.api.runs(REVIEW)
@@ -184,8 +184,8 @@ def test_an_undo_shows_first_and_then_takes_back(office: Office) -> None:
 
 
 def backfill(office: Office, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Airflow's own command; paused meanwhile, since SQLite can't be written beside a scheduler
-    that starts runs.
+    """Run Airflow's own command. The DAG is paused meanwhile, since SQLite can't be written beside
+    a scheduler that starts runs.
     """
     office.api.call("PATCH", f"dags/{SYNC}", {"is_paused": True})
     command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", SYNC, *arguments]
@@ -197,8 +197,8 @@ def backfill(office: Office, *arguments: str) -> "subprocess.CompletedProcess[st
 
 
 def backfilled(office: Office, first_year: int) -> list[str]:
-    """The runs that a backfill of four years made: fewer where SQLite was locked beside the
-    scheduler (apache/airflow #68699), which no other database of Airflow's is.
+    """List the runs that a backfill of four years made. There are fewer if SQLite was locked beside
+    the scheduler (apache/airflow #68699); Airflow's other databases have no such lock.
     """
     before = set(office.api.runs(SYNC))
     done = backfill(

@@ -41,7 +41,7 @@ class PrivateAirflow:
             return database.execute(statement).fetchall()
 
     def everything_said(self, *outputs: "subprocess.CompletedProcess[str]") -> str:
-        """Log files, what the commands printed, and XCom."""
+        """Read the log files, what the commands printed, and XCom."""
         logs = [path.read_text(encoding="utf-8") for path in (self.home / "logs").rglob("*.log")]
         xcom = [str(row) for row in self.rows("SELECT * FROM xcom")]
         return "\n".join([*logs, *xcom, *(output.stdout + output.stderr for output in outputs)])

@@ -1,5 +1,5 @@
-"""What the pages tell, over real runs of the sync. Who may see what in a real Airflow:
-test_browser, test_roles.
+"""What the pages show, over real runs of the sync. test_browser and test_roles test permissions in
+a real Airflow.
 """
 
 import csv
@@ -28,14 +28,14 @@ ANA, BOB = "ana@example.org", "bob@example.org"
 
 
 class Pages:
-    """A reader of the pages; `values`: whether he may answer the sync's reviews."""
+    """A reader of the pages; `values`: whether the reader may answer the sync's reviews."""
 
     def __init__(self, company: Company, client: TestClient) -> None:
         self.company, self.client, self.values = company, client, True
         self.runs: list[AirflowRun] = []
 
     def run(self, dag_id: str = SYNC, task: str = "load", **parameters: Any) -> str:
-        """One run of the sync that Airflow knows of; gives its id."""
+        """Do one run of the sync that Airflow knows of; returns its id."""
         self.company.run(**parameters)
         return self.note(dag_id, task)
 
@@ -56,7 +56,7 @@ class Pages:
         return run_id
 
     def review(self, answer: str) -> str:
-        """Ask about what the last run held, and answer; gives the id of the review's run."""
+        """Ask about what the last run held, and answer; returns the id of the review's run."""
         review_id = self.company.ask()
         assert review_id
         self.company.answer(review_id, answer)
@@ -125,7 +125,7 @@ def pages(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
 
 @pytest.fixture
 def held(pages: Pages) -> str:
-    """A run that holds twelve of forty, with what two others do."""
+    """A run that holds twelve of forty users, and two other runs."""
     pages.company.pool.users = people(40)
     pages.company.pool.members = {"Sales": pages.company.pool.users[:20]}
     pages.run()
@@ -541,7 +541,7 @@ def test_the_page_knows_since_when_a_user_is_linked_even_if_airflow_forgot_the_r
 ) -> None:
     pages.company.pool.users = [user(ANA)]
     pages.run()
-    pages.company.hours_pass(24 * 90)
+    pages.company.let_hours_pass(24 * 90)
     pages.run()
     del pages.runs[1]
     since = re.search(r"since (\d{4}-\d\d-\d\d)", pages.directory(who=ANA))
@@ -753,11 +753,13 @@ def test_the_plan_of_a_large_run_is_read_a_page_at_a_time(
 
     original = pq.ParquetFile.read_row_group
 
-    def spying(self: Any, group: int, columns: list[str] | None = None, **others: Any) -> Any:
+    def count_columns(
+        self: Any, group: int, columns: list[str] | None = None, **others: Any
+    ) -> Any:
         read.append((group, len(columns or self.schema_arrow.names)))
         return original(self, group, columns=columns, **others)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spying)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", count_columns)
     pages.changes(run_id)
     wide = {group for group, columns in read if columns > 10}
     assert len(wide) <= 6, "fifty rows lie in five row groups, or six"

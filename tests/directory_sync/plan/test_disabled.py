@@ -1,4 +1,6 @@
-"""Disabled comes first (rule 4): nothing about a record keeps a disabled person in."""
+"""Disabled comes first (rule 4): whatever else is wrong with the record, a disabled user loses
+access.
+"""
 
 from collections.abc import Callable
 from typing import Any

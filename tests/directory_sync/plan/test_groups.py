@@ -1,4 +1,6 @@
-"""Names that Joget asks by (rule 9): it takes the first group of a name, in any organization."""
+"""Joget asks for groups by name (rule 9), and takes the first one with that name, in any
+organization.
+"""
 
 import pytest
 
@@ -12,7 +14,7 @@ ANA, BOB, CLARK = "ana@example.org", "bob@example.org", "clark@example.org"
 def add_group(
     company: Company, group_id: str, name: str, *members: str, organization: str = "ORG-001"
 ) -> None:
-    """A group of Joget's own."""
+    """Add one of Joget's own groups."""
     company.joget.execute(
         "INSERT IGNORE INTO dir_organization (id, name) VALUES (%s, %s)", (organization,) * 2
     )
@@ -26,8 +28,8 @@ def add_group(
         )
 
 
-def first_group_named(company: Company, name: str) -> str:
-    """The group that Joget takes for a name (isUserInGroup, getGroupByName)."""
+def find_first_group(company: Company, name: str) -> str:
+    """Find the group that Joget takes for a name (isUserInGroup, getGroupByName)."""
     ids = company.joget.column("SELECT id FROM dir_group WHERE name = %s ORDER BY id", (name,))
     assert len(ids) == 1, "no other group has the name's key"
     return str(ids[0])
@@ -43,13 +45,13 @@ def test_no_group_of_the_pool_gets_a_name_that_a_local_group_has(
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Finance": [ana]}
     assert causes(company.run())["existing_group"] == 2, "a person decides: that group, or none"
-    assert first_group_named(company, "finance") == group_id
+    assert find_first_group(company, "finance") == group_id
     assert company.memberships() == {(CLARK, group_id)}
     review_id = company.ask()
     assert review_id
     company.answer(review_id, "approve")
     assert company.memberships() == {(CLARK, group_id), (ANA, group_id)}
-    assert first_group_named(company, "Finance") == group_id
+    assert find_first_group(company, "Finance") == group_id
     assert company.run()["outcome"] == "nothing_to_do"
 
 
@@ -72,7 +74,7 @@ def test_a_second_group_with_the_key_of_a_linked_one_is_named_with_its_hash(
     company.run()
     company.pool.members = {"Case": [ana], "case": [bob]}
     company.run()
-    assert first_group_named(company, "Case") == "Case"
+    assert find_first_group(company, "Case") == "Case"
     assert company.memberships() == {(ANA, "Case"), (BOB, hash_group_id("case"))}
     assert company.run()["outcome"] == "nothing_to_do"
 
@@ -140,7 +142,7 @@ def test_a_linked_group_that_was_renamed_or_deleted_in_joget_gets_its_name_back(
     company.run()
     company.joget.execute("UPDATE dir_group SET name = 'Verkauf' WHERE id = 'Sales'")
     assert counts(company.run(), "groups") == {"read": 1, "updated": 1}
-    assert first_group_named(company, "Sales") == "Sales"
+    assert find_first_group(company, "Sales") == "Sales"
     company.joget.execute("DELETE FROM dir_user_group WHERE groupId = 'Sales'")
     company.joget.execute("DELETE FROM dir_group WHERE id = 'Sales'")
     assert counts(company.run(), "groups") == {"read": 1, "created": 1}

@@ -1,5 +1,5 @@
-"""Nobody is ever wiped: proof of completeness, and what happens to who is missing (rules 5, 9 and
-10).
+"""Nobody is removed by mistake: proof of completeness, and what happens to missing users, groups
+and memberships (rules 5, 9 and 10).
 """
 
 from typing import Any
@@ -14,15 +14,17 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 
 @pytest.fixture
 def staffed(company: Company) -> Company:
-    """300 users, of whom some are in groups, synchronised."""
+    """300 users, some of them in groups, after a first run."""
     company.pool.users = people(300)
     company.pool.members = {"All": company.pool.users, "First": company.pool.users[:120]}
     company.run()
     return company
 
 
-def loses_nobody(company: Company, runs: int = 3) -> list[dict[str, Any]]:
-    """Run some times, and see that no directory row goes or is switched off; gives the reports."""
+def check_that_nobody_is_lost(company: Company, runs: int = 3) -> list[dict[str, Any]]:
+    """Run several times, and check that no directory row is deleted or deactivated; returns the
+    reports.
+    """
     before = company.joget.contents()
     reports = [company.run() for _ in range(runs)]
     assert company.joget.contents() == before
@@ -36,7 +38,7 @@ def test_a_listing_that_was_cut_with_status_200_removes_nobody_and_says_why(
     staffed: Company,
 ) -> None:
     staffed.faults.cut_users_after = 120
-    for report in loses_nobody(staffed):
+    for report in check_that_nobody_is_lost(staffed):
         assert not report["complete"]
         assert report["users"]["missing"] == 0
         assert "120 users were listed, and Cognito estimates 300" in report["incomplete_reasons"][0]
@@ -70,7 +72,7 @@ def test_an_unproven_snapshot_adds_updates_and_disables(staffed: Company) -> Non
 
 def test_an_empty_pool_removes_nobody(staffed: Company) -> None:
     staffed.pool.users, staffed.pool.members = [], {}
-    for report in loses_nobody(staffed):
+    for report in check_that_nobody_is_lost(staffed):
         assert "the pool lists no user" in report["incomplete_reasons"]
 
 
@@ -89,7 +91,7 @@ def test_each_doubt_about_the_listing_stops_removals(
     staffed.pool.members = {"All": staffed.pool.users, "First": staffed.pool.users[:117]}
     for name, value in fault.items():
         setattr(staffed.faults, name, value)
-    for report in loses_nobody(staffed):
+    for report in check_that_nobody_is_lost(staffed):
         assert reason in " ".join(report["incomplete_reasons"])
 
 
@@ -108,7 +110,7 @@ def test_a_group_listing_that_lacks_a_member_is_repeated_and_one_absence_removes
 ) -> None:
     staffed.cognito.listings.clear()
     staffed.faults.first_listing_lacks = {"All": 150}
-    for report in loses_nobody(staffed, runs=1):
+    for report in check_that_nobody_is_lost(staffed, runs=1):
         assert counts(report, "memberships") == {"read": 420, "unchanged": 420}
     assert staffed.cognito.listings == {"All": 2, "First": 1}
 
@@ -248,8 +250,8 @@ def test_keep_leaves_missing_users_as_they_are(company: Company) -> None:
     assert company.joget.contents() == before
 
 
-def burden(company: Company, login: str) -> None:
-    """Give a user one row in every table that Joget keeps of somebody."""
+def fill_every_table(company: Company, login: str) -> None:
+    """Give a user one row in every table that Joget has for users."""
     rows = company.joget.execute
     employment = company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,))[
         0
@@ -292,7 +294,7 @@ def test_delete_leaves_nothing_of_the_user_and_everything_of_the_others(company:
     before = company.joget.contents()
     company.pool.users, company.pool.members = [ana, user(BOB)], {"Sales": [ana, user(BOB)]}
     company.run()
-    burden(company, ANA)
+    fill_every_table(company, ANA)
     company.pool.users, company.pool.members = [user(BOB)], {"Sales": [user(BOB)]}
     assert counts(company.run()) == {"read": 1, "unchanged": 1, "missing": 1}
     assert counts(company.run()) == {"read": 1, "unchanged": 1, "missing": 1, "deleted": 1}
@@ -313,10 +315,10 @@ def test_delete_waits_for_its_days_and_deactivates_meanwhile(company: Company) -
     company.pool.users = [user(BOB)]
     company.run()
     assert counts(company.run())["deactivated"] == 1
-    company.hours_pass(47)
+    company.let_hours_pass(47)
     company.run()
     assert company.usernames() == [ANA, BOB]
-    company.hours_pass(2)
+    company.let_hours_pass(2)
     assert counts(company.run())["deleted"] == 1
     assert company.usernames() == [BOB]
 

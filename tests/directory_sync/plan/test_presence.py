@@ -1,4 +1,4 @@
-"""Presence is evidence wherever it comes from; absence is proven by name (rule 5)."""
+"""Presence is evidence, wherever it comes from; absence is proven by name (rule 5)."""
 
 import time
 
@@ -99,7 +99,7 @@ def test_two_runs_within_missing_minutes_count_one_miss(staffed: Company) -> Non
     staffed.pool.users, staffed.pool.members = STAFF[1:], {"All": STAFF[1:]}
     for _ in range(3):
         assert counts(staffed.run()).get("deactivated") is None
-    staffed.hours_pass(1)
+    staffed.let_hours_pass(1)
     assert counts(staffed.run())["deactivated"] == 1
 
 

@@ -1,4 +1,4 @@
-"""What happens to whom: the design's rules, each over a real MariaDB with Joget's tables."""
+"""The design's rules, each tested over a real MariaDB with Joget's tables."""
 
 import itertools
 import re
@@ -171,12 +171,12 @@ def test_memberships_found_at_adoption_are_the_administrators_until_the_pool_nam
     company.pool.users, company.pool.members = [ana], {"Sales": []}
     assert counts(company.run(), "groups") == {"read": 1, "adopted": 1}
     company.run()
-    assert company.memberships() == {(ANA, "Sales")}, "found, and never named: stays"
+    assert company.memberships() == {(ANA, "Sales")}, "it was found, and never named, so it stays"
     company.pool.members = {"Sales": [ana]}
     company.run()
     company.pool.members = {"Sales": []}
     assert counts(company.run(), "memberships") == {"removed": 1}
-    assert company.memberships() == set(), "named once, so it is the pool's to take"
+    assert company.memberships() == set(), "it was named once, so the pool may take it"
 
 
 # 3. Changed
@@ -307,7 +307,7 @@ def test_a_user_reactivated_in_joget_while_disabled_in_the_pool_is_left_alone(
     assert company.user(ANA)["active"] == 1
 
 
-# Renamed and replaced: see test_identity for what a person may decide
+# Renamed: see test_matching for what a person may decide
 
 
 def test_a_changed_login_is_held_and_holds_nothing_else(company: Company) -> None:

@@ -77,11 +77,11 @@ def test_an_opened_file_is_fetched_only_as_far_as_it_is_read(
     fetched = []
     fetch = s3fs.core.S3File._fetch_range
 
-    def counting(self: Any, start: int, end: int) -> Any:
+    def count_bytes(self: Any, start: int, end: int) -> Any:
         fetched.append(end - start)
         return fetch(self, start, end)
 
-    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", count_bytes)
     with store.open_parquet(sealed, "a.parquet") as file:
         assert file.read_row_group(1, columns=["count"]).column("count").to_pylist() == list(
             range(50_000, 100_000)

@@ -28,7 +28,9 @@ EVE, ANA = "eve@example.org", "ana@example.org"
 
 
 class Movers:
-    """450 people of a company of 500 stayed: 20 left, 29 never confirmed, and one has no email."""
+    """A company of 500, of which 450 people stayed: 20 left, 29 never confirmed, and one has no
+    email.
+    """
 
     def __init__(self, company: Company) -> None:
         self.company, self.plugin = company, PluginDirectory(company.joget)
@@ -46,9 +48,7 @@ class Movers:
         self.members["Team1"] += self.leavers + self.unconfirmed[:5]
 
     def fill(self) -> None:
-        """The plugin's last run, an administrator's work since, and what changed in the pool
-        since.
-        """
+        """Do the plugin's last run, then an administrator's work, then changes in the pool."""
         everybody = [*self.stayed, *self.leavers, *self.unconfirmed, self.nameless]
         self.plugin.sync(everybody, self.members)
         for statement in (
@@ -80,13 +80,13 @@ class Movers:
         pool.members["Team2"] = pool.members["Team2"][10:]
 
     def local(self) -> dict[str, list[str]]:
-        """What no sync may touch, byte for byte."""
+        """Read what no sync may touch, to compare byte for byte."""
         contents = self.company.joget.contents()
         chess = [row for row in contents["dir_user_group"] if "Chess" in row]
         return {"Chess": chess, **{table: contents[table] for table in LOCAL_TABLES}}
 
     def named(self) -> set[tuple[str, str]]:
-        """The memberships that the pool names of people in scope: pairs of login and group."""
+        """List the memberships that the pool names for users in scope: pairs of login and group."""
         subs = {sub_of(one): one["Attributes"][1]["Value"] for one in self.stayed}
         pairs = (
             (sub_of(one), name)
@@ -127,7 +127,7 @@ def test_the_whole_way_from_the_plugin_loses_nothing_local_and_asks_about_the_le
     assert {key: first[key] for key in same} == {key: dry[key] for key in same}
     second = company.run()
     assert counts(second, "memberships")["removed"] == 10, (
-        "those that the pool doesn't name any more"
+        "the memberships that the pool doesn't name any more"
     )
     company.configure(policies=BACK)
     assert company.run()["outcome"] == "nothing_to_do"
@@ -166,7 +166,7 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
         if pair[0].startswith("leaver") and pair[1] != "Chess"
     ] == []
     assert movers.local() == local
-    assert "waiting00@example.org" in company.active(), "who is in the pool is no leaver"
+    assert "waiting00@example.org" in company.active(), "a user in the pool is no leaver"
     company.configure(policies={"missing_user": "delete", "missing_runs": 1})
     company.run()
     assert causes(company.run()) == {}

@@ -1,5 +1,5 @@
-"""Any history: the pool and Joget change, runs come, die and are repeated, people answer and take
-back.
+"""Any history: the pool and Joget change; runs begin, die and are repeated; people answer reviews
+and undo runs.
 """
 
 import random
@@ -44,14 +44,14 @@ MOMENTS = [
 
 
 class KilledError(BaseException):
-    """Stands for the death of the process: nothing of ours catches it."""
+    """Stands for the death of the process, so no code of ours catches it."""
 
 
 class History(RuleBasedStateMachine):
     """One company from its first run on.
 
     After each run: no local row changed, nothing is left to do, nobody lost access that the pool
-    gives, and nobody kept access that the pool took.
+    gives, and nobody kept access that the pool took away.
     """
 
     new_joget: Callable[[str], JogetDatabase]
@@ -198,7 +198,7 @@ class History(RuleBasedStateMachine):
         self.check(report)
 
     def linked(self) -> dict[str, str]:
-        """Joget's user ids of linked users, by sub."""
+        """Read the Joget user ids of linked users, by sub."""
         tables = self.company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_user\\_link'")
         if not tables:
             return {}
@@ -206,8 +206,8 @@ class History(RuleBasedStateMachine):
         return {str(sub): str(user_id) for sub, user_id in self.company.joget.execute(links)}
 
     def access(self) -> tuple[set[str], set[tuple[str, str]]]:
-        """The subs of linked users who are active in Joget, and their memberships by sub and group
-        id.
+        """Read the subs of linked users who are active in Joget, and their memberships by sub and
+        group id.
         """
         subs = {user_id: sub for sub, user_id in self.linked().items()}
         active = {subs[user_id] for user_id in self.company.active() if user_id in subs}
@@ -219,7 +219,9 @@ class History(RuleBasedStateMachine):
         return active, pairs
 
     def check_promise(self, before: tuple[set[str], set[tuple[str, str]]]) -> None:
-        """Nobody loses access that the pool gives, and nobody keeps access that the pool took."""
+        """Check that nobody loses access that the pool gives, and that nobody keeps access that the
+        pool took away.
+        """
         active, pairs = self.access()
         directory = self.company.staged("directory.parquet")
         waits = set(directory.loc[directory["outcome"].isin(["held", "deferred"]), "sub"].dropna())
@@ -229,10 +231,12 @@ class History(RuleBasedStateMachine):
         enabled = {sub_of(person) for person in pool.users if person["Enabled"]}
         disabled = {sub_of(person) for person in pool.users if not person["Enabled"]}
         lost = (before[0] & enabled) - active
-        assert not lost, "somebody whom the pool has enabled was deactivated"
+        assert not lost, "a user who is enabled in the pool was deactivated"
         kept = (active & disabled) - waits
-        assert not kept, "somebody whom the pool has disabled is still in"
-        assert not {pair for pair in pairs if pair[0] in disabled - waits}, "and has memberships"
+        assert not kept, "a user who is disabled in the pool is still active"
+        assert not {pair for pair in pairs if pair[0] in disabled - waits}, (
+            "a user who is disabled in the pool has memberships"
+        )
         given = {
             (sub_of(person), group) for group, members in pool.members.items() for person in members
         }
@@ -244,11 +248,11 @@ class History(RuleBasedStateMachine):
         transformed = self.company.prepare()
         before = self.company.joget.contents()
 
-        def killed(*_: Any) -> None:
+        def die(*_: Any) -> None:
             raise KilledError
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writing.PlanApplication, moment, killed)
+            patch.setattr(writing.PlanApplication, moment, die)
             with pytest.raises(KilledError):
                 self.company.load(transformed)
         assert self.company.joget.contents() == before
@@ -270,7 +274,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.run_ids)
     @rule(answer=st.sampled_from([None, "approve", "reject"]))
     def a_question_is_answered_later(self, answer: str | None) -> None:
-        """Asked at one moment, answered at another: meanwhile anything may have happened."""
+        """Ask at one moment, and answer at another: anything may have happened in between."""
         from directory_sync.tasks import review
 
         if self.asked is None or answer is None:
@@ -287,7 +291,7 @@ class History(RuleBasedStateMachine):
                 )
 
     def gone_or_disabled(self) -> set[str]:
-        """Subs that are out of the pool or disabled in it."""
+        """Find the subs that are gone from the pool or disabled in it."""
         enabled = {sub_of(person) for person in self.company.pool.users if person["Enabled"]}
         return set(self.linked()) - enabled
 
@@ -310,8 +314,8 @@ class History(RuleBasedStateMachine):
         self.company.run(replay_run_id=report["run_id"])
         plan = self.company.staged("plan.parquet")
         left = plan[plan["hold"].isna() & ~plan["action"].isin(["miss", "seen"])]
-        # A limit is a share of who was linked before: what it held of five users it needn't hold of
-        # fifty.
+        # A limit is a share of the users linked before: it may hold rows of five users, and none
+        # of fifty.
         left = left[~hash_rows(left).isin(hash_rows(done[done["hold"].notna()]))]
         assert left.empty, f"planning what was just applied isn't empty: {left.to_dict('records')}"
         self.company.last = None if self.company.last is None else self.loaded(report)

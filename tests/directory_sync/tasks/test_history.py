@@ -1,5 +1,5 @@
-"""One run after the other: order, subsets, backfill, replay, changed settings, and a ledger that
-was lost.
+"""One run after the other: order, subsets, backfill, replay, changed settings, and a lost
+ledger.
 """
 
 import threading
@@ -81,7 +81,7 @@ def test_superseded_runs_end_in_success_and_touch_nothing(company: Company) -> N
 def test_a_newest_snapshot_from_the_future_stops_the_run_with_an_error(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
-    company.hours_pass(-30)
+    company.let_hours_pass(-30)
     with pytest.raises(PermanentError, match="lies in the future"):
         company.run()
 
@@ -111,7 +111,7 @@ def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(
     reports = backfill(company, [1, 2, 3, 4], datetime.now(UTC))
     assert dict(company.cognito.calls) == calls, "each date has its own snapshot by now"
     assert [report["outcome"] for report in reports] == ["applied", *["nothing_to_do"] * 3], (
-        "each tells its own again"
+        "each one reports the same again"
     )
     assert company.joget.contents() == before
 
@@ -131,7 +131,9 @@ def test_a_new_backfill_over_other_dates_reads_the_pool_anew(
     assert [report["outcome"] for report in backfill(company, [2], datetime.now(UTC))] == [
         "nothing_to_do"
     ]
-    assert company.usernames() == [ANA, BOB], "an older date's own snapshot goes over nothing newer"
+    assert company.usernames() == [ANA, BOB], (
+        "an older date's own snapshot isn't applied over a newer one"
+    )
 
 
 def test_a_backfill_uses_a_scheduled_runs_listing_taken_since_it_began(company: Company) -> None:
@@ -294,7 +296,7 @@ def restore(joget: JogetDatabase, backup: dict[str, list[tuple[Any, ...]]]) -> N
             joget.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", row)
 
 
-def backup_of(joget: JogetDatabase) -> dict[str, list[tuple[Any, ...]]]:
+def back_up(joget: JogetDatabase) -> dict[str, list[tuple[Any, ...]]]:
     tables = joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'")
     return {table: joget.execute(f"SELECT * FROM {table}") for table in tables}
 
@@ -324,7 +326,7 @@ def test_a_lost_ledger_is_noticed_and_links_are_rebuilt_and_nobody_is_removed(
     assert company.run()["complete"]
     company.pool.users[8]["Enabled"] = True
     assert counts(company.run())["reactivated"] == 1, (
-        "who was deactivated, and by whom, is known again"
+        "it knows again which user was deactivated, and that the sync did it"
     )
 
 
@@ -332,7 +334,7 @@ def test_a_ledger_from_an_older_backup_is_noticed(company: Company) -> None:
     company.configure(policies={"existing_user": "quarantine"})
     company.pool.users = people(5)
     company.run()
-    backup = backup_of(company.joget)
+    backup = back_up(company.joget)
     company.pool.users = [*company.pool.users, user(ANA)]
     company.run()
     restore(company.joget, backup)
@@ -350,7 +352,7 @@ def test_every_kind_of_run_notices_that_the_ledger_was_lost(company: Company, ki
     )
     company.pool.users = people(5)
     first = company.run()["run_id"]
-    backup = backup_of(company.joget)
+    backup = back_up(company.joget)
     company.pool.users = [*company.pool.users, user(ANA)]
     company.run()
     restore(company.joget, backup)

@@ -1,4 +1,4 @@
-"""`directory-sync plan`: what settings would change in Joget, before anybody changes them."""
+"""`directory-sync plan`: what other settings would change in Joget, before anybody changes them."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def plan_as_json(*arguments: str) -> dict[str, Any]:
 
 
 def write_candidate(company: Company, folder: Path, **changes: Any) -> str:
-    """A copy of the settings with changes, as a pull request would have it."""
+    """Write a copy of the settings with changes, as a pull request would have it."""
     candidate = folder / "candidate.yaml"
     content = {"syncs": [{**company.settings, **changes}]}
     candidate.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A person decides on what is held; the ledger's record of it is believed."""
+"""A person decides on held changes; the ledger's record of the answer counts."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ ANA = "ana@example.org"
 
 @pytest.fixture
 def asked(company: Company) -> tuple[Company, str]:
-    """40 of 100 users left, which is held, and a person is asked."""
+    """40 of 100 users left. The run holds that, and a person is asked."""
     company.pool.users = people(100)
     company.pool.members = {"All": company.pool.users}
     company.run()
@@ -76,10 +76,12 @@ def test_approved_rows_that_changed_since_stay_held_and_are_listed(
     assert counts(report)["held"] == 1
     assert "person000@example.org" in company.active()
     assert ("person000@example.org", "All") in company.memberships(), (
-        "what depends on it stays held with it"
+        "the rows that depend on it stay held with it"
     )
     company.run()
-    assert company.user("person000@example.org")["active"] == 0, "one alone is within the limits"
+    assert company.user("person000@example.org")["active"] == 0, (
+        "a single user is within the limits"
+    )
 
 
 def test_rejected_rows_stay_held_and_nobody_is_asked_until_their_change_differs(
@@ -102,7 +104,7 @@ def test_rejected_rows_stay_held_and_nobody_is_asked_until_their_change_differs(
     company.run()
     report = company.run()
     assert causes(report) == {"rejected": 78}, (
-        "he came and left again: that is another change, and within the limits"
+        "the user came and left again: that is another change, and within the limits"
     )
     assert "person000@example.org" not in company.active()
 
@@ -183,7 +185,7 @@ def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(
 
 def test_a_review_that_nobody_answered_in_time_is_asked_anew(asked: tuple[Company, str]) -> None:
     company, review_id = asked
-    company.hours_pass(74)
+    company.let_hours_pass(74)
     company.run()
     assert company.ask() not in (None, review_id)
 
@@ -224,7 +226,7 @@ def test_a_repeated_load_applies_nothing_that_its_review_did_not_show(
     assert causes(company.run()) == {"removed_users_percent": 60}
     assert company.load_held(review_id)["review"]["asked"] == 80
     assert len(company.active()) == 60, (
-        "cleared and repeated: finishes its own report, and nothing else"
+        "when cleared and repeated, it finishes its own report, and does nothing else"
     )
     assert review.read_question("default", review_id, by_hand=False) is None, (
         "the question isn't asked again"

@@ -1,4 +1,4 @@
-"""Taking a run back."""
+"""Undoing a run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from directory_sync.errors import PermanentError
 from directory_sync.joget.database import Database
 from tests.company import Company, causes, counts, people
-from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.plan.test_matching import rename_user
 from tests.stand_in import user
 
 ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
@@ -17,7 +17,7 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 
 @pytest.fixture
 def before(company: Company) -> dict[str, list[str]]:
-    """A first run, and Joget after it."""
+    """Do a first run; returns what Joget holds after it."""
     company.configure(
         policies={
             "renamed_user": "rename",
@@ -34,8 +34,8 @@ def before(company: Company) -> dict[str, list[str]]:
 
 
 def changed(company: Company) -> str:
-    """A run with a change of every kind; gives its run id."""
-    ana, bob = renamed(user(ANA), "ana.lima@example.org"), user(BOB, enabled=False)
+    """Do a run with a change of every kind; returns its run id."""
+    ana, bob = rename_user(user(ANA), "ana.lima@example.org"), user(BOB, enabled=False)
     company.pool.users = [
         ana,
         bob,
@@ -129,7 +129,7 @@ def test_a_created_account_that_was_used_since_is_not_deleted(company: Company) 
     report = company.undo(run_id)
     assert counts(report) == {"read": 3, "deleted": 1, "held": 2}
     assert company.usernames() == [ANA, EVE]
-    assert company.memberships() == {(ANA, "Sales")}, "the group stays for her"
+    assert company.memberships() == {(ANA, "Sales")}, "the group stays for ana"
 
 
 def test_an_undo_can_be_undone(company: Company, before: dict[str, list[str]]) -> None:
@@ -262,7 +262,7 @@ def test_a_run_id_that_was_applied_twice_is_undone_whole(
     company: Company, before: dict[str, list[str]]
 ) -> None:
     first = changed(company)
-    company.pool.users[0] = renamed(user(ANA), "ana.silva@example.org", given_name="Ana Maria")
+    company.pool.users[0] = rename_user(user(ANA), "ana.silva@example.org", given_name="Ana Maria")
     company.pool.users[1] = user(BOB)
     company.pool.members["Sales"] = [user(BOB), company.pool.users[2]]
     company.run()
@@ -286,11 +286,11 @@ def test_an_undo_reads_each_table_once_however_many_users_it_takes_back(
     statements: list[str] = []
     frame = Database.frame
 
-    def spying(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
+    def count_statements(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
         statements.append(statement)
         return frame(self, statement, *arguments, **options)
 
-    monkeypatch.setattr(Database, "frame", spying)
+    monkeypatch.setattr(Database, "frame", count_statements)
     company.undo(run_id)
     for table in ("dir_user_password_history", "dir_user_meta", "dir_employment c"):
         assert len([one for one in statements if f"{table} " in one]) == 1

@@ -1,5 +1,5 @@
-"""What wrong settings, missing rights and unreachable servers get: one error that says what, which
-and what next.
+"""Wrong settings, missing rights and unreachable servers end in one error, which says what
+happened, to which thing, and what to do next.
 """
 
 import os
@@ -38,7 +38,7 @@ LEDGER = tuple(
 
 
 def refused(company: Company, kind: type[Exception] = PermanentError, **parameters: Any) -> str:
-    """Run, expect an error of the family, and see that nothing was written to Joget."""
+    """Run, expect an error of that family, and check that nothing was written to Joget."""
     before = company.joget.contents()
     with pytest.raises(kind) as caught:
         company.run(**parameters)
@@ -48,7 +48,7 @@ def refused(company: Company, kind: type[Exception] = PermanentError, **paramete
 
 @pytest.fixture
 def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the sync use an account that has these grants only."""
+    """Let the sync use an account that has only these grants."""
 
     def grant(*grants: str) -> None:
         company.joget.execute("DROP USER IF EXISTS sync@'127.0.0.1'")
@@ -67,7 +67,7 @@ def test_an_unknown_organization_lists_those_that_exist(company: Company) -> Non
     text = refused(company)
     assert "setting or parameter organization" in text
     assert "ORG-001" in text
-    assert company.cognito.calls.total() == 0, "said before the pool is read"
+    assert company.cognito.calls.total() == 0, "the error comes before the pool is read"
 
 
 def test_an_unknown_pool_names_pool_and_region(company: Company) -> None:
