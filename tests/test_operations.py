@@ -268,7 +268,7 @@ def test_the_database_runs_every_statement_of_the_page(company: Company) -> None
     assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == []
 
 
-def test_a_restored_joget_gets_again_what_its_backup_lacks_and_nobody_is_removed(
+def test_a_restored_joget_gets_back_what_its_backup_lacks_and_nobody_is_removed(
     company: Company,
 ) -> None:
     company.pool.users = people(5)

@@ -105,7 +105,7 @@ def require() -> Connection:
     return connections.require_connection("nowhere", "mysql", "joget_conn_id")
 
 
-def test_a_connection_that_nobody_made_is_permanent(supervisor: Supervisor) -> None:
+def test_a_connection_that_was_never_made_is_a_permanent_error(supervisor: Supervisor) -> None:
     with pytest.raises(
         PermanentError, match=r"'nowhere' \(setting joget_conn_id\) doesn't exist\. Create it"
     ):
@@ -256,7 +256,7 @@ print("ANSWER", *away, ask_as_task(), ask_as_server())
 """
 
 
-def test_a_real_api_server_without_its_database_is_told_from_a_missing_connection(
+def test_a_real_api_server_without_its_database_is_not_taken_for_a_missing_connection(
     tmp_path: Path,
 ) -> None:
     answer = subprocess.run(

@@ -111,7 +111,7 @@ def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None
 @pytest.mark.parametrize(
     "user", [listed(), listed(zoneinfo="", locale=""), listed(zoneinfo=" ", locale=" ")]
 )
-def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(
+def test_if_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(
     user: dict[str, Any],
 ) -> None:
     row = only(transformed(user))
@@ -192,7 +192,7 @@ def test_memberships_are_between_listed_users_and_listed_groups_each_once() -> N
         ("--", "--", "group"),
     ],
 )
-def test_group_ids_are_the_name_where_the_console_takes_it_else_a_slug_with_a_hash(
+def test_a_groups_id_is_its_name_if_the_console_accepts_that_or_else_a_slug_with_a_hash(
     name: str, plain: str | None, slug: str
 ) -> None:
     group = transformed(groups=(name,)).groups.iloc[0]

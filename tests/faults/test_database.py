@@ -327,7 +327,7 @@ def kill_at_commit(machine: KillableServer, proxy: DatabaseProxy, moment: str) -
     proxy.before, proxy.after = before, (kill if moment == "after" else lambda _: None)
 
 
-def test_a_database_that_takes_no_writes_is_transient_and_says_so(
+def test_a_read_only_database_is_a_transient_error_and_the_message_says_so(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joget = company.joget
@@ -351,7 +351,7 @@ def test_a_database_that_takes_no_writes_is_transient_and_says_so(
     assert counts(company.load(transformed)) == {"read": 3, "created": 1, "unchanged": 2}
 
 
-def test_a_database_whose_name_does_not_resolve_is_transient(
+def test_a_database_name_that_does_not_resolve_is_transient(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", "mysql://root:@joget-db.invalid:3306/jwdb")

@@ -134,7 +134,7 @@ def test_all_services_share_the_secrets_the_settings_and_the_stagings_connection
     assert first["AIRFLOW__API__SECRET_KEY"] == SECRETS["AIRFLOW_API_SECRET_KEY"]
 
 
-def test_the_worker_alone_has_jogets_password() -> None:
+def test_only_the_worker_has_jogets_password() -> None:
     holders = [
         name
         for name in AIRFLOW_SERVICES
@@ -183,7 +183,7 @@ def test_every_file_that_is_mounted_exists() -> None:
     assert mounted - files == set(COMPOSE["volumes"])
 
 
-def test_the_ui_listens_on_the_loopback_interface_alone() -> None:
+def test_the_ui_listens_only_on_the_loopback_interface() -> None:
     published = [
         port for service in COMPOSE["services"].values() for port in service.get("ports", [])
     ]
@@ -261,7 +261,7 @@ def test_the_readme_stops_the_worker_before_the_api_server_that_its_tasks_need()
     ]
 
 
-def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(
+def test_if_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(
     tmp_path: Path,
 ) -> None:
     init = COMPOSE["services"]["airflow-init"]

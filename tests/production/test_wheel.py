@@ -138,7 +138,7 @@ def test_the_command_line_comes_with_the_package(python: Path, tmp_path: Path) -
     assert "detach" in said
 
 
-def test_the_package_requires_ranges_that_what_is_tested_fits(python: Path) -> None:
+def test_the_tested_versions_fit_the_ranges_that_the_package_requires(python: Path) -> None:
     [found] = python.parent.parent.glob("lib/python*/site-packages/directory_sync-*.dist-info")
     required = [Requirement(text) for text in Distribution.at(found).requires or ()]
     assert {str(one.specifier) for one in required if one.name == "apache-airflow"} == {"<4,>=3.3"}

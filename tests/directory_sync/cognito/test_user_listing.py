@@ -217,7 +217,7 @@ def test_a_part_begins_again_after_its_token_died_and_nobody_is_left_out(
     assert sum(company.cognito.filters.values()) + company.cognito.listings.total() == 16 + 2 + 1
 
 
-def test_users_without_a_hexadecimal_sub_are_in_no_part_and_found_all_the_same(
+def test_users_without_a_hexadecimal_sub_are_in_no_part_and_found_nevertheless(
     company: Company,
 ) -> None:
     company.pool.users += [

@@ -152,7 +152,7 @@ def prepare_deletions_and_renames(company: Company) -> Any:
     return company.prepare()
 
 
-def test_each_right_of_parts_one_and_two_is_needed_and_named_where_it_is_missing(
+def test_each_right_of_parts_one_and_two_is_needed_and_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
@@ -178,7 +178,7 @@ def test_each_right_of_parts_one_and_two_is_needed_and_named_where_it_is_missing
     company.load(prepared)
 
 
-def test_each_right_that_a_review_needs_is_named_where_it_is_missing(
+def test_each_right_that_a_review_needs_is_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
@@ -195,7 +195,7 @@ def test_each_right_that_a_review_needs_is_named_where_it_is_missing(
     expect_denials(company, ACT_ON_ANSWER, lambda: company.load_held(review_id))
 
 
-def test_each_right_that_detaching_needs_is_named_where_it_is_missing(
+def test_each_right_that_detaching_needs_is_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
@@ -204,7 +204,7 @@ def test_each_right_that_detaching_needs_is_named_where_it_is_missing(
     detach.detach_sync("default", is_applied=True)
 
 
-def test_each_right_of_part_three_is_needed_and_named_where_it_is_missing(
+def test_each_right_of_part_three_is_needed_and_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account()

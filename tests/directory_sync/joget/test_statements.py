@@ -139,6 +139,6 @@ def test_no_statement_of_a_load_scans_a_table_of_joget(
          "'zoe@example.org'", "has a text that stands nowhere in the code"),
     ],
 )  # fmt: skip
-def test_a_statement_that_does_what_it_may_not_is_noticed(statement: str, fault: str) -> None:
+def test_a_statement_that_the_product_may_not_send_is_noticed(statement: str, fault: str) -> None:
     faults = "; ".join(find_faults(statement))
     assert (fault in faults) if fault else faults == ""

@@ -92,7 +92,7 @@ def test_an_authoritys_file_that_is_not_there_is_refused_for_good(
         pass
 
 
-def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(
+def test_an_account_that_requires_tls_is_refused_without_it_and_the_error_says_so(
     connect: Connect,
 ) -> None:
     connect()
@@ -100,7 +100,7 @@ def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(
         pass
 
 
-def test_where_tls_is_asked_for_a_server_without_it_is_refused(
+def test_a_server_without_tls_is_refused_if_the_connection_asks_for_tls(
     connect: Connect, authorities: tuple[Authority, Authority], tmp_path: Path
 ) -> None:
     no_tls = {"mariadb": "--skip-ssl", "mysql": "--tls-version="}

@@ -112,7 +112,7 @@ def interfere(monkeypatch: pytest.MonkeyPatch, changes: Iterator[Callable[[], ob
     monkeypatch.setattr(writing.PlanApplication, "_send", send_and_interfere)
 
 
-def test_what_joget_changed_between_reading_and_writing_is_planned_again(
+def test_rows_changed_in_joget_between_reading_and_writing_are_planned_again(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     company.pool.users = [user(ANA, given_name="One")]

@@ -131,7 +131,7 @@ def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
     assert office.api.runs(REVIEW) == reviews
 
 
-def test_a_review_whose_run_was_deleted_in_airflow_is_asked_again_by_the_next_run(
+def test_if_a_review_was_deleted_in_airflow_the_next_run_asks_again(
     office: Office,
 ) -> None:
     review = office.start(leavers=12)
@@ -234,7 +234,7 @@ def test_a_backfill_over_any_range_reads_the_pool_once(office: Office) -> None:
     assert len(office.company.usernames()) >= 70
 
 
-def test_a_sync_without_a_schedule_that_is_asked_to_backfill_is_one_clear_error(
+def test_a_backfill_of_a_sync_without_a_schedule_is_one_clear_error(
     office: Office,
 ) -> None:
     office.company.configure(schedule=None)

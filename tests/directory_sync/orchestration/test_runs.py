@@ -55,7 +55,7 @@ def airflow(tmp_path: Path, company: Company, monkeypatch: pytest.MonkeyPatch) -
     return PrivateAirflow(tmp_path / "airflow")
 
 
-def test_a_run_through_airflow_says_no_name_email_or_attribute(
+def test_a_run_through_airflow_reveals_no_name_email_or_attribute(
     company: Company, airflow: PrivateAirflow
 ) -> None:
     company.joget.add_user("local-secret@example.org", password="local-secret")
@@ -84,7 +84,7 @@ def test_a_run_through_airflow_says_no_name_email_or_attribute(
         assert all(isinstance(count, int) for count in counts.values())
 
 
-def test_a_failing_run_says_no_name_email_or_attribute_either(
+def test_a_failing_run_reveals_no_name_email_or_attribute_either(
     company: Company, airflow: PrivateAirflow
 ) -> None:
     company.pool.users = [

@@ -291,7 +291,7 @@ def test_a_viewer_sees_counts_subs_and_reasons_and_an_operator_all(office: Offic
     assert ANA in office.get(list_routes(office)[2][1], "omar", "POST")[1]
 
 
-def test_approvers_of_the_settings_alone_see_values(office: Office) -> None:
+def test_only_the_approvers_in_the_settings_see_values(office: Office) -> None:
     path = list_routes(office)[2][1]
     office.company.configure(approval={"approvers": ["olga"]})
     assert ANA not in office.get(path, "omar", "POST")[1]

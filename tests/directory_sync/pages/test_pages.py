@@ -150,7 +150,7 @@ def test_a_run_is_summed_up_in_a_line_with_what_is_held_and_why(pages: Pages, he
     assert "Look at the rows. If they are intended, approve them in the review" in text
 
 
-def test_left_over_accounts_are_named_only_where_values_may_be_seen(pages: Pages) -> None:
+def test_left_over_accounts_are_named_only_for_readers_who_may_see_values(pages: Pages) -> None:
     PluginDirectory(pages.company.joget).sync(
         [user(ANA), user(BOB)], {"A": [user(ANA)], "B": [user(ANA)]}
     )
@@ -253,7 +253,7 @@ def test_the_timings_are_compared_with_the_quota(pages: Pages) -> None:
     assert re.search(r"extract_users \d+\.\d 4 1\.0", text), text[-400:]
 
 
-def test_a_run_that_changes_nothing_says_what_is_left(pages: Pages) -> None:
+def test_a_run_that_changes_nothing_shows_what_is_still_to_do(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA), user(BOB)]
     pages.run()
     assert "Nothing to do: Joget is as the pool wants it." in pages.changes(pages.run())
@@ -348,7 +348,7 @@ def test_the_dags_page_shows_the_last_runs_and_the_last_complete_snapshot(
     assert "No review waits" in text
 
 
-def test_the_quarantine_shows_for_how_long_and_what_to_do(pages: Pages) -> None:
+def test_the_page_shows_how_long_users_are_in_quarantine_and_what_to_do(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA)]
     pages.run()
     pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
@@ -364,7 +364,7 @@ def test_the_quarantine_shows_for_how_long_and_what_to_do(pages: Pages) -> None:
     assert not since[1], "it wasn't there in the oldest run"
 
 
-def test_a_superseded_run_takes_nothing_away_from_what_is_known(pages: Pages) -> None:
+def test_a_superseded_run_hides_nothing_that_was_known_before(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
     early = pages.company.prepare()
     pages.run()
@@ -376,7 +376,7 @@ def test_a_superseded_run_takes_nothing_away_from_what_is_known(pages: Pages) ->
     assert "the login is longer than 100 characters" in text
 
 
-def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(
+def test_a_very_large_quarantine_is_shown_in_part_and_the_page_says_so(
     pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published_files, "MOST_QUARANTINED", 5)

@@ -54,7 +54,7 @@ def test_tabs_follow_an_airflow_below_a_path(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_the_plugin_imports_nothing_heavy_where_nobody_asks_for_a_page() -> None:
+def test_the_plugin_imports_nothing_heavy_until_somebody_asks_for_a_page() -> None:
     new = find_new_modules("import directory_sync_pages", after="import airflow.plugins_manager")
     assert "directory_sync.orchestration.plugin" in new
     heavy = {"pandas", "pyarrow", "numpy", "fastapi", "jinja2"}

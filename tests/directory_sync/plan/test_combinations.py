@@ -315,7 +315,7 @@ def test_an_undo_brings_back_no_membership_of_a_user_or_group_that_is_out(
 
 
 @pytest.mark.parametrize("policy", ["keep", "sync"])
-def test_a_membership_that_the_pool_names_is_ours_though_the_user_is_left_alone_at_the_adoption(
+def test_a_membership_that_the_pool_names_is_ours_even_if_the_adoption_leaves_the_user_alone(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"existing_memberships": policy})

@@ -79,7 +79,7 @@ def test_a_second_group_with_the_key_of_a_linked_one_is_named_with_its_hash(
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_the_raw_name_is_tried_as_an_existing_id_whatever_the_console_thinks_of_it(
+def test_the_raw_name_is_tried_as_an_existing_id_even_if_the_console_would_refuse_it(
     company: Company,
 ) -> None:
     company.joget.add_user(ANA)

@@ -102,7 +102,7 @@ def test_creations_count_against_their_own_limits_only(company: Company) -> None
     )
 
 
-def test_no_user_is_made_beyond_the_seats(company: Company) -> None:
+def test_no_user_is_created_beyond_the_seats(company: Company) -> None:
     company.configure(limits={"max_users": 5})
     company.joget.add_user("person000@example.org")
     company.pool.users = people(3)
@@ -143,7 +143,7 @@ def test_a_group_that_empties_slowly_trips_the_sum_over_24_hours(company: Compan
     assert causes(company.run()) == {"emptied_group_percent": 2}
 
 
-def test_what_a_deactivated_user_loses_is_not_counted_again(company: Company) -> None:
+def test_memberships_that_a_deactivated_user_loses_are_not_counted_again(company: Company) -> None:
     staff = people(20)
     company.pool.users, company.pool.members = staff, {"All": staff}
     company.run()
@@ -154,7 +154,7 @@ def test_what_a_deactivated_user_loses_is_not_counted_again(company: Company) ->
     assert counts(report, "memberships") == {"read": 20, "removed": 5, "unchanged": 15}
 
 
-def test_what_a_person_approved_does_not_count_for_the_next_24_hours(hundred: Company) -> None:
+def test_approved_removals_do_not_count_for_the_next_24_hours(hundred: Company) -> None:
     let_users_leave(hundred, 40)
     review_id = hundred.ask()
     assert review_id

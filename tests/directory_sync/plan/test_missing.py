@@ -377,7 +377,7 @@ def test_a_vanished_group_is_deleted_only_where_asked_and_without_local_members(
     assert counts(company.run(), "groups") == {"read": 1, "created": 1, "missing": 1}
 
 
-def test_a_group_that_goes_while_it_is_listed_counts_as_one_miss(company: Company) -> None:
+def test_a_group_deleted_while_it_is_listed_counts_as_one_miss(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": [ana]}
     company.run()

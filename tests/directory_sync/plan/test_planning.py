@@ -301,7 +301,7 @@ def test_unchanged_users_are_planned_as_the_rules_would_decide(
 
 
 @given(worlds(), st.booleans())
-def test_only_linked_adopted_and_made_users_are_in_a_plan(
+def test_a_plan_has_only_linked_adopted_and_created_users(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
     _, _, now = world
@@ -327,7 +327,7 @@ def test_only_linked_adopted_and_made_users_are_in_a_plan(
 
 
 @given(worlds(), st.booleans())
-def test_what_a_held_user_needs_is_held_with_them(
+def test_rows_that_need_a_held_user_are_held_too(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
     plan = plan_world(world, complete=may)

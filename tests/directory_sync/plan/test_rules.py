@@ -88,7 +88,7 @@ def test_a_user_disabled_from_the_start_is_created_inactive_and_without_membersh
     assert company.memberships() == {(ANA, "Sales")}
 
 
-def test_random_passwords_where_the_settings_ask_for_them(company: Company) -> None:
+def test_users_get_random_passwords_if_the_settings_ask_for_them(company: Company) -> None:
     company.configure(policies={"new_password": "random"})
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
@@ -200,7 +200,7 @@ def test_only_the_columns_that_differ_change_and_cleared_attributes_are_cleared(
     assert company.user(ANA)["lastName"] == ""
 
 
-def test_where_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(
+def test_if_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(
     company: Company,
 ) -> None:
     company.joget.add_user(ANA)
@@ -267,7 +267,7 @@ def test_a_disabled_user_is_deactivated_loses_our_memberships_and_gets_them_back
 
 
 @pytest.mark.parametrize("status", ["ARCHIVED", "COMPROMISED"])
-def test_an_archived_or_compromised_user_is_deactivated_and_a_new_one_is_not_made(
+def test_an_archived_or_compromised_user_is_deactivated_and_a_new_one_is_not_created(
     company: Company, status: str
 ) -> None:
     ana = user(ANA)
@@ -360,7 +360,7 @@ def test_records_that_cannot_be_mapped_are_quarantined_and_never_stop_the_run(
     assert company.usernames() == [ANA]
 
 
-def test_of_two_new_users_with_one_key_both_are_quarantined(company: Company) -> None:
+def test_two_new_users_with_one_key_are_both_quarantined(company: Company) -> None:
     company.pool.users = [user("STRASSE@x.org", sub="a"), user("straße@x.org", sub="b"), user(BOB)]
     report = company.run()
     assert counts(report) == {"read": 3, "created": 1, "quarantined": 2}
@@ -422,7 +422,7 @@ def test_a_group_name_that_the_console_refuses_gets_a_readable_id_for_ever(
 
 
 @BOTH_CHARSETS
-def test_of_two_names_with_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(
+def test_if_two_group_names_have_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(
     company: Company,
 ) -> None:
     ana, bob = user(ANA), user(BOB)
@@ -635,7 +635,7 @@ def test_433_users_in_70_groups_through_short_and_empty_pages_arrive_with_every_
 
 
 @pytest.mark.parametrize("joget", ["utf8mb3"], indirect=True)
-def test_emoji_are_quarantined_where_joget_stores_none(company: Company) -> None:
+def test_users_with_emoji_are_quarantined_if_joget_cannot_store_them(company: Company) -> None:
     party = user(BOB, given_name="🎉")
     company.pool.users, company.pool.members = (
         [user(ANA, given_name="日本"), party],

@@ -62,7 +62,7 @@ def test_the_newest_run_for_everybody_stays_since_reviews_plan_from_it(company: 
     assert counts(company.answer(mine, "approve"))["deactivated"] == 35
 
 
-def test_what_an_open_review_asks_about_stays(company: Company) -> None:
+def test_files_that_an_open_review_asks_about_stay(company: Company) -> None:
     company.configure(approval={"timeout_hours": 2000})
     company.pool.users = people(40)
     company.run()
@@ -94,7 +94,9 @@ def test_a_shown_undo_can_be_applied_as_long_as_its_own_files_stay(company: Comp
     assert counts(undone)["deleted"] == 1
 
 
-def test_an_undo_of_a_run_whose_files_were_deleted_says_so(company: Company) -> None:
+def test_the_error_says_that_a_run_cannot_be_undone_since_its_files_were_deleted(
+    company: Company,
+) -> None:
     company.pool.users = people(2)
     first = company.run()["run_id"]
     company.let_days_pass(40)
@@ -136,7 +138,7 @@ def test_a_ledger_lost_long_after_the_newest_run_for_everybody_is_rebuilt_from_i
     assert not report["quarantine"], "every linked user is linked again, and nobody was adopted"
 
 
-def test_what_people_put_beside_the_runs_stays(company: Company) -> None:
+def test_files_that_people_put_beside_the_runs_stay(company: Company) -> None:
     company.pool.users = people(2)
     company.run()
     home = company.staging_folder / "default" / company.settings["user_pool_id"]

@@ -37,7 +37,7 @@ def run(
     return Run(run_id=run_id, sync=Sync.model_validate(sync(staging_url=url)), dry_run=False)
 
 
-def test_what_was_staged_is_read_back_with_its_types(run: Run) -> None:
+def test_staged_frames_are_read_back_with_their_types(run: Run) -> None:
     store.require_access(run.sync.staging_url)
     folder = store.open_folder(run, "transform.1.abc")
     frame = make_frame_of_rows(

@@ -83,7 +83,7 @@ def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: 
     assert company.joget.contents() == joget, "a second time changes nothing"
 
 
-def test_a_detached_sync_is_no_lost_ledger_even_where_its_tables_were_dropped(
+def test_a_detached_sync_is_no_lost_ledger_even_if_its_tables_were_dropped(
     company: Company,
 ) -> None:
     company.pool.users = people(5)
@@ -162,7 +162,7 @@ def test_detaching_waits_for_a_run_that_holds_the_lock(
     assert read_links(company.joget) == []
 
 
-def test_detaching_before_the_first_run_and_of_an_unknown_sync_says_so(company: Company) -> None:
+def test_detaching_says_if_there_was_no_run_or_no_such_sync(company: Company) -> None:
     assert detach.detach_sync("default", is_applied=False).managed.users == 0
     assert detach.detach_sync("default", is_applied=True).managed.users == 0
     assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == [], (

@@ -214,7 +214,7 @@ def small(company: Company) -> Company:
     return company
 
 
-def test_left_over_accounts_are_only_listed_by_default_and_named_in_staging_alone(
+def test_left_over_accounts_are_only_listed_by_default_and_named_only_in_staging(
     small: Company,
 ) -> None:
     before = small.user(EVE)

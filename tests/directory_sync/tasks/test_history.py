@@ -53,7 +53,7 @@ def test_an_older_reading_never_takes_the_memberships_that_a_subset_run_gave(
     assert company.memberships() == {(ANA, "Sales")}
 
 
-def test_what_is_undone_while_a_run_is_listing_stays_undone(company: Company) -> None:
+def test_a_change_undone_while_a_run_is_listing_stays_undone(company: Company) -> None:
     company.pool.users = [user(ANA, given_name="One")]
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
@@ -98,7 +98,7 @@ def backfill(
     ]
 
 
-def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(
+def test_a_backfill_of_any_range_reads_the_pool_once_and_a_second_one_changes_nothing(
     company: Company,
 ) -> None:
     company.pool.users = people(130)
@@ -459,7 +459,7 @@ def test_another_database_is_no_lost_ledger(
 # Two at once
 
 
-def test_two_runs_at_once_give_what_one_after_the_other_gives(company: Company) -> None:
+def test_two_runs_at_once_have_the_same_result_as_one_after_the_other(company: Company) -> None:
     company.pool.users = people(50)
     company.pool.members = {"All": company.pool.users}
     company.run()

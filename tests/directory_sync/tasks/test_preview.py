@@ -41,14 +41,16 @@ def synchronised(company: Company) -> Company:
     return company
 
 
-def test_where_nothing_would_change_it_says_so_and_exits_with_0(synchronised: Company) -> None:
+def test_if_nothing_would_change_the_command_says_so_and_exits_with_0(
+    synchronised: Company,
+) -> None:
     answer = plan()
     assert answer.exit_code == 0, answer.output
     assert "Nothing would change." in answer.stdout
     assert plan_as_json()["changes"] == []
 
 
-def test_a_candidate_of_the_settings_shows_what_it_alone_changes(
+def test_a_candidate_of_the_settings_shows_only_what_it_changes_itself(
     synchronised: Company, tmp_path: Path
 ) -> None:
     mapping = {"last_name": "given_name"}
@@ -97,7 +99,7 @@ def test_faults_of_a_candidate_are_reported_all_at_once(
     assert "limit" in answer.stderr
 
 
-def test_before_the_first_run_it_says_what_to_do(company: Company) -> None:
+def test_before_the_first_run_the_plan_command_says_what_to_do(company: Company) -> None:
     answer = plan()
     assert answer.exit_code == 1
     assert "was applied yet" in answer.stderr

@@ -156,7 +156,9 @@ def test_a_review_by_hand_after_an_approval_needs_a_run_first(asked: tuple[Compa
         review.read_question("default", mine, by_hand=True)
 
 
-def test_a_review_that_was_closed_without_an_answer_says_so(asked: tuple[Company, str]) -> None:
+def test_the_error_says_that_a_review_was_closed_without_an_answer(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     company.joget.execute("UPDATE directory_sync_review SET closed_at = UTC_TIMESTAMP(6)")
     review.note_answer("default", review_id, "approve", "Olga")
@@ -174,7 +176,7 @@ def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Com
     assert company.ask() not in (None, review_id)
 
 
-def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(
+def test_if_the_run_of_a_review_was_deleted_the_next_run_asks_again(
     asked: tuple[Company, str],
 ) -> None:
     company, review_id = asked
@@ -190,7 +192,7 @@ def test_a_review_that_nobody_answered_in_time_is_asked_anew(asked: tuple[Compan
     assert company.ask() not in (None, review_id)
 
 
-def test_a_review_by_hand_after_a_load_that_died_says_so(asked: tuple[Company, str]) -> None:
+def test_a_review_by_hand_says_if_the_load_before_it_died(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     review.note_answer("default", review_id, "timed_out", None)
     assert company.last

@@ -151,7 +151,7 @@ def test_tokens_that_always_die_are_transient(company: Company) -> None:
     assert "tokens died" in refused(company, TransientError)
 
 
-def test_a_group_that_goes_while_it_is_listed_is_not_listed(company: Company) -> None:
+def test_a_group_deleted_while_it_is_listed_is_not_listed(company: Company) -> None:
     ana = user("ana@example.org")
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": [ana]}
     company.run()
@@ -298,7 +298,7 @@ def test_damaged_staging_is_noticed(company: Company) -> None:
         company.load(transformed)
 
 
-def test_staging_that_was_cleaned_up_says_what_to_do(company: Company) -> None:
+def test_the_error_about_deleted_staging_says_what_to_do(company: Company) -> None:
     with pytest.raises(PermanentError, match="clear the run from extract_users"):
         load.load_snapshot(
             attempt("load", "gone"), f"{company.settings['staging_url']}/default/gone"

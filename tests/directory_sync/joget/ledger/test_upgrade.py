@@ -106,7 +106,7 @@ def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
     "done", [(), ("counted",), ("counted", "version"), ("counted", "version", "written_by")]
 )
 @BOTH_CHARSETS
-def test_an_upgrade_that_ended_halfway_is_finished_and_gives_the_ledger_of_a_new_one(
+def test_an_upgrade_that_ended_halfway_is_finished_and_the_ledger_is_like_a_new_one(
     joget: JogetDatabase, done: tuple[str, ...]
 ) -> None:
     with open_session("joget_mysql") as database:
@@ -127,7 +127,7 @@ def test_an_upgrade_that_ended_halfway_is_finished_and_gives_the_ledger_of_a_new
 
 
 @BOTH_CHARSETS
-def test_tables_that_are_lacking_and_a_lost_version_are_made_again(joget: JogetDatabase) -> None:
+def test_missing_tables_and_a_lost_version_are_made_again(joget: JogetDatabase) -> None:
     with open_session("joget_mysql") as database:
         tables = inspect_tables(database, "ORG-001")
         joget.execute(definition.make_table_statements(tables)["directory_sync_lock"])
