@@ -246,7 +246,7 @@ def make_review_dag(sync: Sync) -> DAG:
 
 
 def make_undo_dag(sync: Sync) -> DAG:
-    """Take a run back, by hand."""
+    """Undo a run, by hand."""
     reaches_joget = get_load_queue(sync)
     with DAG(
         dag_id=sync.undo_dag_id,
