@@ -23,7 +23,7 @@ from directory_sync.staging import store
 ABSENT = ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND)
 
 
-def found(
+def make_found_answer(
     conn_id: str, conn_type: str, login: str, password: str | None = None, extra: str | None = None
 ) -> Any:
     """Make the API server's answer with a Connection."""
@@ -33,7 +33,7 @@ def found(
     )
 
 
-FOUND = found("nowhere", "mysql", "from Airflow")
+FOUND = make_found_answer("nowhere", "mysql", "from Airflow")
 COUNTED = DRCount(count=0)
 SERVER_ERROR = AirflowRuntimeError(
     ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 500})
@@ -170,7 +170,7 @@ def test_a_secrets_backend_that_fails_does_not_hide_a_connection_of_airflows(
 def test_a_library_looks_up_the_same_connection_even_when_airflow_stopped_answering(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor.connection = [found("nowhere", "aws", "key", "secret")]
+    supervisor.connection = [make_found_answer("nowhere", "aws", "key", "secret")]
     with connections.hold_connection("nowhere", "aws", "aws_conn_id"):
         supervisor.connection = [SERVER_ERROR]
         credentials = (
@@ -191,7 +191,7 @@ def test_the_object_store_never_falls_back_to_other_credentials(
     monkeypatch.delenv("AIRFLOW_CONN_COGNITO_AWS")
     moto.client("s3").create_bucket(Bucket="hiccups")
     supervisor.connection = [
-        found("hiccup", "aws", ours.login, ours.password, ours.extra),
+        make_found_answer("hiccup", "aws", ours.login, ours.password, ours.extra),
         SERVER_ERROR,
     ]
     url = "s3://hiccup@hiccups/staging"
@@ -204,7 +204,7 @@ def test_jogets_database_is_opened_with_the_connection_that_was_found(
     supervisor: Supervisor, joget: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = Connection.get("joget_mysql")
-    answer = found("nowhere", "mysql", ours.login, ours.password).model_copy(
+    answer = make_found_answer("nowhere", "mysql", ours.login, ours.password).model_copy(
         update={"host": ours.host, "port": ours.port, "schema_": ours.schema}
     )
     supervisor.connection = [answer, SERVER_ERROR]

@@ -82,17 +82,17 @@ class Search:
         self._needles_in_small: dict[bytes, str] = {}
         for stem in stems:
             for written in (stem, stem.upper(), stem.capitalize()):
-                self._needles |= dict.fromkeys(_encoded(written), stem)
-            self._needles_in_small |= dict.fromkeys(_spelled(stem), stem)
+                self._needles |= dict.fromkeys(_encode_base64(written), stem)
+            self._needles_in_small |= dict.fromkeys(_make_spellings(stem), stem)
         for name, value in (values or {}).items():
-            self._needles |= dict.fromkeys([value.encode(), *_encoded(value)], name)
+            self._needles |= dict.fromkeys([value.encode(), *_encode_base64(value)], name)
 
-    def in_bytes(self, place: str, content: bytes) -> list[Found]:
+    def search_bytes(self, place: str, content: bytes) -> list[Found]:
         """Search the content of a file or a value, as it is and decoded; at most one find for each
         mark.
         """
         finds = []
-        for form in _decoded(content):
+        for form in _decode(content):
             small = form.lower()
             hits = [
                 (form, needle, which) for needle, which in self._needles.items() if needle in form
@@ -103,29 +103,30 @@ class Search:
                 if needle in small
             ]
             finds += [
-                Found(place, self._around(text, needle, which)) for text, needle, which in hits
+                Found(place, self._quote_context(text, needle, which))
+                for text, needle, which in hits
             ]
         return finds
 
-    def in_text(self, place: str, text: str) -> list[Found]:
+    def search_text(self, place: str, text: str) -> list[Found]:
         """Search a text line by line; the place names the line."""
-        finds = self.in_bytes(place, text.encode("utf-8", "surrogatepass"))
+        finds = self.search_bytes(place, text.encode("utf-8", "surrogatepass"))
         if not finds:
             return []
         lines = [
-            self.in_bytes(f"{place}:{at}", line.encode("utf-8", "surrogatepass"))
-            for at, line in _lines(text)
+            self.search_bytes(f"{place}:{at}", line.encode("utf-8", "surrogatepass"))
+            for at, line in _split_lines(text)
         ]
         return [find for line in lines for find in line] or finds
 
-    def in_value(self, place: str, value: Any) -> list[Found]:
+    def search_value(self, place: str, value: Any) -> list[Found]:
         """Search a value from a column of a database."""
-        return self.in_bytes(
+        return self.search_bytes(
             place,
             value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"),
         )
 
-    def _around(self, text: bytes, needle: bytes, which: str) -> str:
+    def _quote_context(self, text: bytes, needle: bytes, which: str) -> str:
         """Quote what stands around a find, with each mark replaced by its meaning."""
         if needle != which.encode():
             return f"«{which}», in another form"
@@ -134,12 +135,12 @@ class Search:
         return re.sub(rf"{ANY_MARK}[-.]?(\w*)[^\s'\",]*", r"«\1»", around).replace("\n", " ")
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _split_lines(text: str) -> Iterator[tuple[int, str]]:
     return ((at, line) for at, line in enumerate(text.splitlines(), start=1))
 
 
-def _spelled(stem: str) -> list[bytes]:
-    """A pattern for a stem in any case of letters: as it is, percent-encoded or escaped letter by
+def _make_spellings(stem: str) -> list[bytes]:
+    """Spellings of a stem in any case of letters: as it is, percent-encoded or escaped letter by
     letter, in hex, in UTF-16.
     """
     found = [stem.encode(), stem.encode("utf-16-le")]
@@ -152,7 +153,7 @@ def _spelled(stem: str) -> list[bytes]:
     return found
 
 
-def _encoded(text: str) -> list[bytes]:
+def _encode_base64(text: str) -> list[bytes]:
     """A text in base64, for each of the three places in a group of four where it can begin."""
     found = []
     for before in range(3):
@@ -164,7 +165,7 @@ def _encoded(text: str) -> list[bytes]:
     return found
 
 
-def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
+def _decode(content: bytes, depth: int = 2) -> Iterator[bytes]:
     """The content, and its decoded form if all of it is hex, base64 or compressed."""
     yield content
     if not depth or len(content) < len(PERSON):
@@ -179,10 +180,10 @@ def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
             unpacked = decode(content.strip().strip(b'"'))
         except (ValueError, zlib.error):
             continue
-        yield from _decoded(unpacked, depth - 1)
+        yield from _decode(unpacked, depth - 1)
 
 
-def decrypted(value: Any, key: str) -> Any:
+def decrypt(value: Any, key: str) -> Any:
     """Decrypt a value that Airflow encrypted with its Fernet key; any other value comes back as it
     is.
     """

@@ -25,9 +25,9 @@ from tests.production.compose import (
     COMPOSE,
     IMAGE_ROOT,
     ROOT,
-    env_file,
     environment,
-    interpolated,
+    interpolate,
+    read_env_file,
 )
 
 SECRETS = {
@@ -53,14 +53,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the Dockerfile would fill, filled by the Dockerfile's own COPY lines."""
     folder = tmp_path_factory.mktemp("image")
     copies = re.findall(
-        r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", dockerfile(), re.MULTILINE
+        r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", read_dockerfile(), re.MULTILINE
     )
     for source, target in copies:
         (folder / target).symlink_to(ROOT / source)
     return folder
 
 
-def dockerfile() -> str:
+def read_dockerfile() -> str:
     return (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -153,7 +153,7 @@ def test_a_secret_that_is_not_set_is_named_and_has_no_default(missing: str) -> N
 def test_every_host_in_an_environment_is_a_service() -> None:
     hosts = set()
     for service in AIRFLOW_SERVICES:
-        values = environment(service, SECRETS | env_file(ROOT / "demo/compose.env")).values()
+        values = environment(service, SECRETS | read_env_file(ROOT / "demo/compose.env")).values()
         hosts |= {
             urlsplit(url.strip('"')).hostname
             for value in values
@@ -165,8 +165,8 @@ def test_every_host_in_an_environment_is_a_service() -> None:
 
 def test_every_file_that_is_mounted_exists() -> None:
     mounted = {
-        interpolated(volume, variables).partition(":")[0]
-        for variables in ({}, env_file(ROOT / "demo/compose.env"))
+        interpolate(volume, variables).partition(":")[0]
+        for variables in ({}, read_env_file(ROOT / "demo/compose.env"))
         for service in COMPOSE["services"].values()
         for volume in service.get("volumes", [])
     }
@@ -187,7 +187,7 @@ def test_the_ui_listens_only_on_the_loopback_interface() -> None:
     published = [
         port for service in COMPOSE["services"].values() for port in service.get("ports", [])
     ]
-    assert [interpolated(port, {}) for port in published] == ["127.0.0.1:8080:8080"]
+    assert [interpolate(port, {}) for port in published] == ["127.0.0.1:8080:8080"]
 
 
 def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> None:
@@ -199,7 +199,7 @@ def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> Non
     assert COMPOSE["services"]["joget-mysql"]["command"][-1].endswith("utf8mb4_unicode_ci")
     loaded = settings.load_settings(ROOT / "demo/syncs.yaml")
     assert (len(loaded.syncs), loaded.faults) == (1, ())
-    variables = env_file(ROOT / "demo/compose.env")
+    variables = read_env_file(ROOT / "demo/compose.env")
     assert (
         json.loads(environment("airflow-worker", variables)["AIRFLOW_CONN_COGNITO_AWS"])[
             "conn_type"
@@ -209,7 +209,7 @@ def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> Non
 
 
 def test_the_demo_reaches_joget_by_an_account_with_the_documented_rights() -> None:
-    connection = environment("airflow-worker", env_file(ROOT / "demo/compose.env"))[
+    connection = environment("airflow-worker", read_env_file(ROOT / "demo/compose.env"))[
         "AIRFLOW_CONN_JOGET_MYSQL"
     ]
     assert urlsplit(connection).username == ACCOUNT
@@ -224,7 +224,7 @@ def test_the_demo_reaches_joget_by_an_account_with_the_documented_rights() -> No
 
 
 def test_the_example_of_the_environment_names_every_secret_and_holds_none() -> None:
-    example = env_file(ROOT / ".env.example")
+    example = read_env_file(ROOT / ".env.example")
     assert set(SECRETS) <= set(example)
     assert not any(example[name] for name in SECRETS)
 
@@ -238,7 +238,8 @@ def test_each_value_of_the_example_stands_in_single_quotes() -> None:
 
 def test_a_redeploy_lets_the_running_tasks_end() -> None:
     seconds = {
-        name: duration(service["stop_grace_period"]) for name, service in lasting_services().items()
+        name: parse_duration(service["stop_grace_period"])
+        for name, service in list_lasting_services().items()
     }
     assert seconds["airflow-worker"] == 600
     assert all(period >= 30 for period in seconds.values())
@@ -268,7 +269,7 @@ def test_if_the_database_was_not_migrated_the_init_container_fails_and_nothing_s
     assert init["restart"] == "on-failure"
     waiting = [
         service["depends_on"]["airflow-init"]["condition"]
-        for service in lasting_airflow_services().values()
+        for service in list_lasting_airflow_services().values()
     ]
     assert set(waiting) == {"service_completed_successfully"}
     folder = {"AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}
@@ -285,13 +286,15 @@ def test_if_the_database_was_not_migrated_the_init_container_fails_and_nothing_s
 
 
 def test_a_slow_first_start_does_not_count_as_unhealthy() -> None:
-    checks = {name: service["healthcheck"] for name, service in lasting_services().items()}
+    checks = {name: service["healthcheck"] for name, service in list_lasting_services().items()}
     assert all(
-        duration(checks[name]["start_period"]) == 300
+        parse_duration(checks[name]["start_period"]) == 300
         for name in checks
         if name.startswith("airflow-")
     )
-    assert all(check["retries"] * duration(check["interval"]) >= 50 for check in checks.values())
+    assert all(
+        check["retries"] * parse_duration(check["interval"]) >= 50 for check in checks.values()
+    )
 
 
 def test_a_task_is_tried_again_a_minute_and_a_half_after_its_worker_died() -> None:
@@ -327,17 +330,20 @@ def test_redis_hands_no_task_to_a_second_worker_while_it_may_still_run() -> None
 
 def test_the_images_tag_and_label_name_the_projects_version() -> None:
     version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
-    images = {interpolated(service["image"], {}) for service in ours().values()}
-    labels = {interpolated(service["build"]["args"]["VERSION"], {}) for service in ours().values()}
+    images = {interpolate(service["image"], {}) for service in list_our_services().values()}
+    labels = {
+        interpolate(service["build"]["args"]["VERSION"], {})
+        for service in list_our_services().values()
+    }
     assert images == {f"directory-sync:{version}"}
     assert labels == {version}
-    assert 'org.opencontainers.image.version="${VERSION}"' in dockerfile()
+    assert 'org.opencontainers.image.version="${VERSION}"' in read_dockerfile()
 
 
 def test_an_older_version_can_be_started_without_building_it() -> None:
     assert {
-        interpolated(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"})
-        for service in ours().values()
+        interpolate(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"})
+        for service in list_our_services().values()
     } == {"directory-sync:0.0.9"}
 
 
@@ -358,7 +364,9 @@ def test_old_task_logs_are_deleted_by_the_official_images_script() -> None:
 
 
 def test_each_service_that_others_wait_for_or_people_use_has_a_health_check() -> None:
-    assert set(lasting_services()) == {*AIRFLOW_SERVICES, "postgres", "redis"} - {"airflow-init"}
+    assert set(list_lasting_services()) == {*AIRFLOW_SERVICES, "postgres", "redis"} - {
+        "airflow-init"
+    }
     for service in COMPOSE["services"].values():
         waited_for = service.get("depends_on") or {}
         healthy = [
@@ -367,12 +375,12 @@ def test_each_service_that_others_wait_for_or_people_use_has_a_health_check() ->
         assert all("healthcheck" in COMPOSE["services"][name] for name in healthy)
 
 
-def ours() -> dict[str, Any]:
+def list_our_services() -> dict[str, Any]:
     """The services that run this project's image."""
     return {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
-def lasting_services() -> dict[str, Any]:
+def list_lasting_services() -> dict[str, Any]:
     """The services with a health check that run all the time, also without the demo."""
     services = COMPOSE["services"].items()
     return {
@@ -382,14 +390,16 @@ def lasting_services() -> dict[str, Any]:
     }
 
 
-def lasting_airflow_services() -> dict[str, Any]:
+def list_lasting_airflow_services() -> dict[str, Any]:
     """Those of them that run Airflow."""
     return {
-        name: service for name, service in lasting_services().items() if name.startswith("airflow-")
+        name: service
+        for name, service in list_lasting_services().items()
+        if name.startswith("airflow-")
     }
 
 
-def duration(written: str) -> int:
+def parse_duration(written: str) -> int:
     """A duration of the compose file in seconds."""
     return int(written[:-1]) * {"s": 1, "m": 60}[written[-1]]
 
@@ -407,7 +417,7 @@ def test_the_versions_of_image_requirements_and_lock_agree() -> None:
     ]
     for requirement in required:
         assert requirement.specifier.contains(lock[requirement.name]), requirement
-    assert f"FROM apache/airflow:{lock['apache-airflow']}-python3.12" in dockerfile()
+    assert f"FROM apache/airflow:{lock['apache-airflow']}-python3.12" in read_dockerfile()
     assert {
         "apache-airflow",
         "apache-airflow-providers-amazon",

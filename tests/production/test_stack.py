@@ -22,7 +22,7 @@ from demo.aws import BUCKET, REGION, Aws
 from demo.processes import runs
 from tests.conftest import JogetDatabase, make_aws_uri
 from tests.directory_sync.orchestration.api import answer, quote_run_id, wait
-from tests.production.compose import ROOT, env_file
+from tests.production.compose import ROOT, read_env_file
 from tests.production.stack import Stack, start_stack
 from tests.stand_in import Faults, Pool, StandIn, stand_in, user
 
@@ -167,7 +167,7 @@ class Town:
             connection.close()
 
     @contextmanager
-    def watched(self, *names: str) -> Iterator[dict[str, Outcome]]:
+    def change_and_watch(self, *names: str) -> Iterator[dict[str, Outcome]]:
         """Change these pools and start their syncs; after the block, wait for the runs' ends."""
         before = self.states()
         outcomes = {name: Outcome("", {}, before[name], ()) for name in names}
@@ -234,7 +234,7 @@ class Town:
         """Wait until a task has a state."""
         wait(lambda: self.tasks(name)[task]["state"] == state, f"{task} of {name} to be {state}")
 
-    def process_of(self, name: str, task: str) -> psutil.Process:
+    def find_process(self, name: str, task: str) -> psutil.Process:
         """The process of a running task."""
         found = wait(lambda: self.tasks(name)[task]["pid"], f"the process of {task} of {name}")
         return psutil.Process(found)
@@ -300,7 +300,7 @@ def town(
         written = {"syncs": [company.settings() for company in companies.values()]}
         settings.write_text(yaml.safe_dump(written), encoding="utf-8")
         variables = {
-            **env_file(ROOT / "demo/compose.env"),
+            **read_env_file(ROOT / "demo/compose.env"),
             "AIRFLOW_CONN_JOGET_MYSQL": joget.server.uri(joget.name),
             "DIRECTORY_SYNC_SETTINGS": str(settings),
         }
@@ -330,7 +330,7 @@ def prepare(stack: Stack, companies: dict[str, Company], aws: str) -> None:
 @pytest.fixture(scope="module")
 def synced(town: Town) -> dict[str, Outcome]:
     """Five syncs at once, each for the first time."""
-    with town.watched(*NAMES) as outcomes:
+    with town.change_and_watch(*NAMES) as outcomes:
         pass
     return outcomes
 
@@ -371,10 +371,10 @@ def workers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
     town.joget.execute(HELD_INSERT)
     holder = town.joget.server.connect(town.joget.name)
     holder.query("DO GET_LOCK('hold', 0)")
-    with town.watched(*NAMES) as outcomes:
+    with town.change_and_watch(*NAMES) as outcomes:
         town.await_gate("one", "two", "four", "five")
         wait(lambda: is_held(town.joget), "the load of sync three to write")
-        town.process_of("two", "extract_users").kill()
+        town.find_process("two", "extract_users").kill()
         town.await_task("two", "extract_users", "up_for_retry")
         for worker in town.stack.workers:
             worker.kill()
@@ -418,7 +418,7 @@ def servers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
     """One server after the other is away while a sync needs it."""
     gates = town.close_gates("one", "two", "five")
     containers = town.stack.containers
-    with town.watched(*NAMES) as outcomes:
+    with town.change_and_watch(*NAMES) as outcomes:
         containers["airflow-triggerer"].kill()
         town.await_gate("one", "two", "five")
 
@@ -431,12 +431,12 @@ def servers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
         gates["five"].set()
         town.await_task("five", "extract_users", "success")
         wait(
-            lambda: containers["airflow-scheduler"].said("Error sending Celery"),
+            lambda: containers["airflow-scheduler"].has_printed("Error sending Celery"),
             "the scheduler to miss Redis",
         )
         town.stack.restart("redis")
 
-        process = town.process_of("one", "extract_users")
+        process = town.find_process("one", "extract_users")
         containers["airflow-apiserver"].kill()
         gates["one"].set()
         town.await_failure("one", "extract_users", process)
@@ -497,9 +497,9 @@ def database_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome
     """Airflow's database dies while it is asked for a Connection, and stays away until that
     failed.
     """
-    with locked_connections(town.stack) as one_waits, town.watched("four") as outcomes:
+    with locked_connections(town.stack) as one_waits, town.change_and_watch("four") as outcomes:
         wait(one_waits, "a task to ask for a Connection")
-        process = town.process_of("four", "extract_users")
+        process = town.find_process("four", "extract_users")
         town.stack.containers["postgres"].kill()
         town.await_failure("four", "extract_users", process)
         town.stack.restart("postgres")

@@ -77,7 +77,7 @@ class Api:
         ]
         return {task["task_id"]: task["state"] for task in found}
 
-    def finished(self, dag_id: str, run_id: str) -> str:
+    def await_end_of_run(self, dag_id: str, run_id: str) -> str:
         """Wait for a run's end; returns its state."""
         return str(wait(lambda: self._ended(dag_id, run_id), f"{dag_id} {run_id} to end"))
 
@@ -88,10 +88,10 @@ class Api:
     def run(self, dag_id: str, **conf: Any) -> str:
         """Start a run and wait for its end; returns its id."""
         run_id = self.trigger(dag_id, **conf)
-        assert self.finished(dag_id, run_id) == "success", self.tasks(dag_id, run_id)
+        assert self.await_end_of_run(dag_id, run_id) == "success", self.tasks(dag_id, run_id)
         return run_id
 
-    def asked(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+    def await_question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Wait until a task waits for a person; returns what the page shows."""
         wait(
             lambda: self.tasks(dag_id, run_id).get(task_id) == "awaiting_input", f"{task_id} to ask"

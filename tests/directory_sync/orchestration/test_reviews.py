@@ -91,7 +91,7 @@ def office(
 
 def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) -> None:
     review = office.start(leavers=12)
-    page = office.api.asked(REVIEW, review, "review_held")
+    page = office.api.await_question(REVIEW, review, "review_held")
     assert page["subject"] == "12 changes of Joget's users and groups wait for you"
     assert "removed_users_percent" in page["body"]
     assert "held_sha256" in page["body"]
@@ -102,18 +102,18 @@ def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) 
     assert len(office.company.active()) == 31
     assert len(office.api.runs(REVIEW)) == 1, "one review is open"
     office.api.clear(REVIEW, review, "review_held")
-    assert office.api.asked(REVIEW, review, "review_held")["body"] == page["body"], (
+    assert office.api.await_question(REVIEW, review, "review_held")["body"] == page["body"], (
         "cleared before the answer"
     )
     office.api.answer(REVIEW, review, "review_held", "Approve")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 19
     answer = office.report(REVIEW, review, "load_held").review
     assert answer
     assert (answer.answer, answer.applied, answer.changed_since) == ("approve", 12, 0)
     assert answer.answered_by
     office.api.clear(REVIEW, review, "review_held")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 19, (
         "cleared after the answer: nothing is asked or applied again"
     )
@@ -121,9 +121,9 @@ def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) 
 
 def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
     review = office.start(leavers=12)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     office.api.answer(REVIEW, review, "review_held", "Reject")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 30
     reviews = office.api.runs(REVIEW)
     run_id = office.api.run(SYNC)
@@ -135,22 +135,22 @@ def test_if_a_review_was_deleted_in_airflow_the_next_run_asks_again(
     office: Office,
 ) -> None:
     review = office.start(leavers=12)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     run = f"dags/{REVIEW}/dagRuns/{quote_run_id(review)}"
     office.api.call("PATCH", run, {"state": "failed"})  # Airflow deletes no run that goes on
     office.api.call("DELETE", run)
     assert review not in office.api.runs(REVIEW)
     office.api.run(SYNC)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     office.api.answer(REVIEW, review, "review_held", "Approve")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 18
 
 
 def test_a_review_that_times_out_answers_nothing(office: Office) -> None:
     office.company.configure(approval={"timeout_hours": 0.002})
     review = office.start(leavers=12)
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert office.api.tasks(REVIEW, review) == {"review_held": "skipped", "load_held": "skipped"}
     assert len(office.company.active()) == 30
     office.company.configure(approval={"timeout_hours": 72.0})
@@ -161,12 +161,12 @@ def test_a_review_that_times_out_answers_nothing(office: Office) -> None:
 
 def test_rows_that_changed_in_between_stay_held(office: Office) -> None:
     review = office.start(leavers=12)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     office.company.joget.execute(
         "UPDATE dir_user SET lastName = 'local' WHERE id = 'person003@example.org'"
     )
     office.api.answer(REVIEW, review, "review_held", "Approve")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     answer = office.report(REVIEW, review, "load_held").review
     assert answer
     assert (answer.applied, answer.changed_since) == (11, 1)
@@ -217,7 +217,7 @@ def test_a_backfill_over_any_range_reads_the_pool_once(office: Office) -> None:
         before = set(office.api.runs(SYNC))
         runs = backfilled(office, first_year)
         for run_id in runs:
-            assert office.api.finished(SYNC, run_id) == "success"
+            assert office.api.await_end_of_run(SYNC, run_id) == "success"
         # Unpausing may start the schedule's own run as well, which lists the pool for itself.
         own = [run for run in set(office.api.runs(SYNC)) - before if run.startswith("scheduled")]
         assert office.company.cognito.calls["DescribeUserPool"] <= 1 + len(own)

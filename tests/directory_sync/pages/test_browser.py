@@ -155,7 +155,7 @@ def test_from_the_trigger_form_to_the_changes_of_the_run(
     page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
     runs = wait(lambda: office.api().runs(SYNC), "the run")
     (run_id,) = runs
-    assert office.api().finished(SYNC, run_id) == "success"
+    assert office.api().await_end_of_run(SYNC, run_id) == "success"
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("300 users created")
     expect(tab.get_by_text("The snapshot was proven complete")).to_be_visible()
@@ -233,7 +233,7 @@ def test_a_held_run_is_found_approved_on_airflows_page_and_shown_as_applied(
     office.company.pool.members["Sales"] = office.company.pool.members["Sales"][:-1]
     run_id = office.api().run(SYNC)
     (review,) = wait(lambda: office.api().runs(REVIEW), "the review")
-    office.api().asked(REVIEW, review, "review_held")
+    office.api().await_question(REVIEW, review, "review_held")
     page = open_airflow("olga", viewport=WIDE)
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("would be deactivated or deleted")
@@ -249,7 +249,7 @@ def test_a_held_run_is_found_approved_on_airflows_page_and_shown_as_applied(
     find_tab(page).get_by_role("link", name="answer it on Airflow's page").click()
     expect(page).to_have_url(re.compile(f"/dags/{REVIEW}/runs/.*required_actions"))
     page.get_by_role("button", name="Approve").click()
-    assert office.api().finished(REVIEW, review) == "success"
+    assert office.api().await_end_of_run(REVIEW, review) == "success"
     tab = open_run(page, REVIEW, review)
     expect(tab.get_by_text("Approved by olga")).to_be_visible()
     expect(tab.get_by_role("heading", level=1)).to_contain_text("40 users deactivated")

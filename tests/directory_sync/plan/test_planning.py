@@ -333,8 +333,10 @@ def test_rows_that_need_a_held_user_are_held_too(
     plan = plan_world(world, complete=may)
     users = plan.held[plan.held["entity"] == "user"]
     given = values(users[users["action"].isin(["create", "adopt", "recreate", "relink"])], "sub")
-    theirs = plan.changes[plan.changes["sub"].isin(given) & (plan.changes["action"] != "seen")]
-    assert theirs["hold"].notna().all()
+    dependent_rows = plan.changes[
+        plan.changes["sub"].isin(given) & (plan.changes["action"] != "seen")
+    ]
+    assert dependent_rows["hold"].notna().all()
     leaving = values(users[users["action"].isin(["deactivate", "delete"])], "sub")
     removed = plan.changes[plan.changes["sub"].isin(leaving) & (plan.changes["action"] == "remove")]
     assert removed["hold"].notna().all()

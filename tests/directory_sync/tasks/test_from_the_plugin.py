@@ -79,13 +79,13 @@ class Movers:
         }
         pool.members["Team2"] = pool.members["Team2"][10:]
 
-    def local(self) -> dict[str, list[str]]:
+    def read_local_rows(self) -> dict[str, list[str]]:
         """Read what no sync may touch, to compare byte for byte."""
         contents = self.company.joget.contents()
         chess = [row for row in contents["dir_user_group"] if "Chess" in row]
         return {"Chess": chess, **{table: contents[table] for table in LOCAL_TABLES}}
 
-    def named(self) -> set[tuple[str, str]]:
+    def list_named_memberships(self) -> set[tuple[str, str]]:
         """List the memberships that the pool names for users in scope: pairs of login and group."""
         subs = {sub_of(one): one["Attributes"][1]["Value"] for one in self.stayed}
         pairs = (
@@ -108,7 +108,7 @@ def test_the_whole_way_from_the_plugin_loses_nothing_local_and_asks_about_the_le
 ) -> None:
     company = movers.company
     company.configure(policies=FIRST)
-    start, local = company.joget.contents(), movers.local()
+    start, local = company.joget.contents(), movers.read_local_rows()
 
     dry = company.run(dry_run=True)
     assert company.joget.contents() == start
@@ -131,13 +131,13 @@ def test_the_whole_way_from_the_plugin_loses_nothing_local_and_asks_about_the_le
     )
     company.configure(policies=BACK)
     assert company.run()["outcome"] == "nothing_to_do"
-    theirs = {
+    in_pool_groups = {
         pair
         for pair in company.memberships()
         if pair[0].startswith("person") and pair[1] != "Chess"
     }
-    assert theirs == movers.named()
-    assert movers.local() == local
+    assert in_pool_groups == movers.list_named_memberships()
+    assert movers.read_local_rows() == local
     assert len(company.active()) == 500
     zones = company.joget.column(
         "SELECT DISTINCT timeZone FROM dir_user WHERE id NOT IN ('admin', 'cat')"
@@ -154,7 +154,7 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
     company = movers.company
     company.configure(policies=FIRST)
     company.run()
-    before, local = company.joget.contents(), movers.local()
+    before, local = company.joget.contents(), movers.read_local_rows()
     review_id = company.ask()
     assert review_id
     answered = company.answer(review_id, "approve")
@@ -165,7 +165,7 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
         for pair in company.memberships()
         if pair[0].startswith("leaver") and pair[1] != "Chess"
     ] == []
-    assert movers.local() == local
+    assert movers.read_local_rows() == local
     assert "waiting00@example.org" in company.active(), "a user in the pool is no leaver"
     company.configure(policies={"missing_user": "delete", "missing_runs": 1})
     company.run()
