@@ -78,7 +78,7 @@ class LargePool:
             locale="pt-PT",
         )
 
-    def with_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
+    def find_by_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
         """The user with that sub; with `prefix`, the users with subs that begin with that digit."""
         if prefix:
             return People(self, self._by_digit[value])

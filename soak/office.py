@@ -15,7 +15,7 @@ from directory_sync.staging.manifest import Manifest
 from directory_sync.tasks import extract, load, review, transform, undo
 from tests.company import Company, attempt
 from tests.conftest import JogetDatabase, new_company
-from tests.dying import MINUTE, Step
+from tests.killable_steps import MINUTE, Step
 from tests.stand_in import user
 
 STAFF = 24
@@ -103,7 +103,7 @@ class Office:
         All choices follow from the seed and the step's number. Raises Violation.
         """
         self._step, self._random = step, random.Random(f"{self.seed}/{step}")
-        self.company.hours_pass(25)  # the limits look at the last 24 hours
+        self.company.let_hours_pass(25)  # the limits look at the last 24 hours
         [self._stage] = self._random.choices(list(STAGES), list(STAGES.values()))
         if self._stage == "undo":
             self._take_back()

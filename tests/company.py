@@ -43,24 +43,24 @@ class Company:
         self.settings_path.write_text(yaml.safe_dump({"syncs": [self.settings]}), encoding="utf-8")
 
     def run(self, **parameters: Any) -> dict[str, Any]:
-        """One whole run; gives its report.json."""
+        """Do one whole run; returns its report.json."""
         return self.load(self.prepare(**parameters))
 
     def prepare(self, **parameters: Any) -> Manifest:
-        """Everything up to `load`."""
+        """Do everything up to `load`."""
         run_id = f"manual__{next(self._numbers)}+00:00"
         users = extract.extract_users(attempt("extract_users", run_id), "default", {}, parameters)
         groups = extract.extract_groups(attempt("extract_groups", run_id), users.url)
         return transform.transform_snapshot(attempt("transform", run_id), users.url, groups.url)
 
     def load(self, transformed: Manifest) -> dict[str, Any]:
-        """`load` alone; again with the same manifest it is a retry."""
+        """Do `load` alone; a second time with the same manifest, it is a retry."""
         self.last = load.load_snapshot(attempt("load", transformed.run_id), transformed.url)
         report: dict[str, Any] = store.read_json(self.last, "report.json")
         return report
 
     def prepare_backfill(self, run_id: str, began: datetime) -> Manifest:
-        """Everything up to `load`, of a run that a backfill made then."""
+        """Do everything up to `load`, for a run that a backfill made at that time."""
         users = extract.extract_users(
             replace(attempt("extract_users", run_id), backfill_since=began), "default", {}, {}
         )
@@ -70,18 +70,18 @@ class Company:
         return transform.transform_snapshot(attempt("transform", run_id), users.url, groups.url)
 
     def ask(self) -> str | None:
-        """`request_review` after the last load; gives the review's id."""
+        """Do `request_review` after the last load; returns the review's id."""
         assert self.last is not None
         return review.request_review(self.last.url)
 
     def answer(self, review_id: str, answer: str) -> dict[str, Any]:
-        """A person's answer, and `load_held` after it; gives its report."""
+        """Answer as a person does, and do `load_held`; returns its report."""
         assert review.read_question("default", review_id, by_hand=False)
         review.note_answer("default", review_id, answer, "Olga")
         return self.load_held(review_id)
 
     def load_held(self, review_id: str) -> dict[str, Any]:
-        """`load_held` alone."""
+        """Do `load_held` alone."""
         self.last = review.load_held(
             attempt("load_held", f"review__{review_id}"), "default", review_id
         )
@@ -89,7 +89,7 @@ class Company:
         return report
 
     def undo(self, run_id: str, **parameters: Any) -> dict[str, Any]:
-        """The undo DAG's task; gives its report."""
+        """Do the undo DAG's task; returns its report."""
         conf = {"run_id": run_id, "dry_run": False, **parameters}
         self.last = undo.undo_run(
             attempt("undo", f"undo__{next(self._numbers)}"), "default", {}, conf
@@ -97,8 +97,8 @@ class Company:
         report: dict[str, Any] = store.read_json(self.last, "report.json")
         return report
 
-    def hours_pass(self, hours: int) -> None:
-        """Make everything that the ledger remembers so much older."""
+    def let_hours_pass(self, hours: int) -> None:
+        """Make everything that the ledger remembers older by so many hours."""
         for table, columns in {
             "directory_sync_run": ("committed_at", "snapshot_at"),
             "directory_sync_user_link": ("changed_at", "linked_at"),
@@ -109,9 +109,9 @@ class Company:
                     f"UPDATE {table} SET {column} = {column} - INTERVAL {hours} HOUR"
                 )
 
-    def days_pass(self, days: int) -> None:
-        """Make everything in staging and in the ledger so much older."""
-        self.hours_pass(24 * days)
+    def let_days_pass(self, days: int) -> None:
+        """Make everything in staging and in the ledger older by so many days."""
+        self.let_hours_pass(24 * days)
         for path in self.staging_folder.rglob("*"):
             if path.parent.name == "cleanings":
                 path.unlink()
@@ -169,7 +169,7 @@ def attempt(task: str, run_id: str) -> Attempt:
 
 
 def settings(staging_folder: Path, **changes: Any) -> dict[str, Any]:
-    """A valid sync."""
+    """The settings of a valid sync, with changes."""
     return {
         "name": "default",
         "user_pool_id": POOL_ID,
@@ -183,12 +183,12 @@ def settings(staging_folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def people(count: int, name: str = "person") -> list[Any]:
-    """So many users."""
+    """Make so many users, with logins that begin with the name."""
     return [user(f"{name}{number:03}@example.org") for number in range(count)]
 
 
 def causes(report: dict[str, Any]) -> dict[str, int]:
-    """Rows held, by cause."""
+    """How many rows are held, by cause."""
     return {hold["cause"]: hold["rows"] for hold in report["holds"]}
 
 

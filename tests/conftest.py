@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.company import Company
     from tests.stand_in import Faults
 
-# A shared machine's pauses are no faults: no test asserts a time.
+# No test asserts a time: a pause of a shared machine isn't a fault.
 # Shrinking a world of frames takes minutes, and its first counterexample is small enough to read.
 PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate)
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=25, phases=PHASES)
@@ -59,7 +59,7 @@ class JogetDatabase:
     name: str
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement as root, committed; gives its rows."""
+        """Run a statement as root, and commit it; returns its rows."""
         connection = self.server.connect(self.name)
         with connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
@@ -81,7 +81,9 @@ class JogetDatabase:
     def add_user(
         self, login: str, *, password: str | None = None, active: int = 1, role: str = "ROLE_USER"
     ) -> None:
-        """A user that the sync didn't make; without a password he is one of single sign-on's."""
+        """Add a user that the sync didn't make. Without a password, it is an account from single
+        sign-on.
+        """
         self.execute(
             "INSERT INTO dir_user (id, username, password, firstName, lastName, email, active, "
             "timeZone) VALUES (%s, %s, %s, 'Local', 'User', '', %s, '0')",
@@ -130,15 +132,15 @@ def joget(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[JogetDatabase]:
-    """Joget's database of DX 8; that of DX 7 where a test asks for utf8mb3 (BOTH_CHARSETS)."""
+    """The database of Joget DX 8, or of DX 7 if a test asks for utf8mb3 (BOTH_CHARSETS)."""
     database = new_joget(getattr(request, "param", "utf8mb4"))
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", database.server.uri(database.name))
     yield database
     database.execute(f"DROP DATABASE {database.name}")
 
 
-def aws_uri(endpoint: str) -> str:
-    """The Connection cognito_aws to an endpoint."""
+def make_aws_uri(endpoint: str) -> str:
+    """Make the URI of the Connection cognito_aws to an endpoint."""
     connection = {
         "conn_type": "aws",
         "login": "test-access-key",
@@ -151,7 +153,7 @@ def aws_uri(endpoint: str) -> str:
 @pytest.fixture
 def aws_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Point the Connection cognito_aws at an endpoint."""
-    return lambda endpoint: monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri(endpoint))
+    return lambda endpoint: monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", make_aws_uri(endpoint))
 
 
 @contextmanager
@@ -164,7 +166,7 @@ def new_company(
 
     pool, faults = Pool(), faults or Faults()
     with stand_in(pool, faults) as cognito:
-        patch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri(cognito.endpoint))
+        patch.setenv("AIRFLOW_CONN_COGNITO_AWS", make_aws_uri(cognito.endpoint))
         path = folder / "syncs.yaml"
         patch.setenv("DIRECTORY_SYNC_CONFIG", str(path))
         company = Company(pool, cognito, joget, path, settings(folder / "staging"), faults)

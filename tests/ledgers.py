@@ -1,8 +1,9 @@
-"""Ledgers as released versions left them, with Joget's rows, the pool and the staged files of then.
+"""Ledgers as released versions left them, with Joget's rows, the pool and the staged files of that
+time.
 
-`make ledger` writes those of this release into LEDGERS, before it is tagged:
-`<release>.sql` has the ledger's tables and Joget's rows, `<release>.zip` the pool and the staging
-folder. Later releases' tests upgrade them.
+Before a release is tagged, `make ledger` writes its ledger into LEDGERS: `<release>.sql` has the
+ledger's tables and Joget's rows, `<release>.zip` the pool and the staging folder. Later releases'
+tests upgrade them.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from directory_sync.joget.ledger import definition
 from directory_sync.joget.schema import inspect_tables
 from tests.company import Company
 from tests.conftest import JogetDatabase, new_company
-from tests.story import tell
+from tests.story import make_history
 
 LEDGERS = Path(__file__).parent / "directory_sync" / "ledgers"
 
@@ -31,18 +32,18 @@ JOGET_TABLES = ("dir_user", "dir_group", "dir_employment", "dir_user_group", "di
 """Tables of Joget's that a sync writes to, parents first."""
 
 STAGING_PLACE = "file:///staging"
-"""What the files have for the staging folder's URL."""
+"""This text stands in the files for the staging folder's URL."""
 
 RUN_IDS_FROM = 1000
 """Numbers of the runs that a test adds to a restored history."""
 
 
-def releases() -> list[str]:
+def list_releases() -> list[str]:
     """The releases whose ledgers are kept."""
     return sorted(path.stem for path in LEDGERS.glob("*.sql"))
 
 
-def write() -> None:
+def write_ledger() -> None:
     """Write the ledger of this release."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -53,18 +54,18 @@ def write() -> None:
         joget = JogetDatabase(server, "joget")
         patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", server.uri("joget"))
         with new_company(joget, Path(folder), patch) as company:
-            tell(company)
+            make_history(company)
             with open_session("joget_mysql") as database:
                 tables = inspect_tables(database, "ORG-001")
             place = str(company.settings["staging_url"])
-            lines = [*definition.make_table_statements(tables).values(), *_rows(joget)]
+            lines = [*definition.make_table_statements(tables).values(), *_write_statements(joget)]
             text = ";\n".join(lines).replace(place, STAGING_PLACE) + ";\n"
             LEDGERS.mkdir(exist_ok=True)
             (LEDGERS / f"{__version__}.sql").write_text(text, encoding="utf-8")
             _write_files(company, LEDGERS / f"{__version__}.zip")
 
 
-def _rows(joget: JogetDatabase) -> Iterator[str]:
+def _write_statements(joget: JogetDatabase) -> Iterator[str]:
     connection = joget.server.connect(joget.name)
     for table in (*JOGET_TABLES, *definition.LEDGER_TABLES):
         with connection.cursor() as cursor:
@@ -84,13 +85,13 @@ def _write_files(company: Company, path: Path) -> None:
         archive.writestr("pool.json", json.dumps(pool, ensure_ascii=False, indent=1))
         for file in sorted(root.rglob("*")):
             if file.is_file():
-                content = _put(file.name, file.read_bytes(), place, STAGING_PLACE)
+                content = _replace_url(file.name, file.read_bytes(), place, STAGING_PLACE)
                 archive.writestr(f"staging/{file.relative_to(root)}", content)
 
 
 def restore(release: str, company: Company, charset: str) -> None:
-    """Make a new company's ledger, Joget, pool and staging those that the release left, with its
-    open review's time not over.
+    """Replace a new company's ledger, Joget, pool and staging by those that the release left. The
+    open review can still be answered.
     """
     joget, place = company.joget, str(company.settings["staging_url"])
     text = (LEDGERS / f"{release}.sql").read_text(encoding="utf-8")
@@ -125,17 +126,17 @@ def _restore_files(files: dict[str, bytes], place: str, target: str) -> None:
             moment, _, rest = path.name.split(".", 2)
             path = path.with_name(f"{moment}.{target}.{rest}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_put(path.name, content, STAGING_PLACE, place))
+        path.write_bytes(_replace_url(path.name, content, STAGING_PLACE, place))
     for manifest in root.rglob("manifest.json"):
-        _hash_again(manifest)
+        _correct_hashes(manifest)
 
 
-def _put(name: str, content: bytes, place: str, other: str) -> bytes:
-    """Exchange the staging folder's URL in a JSON file or a signpost."""
+def _replace_url(name: str, content: bytes, place: str, other: str) -> bytes:
+    """Replace the staging folder's URL in a JSON file or a signpost."""
     return content if name.endswith(".parquet") else content.replace(place.encode(), other.encode())
 
 
-def _hash_again(manifest: Path) -> None:
+def _correct_hashes(manifest: Path) -> None:
     """Correct the hashes of the JSON files, which hold the URL of the staging folder."""
     content: dict[str, Any] = json.loads(manifest.read_bytes())
     for name, file in content["files"].items():
@@ -145,4 +146,4 @@ def _hash_again(manifest: Path) -> None:
 
 
 if __name__ == "__main__":
-    write()
+    write_ledger()

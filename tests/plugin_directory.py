@@ -13,8 +13,8 @@ ORGANIZATION = "ORG-001"
 
 @dataclass
 class PluginDirectory:
-    """The plugin's own rows. It deletes the organization's users and groups, and makes them
-    anew.
+    """The rows that the plugin makes. It deletes the organization's users and groups, and makes
+    them anew.
     """
 
     joget: JogetDatabase
@@ -22,8 +22,8 @@ class PluginDirectory:
     """Ids of the users that it made last."""
 
     def sync(self, users: Sequence[Any], members: Mapping[str, Sequence[Any]]) -> None:
-        """What one run of the plugin leaves: of a user in k groups k employments and the first
-        membership; of users without an email one user with an empty id.
+        """Write what one run of the plugin leaves: for a user in k groups, k employments and the
+        first membership; for all users without an email, one user with an empty id.
         """
         self.empty()
         groups_of: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ class PluginDirectory:
         self._insert("dir_user_group (groupId, userId)", memberships)
 
     def empty(self) -> None:
-        """What it does first; a throttled call then ends its run."""
+        """Delete what the plugin deletes first; a throttled call then ends its run."""
         groups = "SELECT id FROM dir_group WHERE organizationId = 'ORG-001'"
         self.joget.execute(f"DELETE FROM dir_user_group WHERE groupId IN ({groups})")
         self.joget.execute("DELETE FROM dir_group WHERE organizationId = 'ORG-001'")

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 LARGEST_PAGE = 60
 POOL_ID = "us-east-1_StandIn"
 SESSION_NAME = "someone@example.org"
-"""The session of a role that AWS's denials quote; where people log in with a role, it is a person.
+"""The name of a role's session, which AWS's denials quote. If people log in with a role, it names a
+person.
 """
 
 OTHER_POOL_ID = "us-east-1_Other"
@@ -42,7 +43,7 @@ def user(
 ) -> Any:
     """A user as ListUsers gives it; its sub follows from the email.
 
-    created: seconds since 1970, or None where Cognito doesn't tell.
+    created: seconds since 1970, or None if Cognito doesn't tell.
     """
     sub = sub or str(uuid.uuid5(uuid.NAMESPACE_URL, email))
     values = {
@@ -68,16 +69,16 @@ def sub_of(user: Any) -> str:
     return next((str(pair["Value"]) for pair in user["Attributes"] if pair["Name"] == "sub"), "")
 
 
-class Holds(Protocol):
-    """What the stand-in serves."""
+class ServedPool(Protocol):
+    """A pool, as the stand-in serves it."""
 
     users: Any
     """Users, a sequence."""
     members: Any
     """Sequences of users, by group name."""
 
-    def with_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
-        """Users whose sub is the value, or begins with it."""
+    def find_by_sub(self, value: str, *, prefix: bool) -> Sequence[Any]:
+        """Find the users with this sub, or with a sub that begins with it."""
 
 
 @dataclass
@@ -88,8 +89,8 @@ class Pool:
     members: dict[str, list[Any]] = field(default_factory=dict)
     """Users by group name."""
 
-    def with_sub(self, value: str, *, prefix: bool) -> list[Any]:
-        """Users whose sub is the value, or begins with it."""
+    def find_by_sub(self, value: str, *, prefix: bool) -> list[Any]:
+        """Find the users with this sub, or with a sub that begins with it."""
         subs = ((sub_of(user), user) for user in self.users)
         return [user for sub, user in subs if sub == value or (prefix and sub.startswith(value))]
 
@@ -99,35 +100,37 @@ class Faults:
     """What goes wrong."""
 
     pages: Iterable[int] = ()
-    """Lengths of pages, in turn and again from the start; zero is an empty page that goes on."""
+    """Lengths of pages, in turn and then from the start again; zero is an empty page with a token.
+    """
     throttled_calls: int = 0
-    """The first so many calls are throttled."""
+    """So many calls are throttled, from the first one on."""
     broken_calls: int = 0
-    """The first so many calls end in HTTP 500."""
+    """So many calls end in HTTP 500, from the first one on."""
     cut_answers: int = 0
-    """The first so many answers end in the middle, and the connection with them."""
+    """So many answers end in the middle, from the first one on, and the connection ends with them.
+    """
     foreign_answers: bool = False
     """Each answer is a page of a proxy's, with status 200."""
     denied: str = ""
     """An operation that IAM refuses."""
     denial: str = ""
-    """What it says then; by default AWS's own words."""
+    """The message of the refusal; by default AWS's own."""
     allowed: frozenset[str] | None = None
     """The actions that IAM allows on the pool; None allows all."""
     repeated_token: bool = False
     """Every page gives the first page's token."""
     dying_token: int = 0
-    """The token of every so manyth page is refused as expired, once."""
+    """Which token, counted from 1, is refused as expired, once."""
     cut_users_after: int = 0
     """ListUsers ends after so many users, with status 200 and no token."""
     hidden_users: int = 0
-    """ListUsers leaves out the last so many users, unless it is asked for one by name."""
+    """How many users at the end ListUsers leaves out, unless it is asked for one by name."""
     cut_groups_after: int = 0
     """ListGroups ends after so many groups, with status 200 and no token."""
     repeated_users: int = 0
-    """The first so many users are listed once more at the end."""
+    """How many users, from the first one on, are listed once more at the end."""
     estimate: str = "true"
-    """What DescribeUserPool says of the count: `true`, `absent`, or a number."""
+    """What DescribeUserPool says about the count: `true`, `absent`, or a number."""
     first_listing_lacks: dict[str, int] = field(default_factory=dict)
     """By group: how many members its first whole listing leaves out, at the end."""
     every_listing_lacks: dict[str, int] = field(default_factory=dict)
@@ -143,8 +146,8 @@ class Faults:
     gate: threading.Event | None = None
     """Lists are answered once it is set."""
     quotas: dict[str, float] = field(default_factory=dict)
-    """Calls a second by quota category (QUOTA_OF); what exceeds them is throttled. A second's worth
-    may come at once.
+    """Calls a second by quota category (QUOTA_OF); calls beyond them are throttled. The calls of
+    one second may come at once.
     """
     token_seconds: float = 3600
     """How long a token lives."""
@@ -159,7 +162,7 @@ QUOTA_OF = {
 
 
 class Bucket:
-    """A quota: so many calls a second, of which a second's worth may come at once."""
+    """A quota of so many calls a second. The calls of one second may come at once."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
@@ -188,15 +191,15 @@ class RefusedError(Exception):
 class StandIn:
     """A running stand-in; `calls` counts requests by operation."""
 
-    def __init__(self, pool: Holds, faults: Faults) -> None:
+    def __init__(self, pool: ServedPool, faults: Faults) -> None:
         self.pool = pool
         self.faults = faults
         self.calls: Counter[str] = Counter()
         self.filters: Counter[str] = Counter()
-        """How often each filter of ListUsers was asked for from the start; "" is none."""
+        """How often ListUsers began with each filter; "" is none."""
         self.throttled = 0
         self.waiting: list[str] = []
-        """Operations that came to a gate, in order; tests may clear it."""
+        """Operations that came to a closed gate, in order; tests may clear it."""
         self.pool_ids = {POOL_ID, OTHER_POOL_ID}
         """The ids under which the pool answers."""
         self.first_at: float | None = None
@@ -206,14 +209,14 @@ class StandIn:
         """Seconds between two calls."""
         self._buckets = {category: Bucket(rate) for category, rate in faults.quotas.items()}
         self.listings: Counter[str] = Counter()
-        """How often each group's members were listed from the start; tests may clear it."""
+        """How often a listing of each group's members began; tests may clear it."""
         self._lengths: Iterator[int] = itertools.cycle(faults.pages or [LARGEST_PAGE])
         self._tokens: dict[str, tuple[str, int, float]] = {}
         self._lock = threading.Lock()
         self.endpoint = ""
 
     def answer(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Status and body for one request."""
+        """Make the status and body of the answer to one request."""
         if self.faults.latency:
             time.sleep(self.faults.latency)
         if self.faults.gate and operation.startswith("List"):
@@ -264,7 +267,7 @@ class StandIn:
         sent = {name: value for name, value in asked.items() if name != token_name}
         bound_to = f"{operation} {json.dumps(sent, sort_keys=True)}"
         start = self._start(bound_to, asked[token_name]) if token_name in asked else 0
-        found = self._found(operation, asked, start)
+        found = self._list_rows(operation, asked, start)
         end = start + min(next(self._lengths), asked.get("Limit", LARGEST_PAGE))
         body: dict[str, Any] = {
             "Groups" if operation == "ListGroups" else "Users": found[start:end]
@@ -287,7 +290,7 @@ class StandIn:
             del self._tokens[token]
         return token
 
-    def _found(self, operation: str, asked: dict[str, Any], start: int) -> Sequence[Any]:
+    def _list_rows(self, operation: str, asked: dict[str, Any], start: int) -> Sequence[Any]:
         if operation == "ListGroups":
             groups = [{"GroupName": name, "UserPoolId": POOL_ID} for name in self.pool.members]
             return groups[: self.faults.cut_groups_after or None]
@@ -318,7 +321,7 @@ class StandIn:
         refused = {"refused": ("=", "^="), "prefix": ("=",)}.get(self.faults.filter, ())
         if parsed is None or parsed[1] in refused:
             raise RefusedError("InvalidParameterException", "Error while parsing filter.")
-        found: Sequence[Any] = self.pool.with_sub(parsed[2], prefix=parsed[1] == "^=")
+        found: Sequence[Any] = self.pool.find_by_sub(parsed[2], prefix=parsed[1] == "^=")
         return found[: len(found) - self.faults.parts_lack.get(parsed[2], 0)]
 
     def _members(self, group: str, start: int) -> Sequence[Any]:
@@ -332,7 +335,7 @@ class StandIn:
 
 
 @contextmanager
-def stand_in(pool: Holds, faults: Faults | None = None) -> Iterator[StandIn]:
+def stand_in(pool: ServedPool, faults: Faults | None = None) -> Iterator[StandIn]:
     """Serve the pool on a free port of the loopback interface for the length of a block."""
     served = StandIn(pool, faults or Faults())
 

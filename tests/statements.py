@@ -1,4 +1,4 @@
-"""What a SQL statement means, by sqlglot's parser.
+"""What a SQL statement reads and writes, by sqlglot's parser.
 
 sqlglot has a dialect for MySQL and none for MariaDB. The statements are the same for both servers,
 and every test sends them to one of each; the parser tells what a statement reads and writes.
@@ -41,7 +41,7 @@ NOT_IN_SQLGLOT = (
     "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     "SHOW VARIABLES LIKE 'wsrep_load_data_splitting'",
 )
-"""What sqlglot doesn't know yet, beside LOAD DATA."""
+"""Statements that sqlglot doesn't know yet, besides LOAD DATA."""
 
 KNOWN = (
     *(exp.Query, exp.Insert, exp.Update, exp.Delete),
@@ -69,9 +69,9 @@ class Statement:
 
     @cached_property
     def tree(self) -> exp.Expr:
-        """Its syntax tree; raises ParseError where the parser doesn't understand all of it."""
+        """The syntax tree; raises ParseError unless the parser understands the whole statement."""
         text = self.text.strip().replace("%s", "?")
-        # sqlglot knows neither REPLACE, whose grammar is that of INSERT, nor this part of
+        # sqlglot knows neither REPLACE, which has the grammar of INSERT, nor this part of
         # JSON_TABLE.
         text = re.sub(r"^REPLACE\b", "INSERT", text).replace(" ERROR ON ERROR", "")
         (tree,) = sqlglot.parse(text, read="mysql", error_level=sqlglot.ErrorLevel.RAISE)
@@ -81,7 +81,7 @@ class Statement:
 
     @cached_property
     def tables(self) -> dict[str, str]:
-        """Names of tables by the alias under which the statement speaks of them."""
+        """Names of tables, by the aliases that the statement gives them."""
         return {table.alias_or_name: table.name for table in self.tree.find_all(exp.Table)}
 
     @property

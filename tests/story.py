@@ -1,4 +1,4 @@
-"""A company's history in which the ledger comes to hold something of every kind."""
+"""A company's history, after which the ledger holds something of every kind."""
 
 from tests.company import Company
 from tests.stand_in import sub_of, user
@@ -8,8 +8,8 @@ def email_of(name: str) -> str:
     return f"{name}@example.org"
 
 
-def tell(company: Company) -> None:
-    """Run, review, undo: afterwards the ledger has links in each state, one of them with a miss and
+def make_history(company: Company) -> None:
+    """Run, review and undo, until the ledger has links in each state, one of them with a miss and
     one that is history, retired logins, answers of each kind, a local membership, and an open
     review.
 
@@ -56,19 +56,19 @@ def tell(company: Company) -> None:
     company.undo(str(company.run()["run_id"]))
 
     del people["eve"]
-    _let_only(company, people)
+    _keep_only(company, people)
     company.run()
     company.run(users=[email_of("dora")])
 
     company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (email_of("gus"),))
     del people["finn"]
     people["dora"] = user(email_of("dora.open"), sub=sub_of(people["dora"]))
-    _let_only(company, people)
+    _keep_only(company, people)
     company.run()
     assert company.ask()
 
 
-def _let_only(company: Company, people: dict[str, object]) -> None:
+def _keep_only(company: Company, people: dict[str, object]) -> None:
     company.pool.users = list(people.values())
     stay = {sub_of(one) for one in company.pool.users}
     company.pool.members = {

@@ -1,5 +1,5 @@
-"""Pages that are held to the tests: docs/design.md has the rules that the code cites,
-docs/faults.md what happens when something fails. Each section names the tests that specify it.
+"""Two pages agree with the code and the tests. docs/design.md has the rules that the code cites,
+and docs/faults.md says what happens when something fails. Each section names its tests.
 """
 
 import ast

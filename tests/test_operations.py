@@ -71,7 +71,7 @@ def find_names(node: ast.AST) -> set[str]:
 
 
 def write_sentence(node: ast.expr) -> str | None:
-    """A text as the page writes it: … stands for what is filled in. None for what is no text."""
+    """Write a text as the page does, with … for filled-in parts; None if the node isn't a text."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -82,8 +82,8 @@ def write_sentence(node: ast.expr) -> str | None:
 
 @cache
 def find_error_sentences() -> set[str]:
-    """The texts of all errors that code below include/ makes, by class or by a variable that holds
-    one.
+    """The texts of all errors that the code below include/ makes, by class or by a variable that
+    holds a class.
     """
     classes = find_error_classes() | {"AirflowSkipException"}
     found = set[str | None]()
@@ -118,8 +118,8 @@ def find_doubts() -> set[str]:
 
 
 def is_covered(sentence: str, key: str) -> bool:
-    """Whether a row's text begins a sentence. The code may fill in a sentence's beginning, of which
-    the row then tells more.
+    """Whether a row's text is the beginning of a sentence. If the code fills in the sentence's
+    beginning, the row may show an example of it.
     """
     ends = (key[at:] for at in range(1, len(key) - 9)) if sentence.startswith("…") else ()
     return sentence.startswith(key) or any(sentence[1:].startswith(end) for end in ends)
@@ -268,7 +268,7 @@ def test_the_database_runs_every_statement_of_the_page(company: Company) -> None
     assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == []
 
 
-def test_a_restored_joget_gets_again_what_its_backup_lacks_and_nobody_is_removed(
+def test_a_restored_joget_gets_back_what_its_backup_lacks_and_nobody_is_removed(
     company: Company,
 ) -> None:
     company.pool.users = people(5)

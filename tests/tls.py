@@ -1,4 +1,4 @@
-"""Certificates for servers of tests: an authority of its own, and what it signed."""
+"""Certificates for the tests' servers, signed by an authority of the tests."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Authority:
-    """Files of an authority, and of a server's certificate that it signed."""
+    """The files of an authority, and of a server's certificate that it signed."""
 
     ca: Path
     certificate: Path

@@ -99,10 +99,10 @@ def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:
 
 
 def _ask_each_backend(conn_id: str, about: str) -> str | None:
-    """Raise TransientError where a secrets backend fails.
+    """Raise TransientError if a secrets backend fails.
 
-    Gives the name of the first one that isn't Airflow's own: Airflow's providers log some errors
-    (AWS Secrets Manager: InternalServiceError) and answer "none", so that nobody can tell.
+    Returns the name of the first backend that isn't Airflow's own: Airflow's providers log some
+    errors (AWS Secrets Manager: InternalServiceError) and answer "none", so that nobody can tell.
     """
     silent = None
     for backend in ensure_secrets_backend_loaded():
@@ -122,8 +122,8 @@ def _ask_each_backend(conn_id: str, about: str) -> str | None:
 def _ask_api_server(conn_id: str, about: str) -> None:
     """Raise TransientError where the API server, or the database behind it, gives no answer.
 
-    The API server's "not found" alone proves nothing. That it counts runs proves that it reaches
-    its database.
+    The API server's "not found" alone proves nothing. If it can count runs, it reaches its
+    database.
     """
     supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
     if supervisor is None:  # this is the API server itself, and its backends were asked

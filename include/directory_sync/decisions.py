@@ -1,4 +1,4 @@
-"""Deciding each row once: the first rule that fits is the one that counts."""
+"""Deciding each row once: the first rule that fits counts."""
 
 import pandas as pd
 
@@ -39,7 +39,7 @@ class Decisions:
         *,
         detail: "pd.Series[str] | str" = "",
     ) -> None:
-        """Give an outcome to the rows, of the given ones, that are still open.
+        """Give an outcome to those of the rows that are still open.
 
         `detail` is what the reason's sentence is about, such as an attribute's name; never a
         personal value. `hold` is the cause that makes the change wait for a person.

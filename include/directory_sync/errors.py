@@ -10,7 +10,7 @@
         └── ConflictError    somebody else wrote the same rows meanwhile: plan again
             └── TakenKeyError    a key that another row has, or a parent that is gone
 
-A record that can't be mapped is no error: it is a row of the quarantine.
+A record that can't be mapped isn't an error: it is a row of the quarantine.
 """
 
 import traceback

@@ -250,7 +250,7 @@ def _fill_empty(values: "pd.Series[str]", default: str | None) -> "pd.Series[str
 
 
 def _convert_to_java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
-    """en-US and zh-Hant-TW as Java's en_US and zh_TW; what is no such tag stays as it is."""
+    """en-US and zh-Hant-TW as Java's en_US and zh_TW; other texts stay as they are."""
     java = pc.replace_substring_regex(pa.array(tags, pa.string()), LANGUAGE_REGION, r"\1_\2")
     java = pc.replace_substring_regex(java, LANGUAGE_SCRIPT, r"\1")
     return pd.Series(java.to_pandas(types_mapper=pd.ArrowDtype), index=tags.index)
@@ -259,7 +259,7 @@ def _convert_to_java_locale(tags: "pd.Series[str]") -> "pd.Series[str]":
 def _find_faults(
     users: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping
 ) -> list[tuple["pd.Series[bool]", Reason, "pd.Series[str] | str"]]:
-    """Each fault that users can't be mapped with: its rows, its reason and a detail. Of several
+    """Each fault that keeps users from being mapped: its rows, its reason and a detail. Of several
     faults of one row, the first counts.
 
     No detail quotes a value.

@@ -266,7 +266,9 @@ def get_settings_path() -> Path:
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Read a settings file. Never raises: what is wrong is a fault of the returned value."""
+    """Read a settings file. It never raises an error: everything wrong is a fault of the returned
+    value.
+    """
     path = path or get_settings_path()
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
@@ -361,7 +363,9 @@ def _describe_yaml_fault(error: yaml.YAMLError) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML where a key given twice is a fault: the plain loader silently keeps the last."""
+    """Loads YAML, and treats a key given twice as a fault: the plain loader silently keeps the last
+    value.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping; raises ConstructorError naming a repeated key."""

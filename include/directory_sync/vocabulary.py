@@ -98,7 +98,7 @@ class Action(StrEnum):
     RELEASE = "release"
     """The inverse of an adoption."""
     EVICT = "evict"
-    """An account that single sign-on made goes, so that its login is free for a rename."""
+    """An account that single sign-on made is deleted, so that its login is free for a rename."""
     RESTORE = "restore"
     """The inverse of EVICT: the account comes back."""
     MISS = "miss"

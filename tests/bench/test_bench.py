@@ -5,7 +5,7 @@ from bench.results import Results
 from bench.world import world
 
 
-def test_every_work_is_measured_and_held_against_its_bars() -> None:
+def test_every_measurement_is_compared_with_its_floor_and_the_alternatives() -> None:
     results = Results()
     with world(extraction.RATE) as here:
         extraction.measure(here, results, 300, 0.01, chain=True)

@@ -101,7 +101,7 @@ def test_up_serves_a_dag_ready_to_trigger_and_stops_everything_at_ctrl_c() -> No
 def test_the_demos_pool_has_the_id_that_its_settings_name(moto: Aws) -> None:
     assert moto.seed() == settings.load_settings(SETTINGS).syncs[0].user_pool_id
     assert moto.seed() == settings.load_settings(SETTINGS).syncs[0].user_pool_id, (
-        "a second time it is there already"
+        "the second time, it is there already"
     )
 
 

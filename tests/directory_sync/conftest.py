@@ -13,15 +13,15 @@ from tests.conftest import ROOT
 from tests.statements import find_faults
 
 PRODUCT = str(ROOT / "include")
-BETWEEN = (database.__file__, "contextlib.py", __file__)
+FRAMES_BETWEEN = (database.__file__, "contextlib.py", __file__)
 """Files between a statement's sender and the cursor."""
 
 
 class RecordingConnection:
-    """A driver's connection that hands each statement of the product's to a function."""
+    """A driver's connection that hands each of the product's statements to a function."""
 
-    def __init__(self, connection: Any, note: Any) -> None:
-        object.__setattr__(self, "_parts", (connection, note))
+    def __init__(self, connection: Any, record: Any) -> None:
+        object.__setattr__(self, "_parts", (connection, record))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parts[0], name)
@@ -30,25 +30,25 @@ class RecordingConnection:
         setattr(self._parts[0], name, value)
 
     def cursor(self, *kinds: Any) -> Any:
-        connection, note = self._parts
+        connection, record = self._parts
         cursor = connection.cursor(*kinds)
         for name in ("execute", "executemany"):
-            setattr(cursor, name, _noting(getattr(cursor, name), note))
+            setattr(cursor, name, _record_statements(getattr(cursor, name), record))
         return cursor
 
 
-def _noting(run: Any, note: Any) -> Any:
-    def noted(statement: str, *parameters: Any) -> Any:
+def _record_statements(run: Any, record: Any) -> Any:
+    def run_and_record(statement: str, *parameters: Any) -> Any:
         if _is_sent_by_product():
-            note(statement)
+            record(statement)
         return run(statement, *parameters)
 
-    return noted
+    return run_and_record
 
 
 def _is_sent_by_product() -> bool:
     frame: Any = sys._getframe(2)
-    while frame.f_code.co_filename.endswith(BETWEEN):
+    while frame.f_code.co_filename.endswith(FRAMES_BETWEEN):
         frame = frame.f_back
     return str(Path(frame.f_code.co_filename)).startswith(PRODUCT)
 
@@ -57,7 +57,7 @@ def _is_sent_by_product() -> bool:
 def every_statement_is_understood_and_writes_only_what_it_may() -> Iterator[None]:
     faulty: dict[str, str] = {}
 
-    def note(statement: str) -> None:
+    def record(statement: str) -> None:
         if faults := find_faults(statement):
             faulty.setdefault(
                 statement, f"{', '.join(faults)} (in {os.environ.get('PYTEST_CURRENT_TEST')})"
@@ -65,10 +65,12 @@ def every_statement_is_understood_and_writes_only_what_it_may() -> Iterator[None
 
     original = database.Database.__init__
 
-    def recording(self: database.Database, connection: Any, *others: Any, **options: Any) -> None:
-        original(self, RecordingConnection(connection, note), *others, **options)
+    def connect_and_record(
+        self: database.Database, connection: Any, *others: Any, **options: Any
+    ) -> None:
+        original(self, RecordingConnection(connection, record), *others, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database.Database, "__init__", recording)
+        patch.setattr(database.Database, "__init__", connect_and_record)
         yield
     assert not faulty, "\n".join(f"{statement}\n  {faults}" for statement, faults in faulty.items())

@@ -1,4 +1,4 @@
-"""A Connection that can't be looked up now is no missing Connection."""
+"""A Connection that can't be looked up now isn't the same as a missing Connection."""
 
 import os
 import subprocess
@@ -23,17 +23,17 @@ from directory_sync.staging import store
 ABSENT = ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND)
 
 
-def found(
+def make_found_answer(
     conn_id: str, conn_type: str, login: str, password: str | None = None, extra: str | None = None
 ) -> Any:
-    """The API server's answer that has a Connection."""
+    """Make the API server's answer with a Connection."""
     empty: dict[str, Any] = {"host": None, "schema": None, "port": None}
     return ConnectionResult(
         conn_id=conn_id, conn_type=conn_type, login=login, password=password, extra=extra, **empty
     )
 
 
-FOUND = found("nowhere", "mysql", "from Airflow")
+FOUND = make_found_answer("nowhere", "mysql", "from Airflow")
 COUNTED = DRCount(count=0)
 SERVER_ERROR = AirflowRuntimeError(
     ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 500})
@@ -47,8 +47,8 @@ TIME_OUT = AirflowRuntimeError(
 
 
 class Supervisor:
-    """A task's way to the API server, which answers as it is told: the last answer is given
-    again.
+    """A task's way to the API server. It gives the answers that the test sets, and the last one
+    again and again.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,8 @@ class Supervisor:
         self.count: Any = COUNTED
 
     def send(self, message: Any) -> Any:
-        """The answer to one message; an exception is raised, as the real one raises a server's
-        error.
+        """Answer one message. If the answer is an exception, it is raised, as the real one raises a
+        server's error.
         """
         answer = self.count
         if isinstance(message, GetConnection):
@@ -75,12 +75,12 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 
 
 class Vault:
-    """A secrets backend of an installation's own, as `[secrets] backend` names it."""
+    """An installation's own secrets backend, as `[secrets] backend` names it."""
 
     answer: Any = None
 
     def get_connection(self, **asked: str | None) -> Any:  # noqa: ARG002 - one answer for all
-        """What the test says; an exception is raised."""
+        """Return what the test sets; an exception is raised."""
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -105,7 +105,7 @@ def require() -> Connection:
     return connections.require_connection("nowhere", "mysql", "joget_conn_id")
 
 
-def test_a_connection_that_nobody_made_is_permanent(supervisor: Supervisor) -> None:
+def test_a_connection_that_was_never_made_is_a_permanent_error(supervisor: Supervisor) -> None:
     with pytest.raises(
         PermanentError, match=r"'nowhere' \(setting joget_conn_id\) doesn't exist\. Create it"
     ):
@@ -170,7 +170,7 @@ def test_a_secrets_backend_that_fails_does_not_hide_a_connection_of_airflows(
 def test_a_library_looks_up_the_same_connection_even_when_airflow_stopped_answering(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor.connection = [found("nowhere", "aws", "key", "secret")]
+    supervisor.connection = [make_found_answer("nowhere", "aws", "key", "secret")]
     with connections.hold_connection("nowhere", "aws", "aws_conn_id"):
         supervisor.connection = [SERVER_ERROR]
         credentials = (
@@ -191,7 +191,7 @@ def test_the_object_store_never_falls_back_to_other_credentials(
     monkeypatch.delenv("AIRFLOW_CONN_COGNITO_AWS")
     moto.client("s3").create_bucket(Bucket="hiccups")
     supervisor.connection = [
-        found("hiccup", "aws", ours.login, ours.password, ours.extra),
+        make_found_answer("hiccup", "aws", ours.login, ours.password, ours.extra),
         SERVER_ERROR,
     ]
     url = "s3://hiccup@hiccups/staging"
@@ -204,7 +204,7 @@ def test_jogets_database_is_opened_with_the_connection_that_was_found(
     supervisor: Supervisor, joget: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = Connection.get("joget_mysql")
-    answer = found("nowhere", "mysql", ours.login, ours.password).model_copy(
+    answer = make_found_answer("nowhere", "mysql", ours.login, ours.password).model_copy(
         update={"host": ours.host, "port": ours.port, "schema_": ours.schema}
     )
     supervisor.connection = [answer, SERVER_ERROR]
@@ -256,7 +256,7 @@ print("ANSWER", *away, ask_as_task(), ask_as_server())
 """
 
 
-def test_a_real_api_server_without_its_database_is_told_from_a_missing_connection(
+def test_a_real_api_server_without_its_database_is_not_taken_for_a_missing_connection(
     tmp_path: Path,
 ) -> None:
     answer = subprocess.run(

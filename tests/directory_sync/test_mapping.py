@@ -17,7 +17,7 @@ from directory_sync.settings import Mapping, Scope
 POOL_ID = "us-east-1_Example1"
 
 
-def transformed(
+def transform(
     *users: dict[str, Any],
     groups: tuple[str, ...] = (),
     memberships: tuple[tuple[str, str], ...] = (),
@@ -39,10 +39,10 @@ def transformed(
     )
 
 
-def listed(
+def make_listed_user(
     sub: str | None = "s1", *, enabled: bool = True, status: str = "CONFIRMED", **attributes: str
 ) -> dict[str, Any]:
-    """A user as ListUsers gives it; `custom__x` is the attribute custom:x."""
+    """Make a user as ListUsers gives it; `custom__x` is the attribute custom:x."""
     values = {"email": "ana@example.org", "given_name": "Ana", "family_name": "Lima", **attributes}
     if sub is not None:
         values["sub"] = sub
@@ -50,13 +50,13 @@ def listed(
     return {"Username": "Google_17", "Attributes": pairs, "Enabled": enabled, "UserStatus": status}
 
 
-def only(desired: Desired) -> dict[str, Any]:
+def get_only_user(desired: Desired) -> dict[str, Any]:
     row = desired.users.astype(object).where(desired.users.notna(), None).iloc[0]
     return {str(column): value for column, value in row.items()}
 
 
 def test_the_plugins_mapping_is_the_default() -> None:
-    assert only(transformed(listed())) == {
+    assert get_only_user(transform(make_listed_user())) == {
         "sub": "s1",
         "username": "ana@example.org",
         "firstName": "Ana",
@@ -83,43 +83,51 @@ def test_the_plugins_mapping_is_the_default() -> None:
     ],
 )
 def test_the_login_comes_from_the_attribute_in_the_settings(rule: str, login: str) -> None:
-    user = listed(preferred_username="ana", custom__login="a.lima")
-    assert only(transformed(user, settings=Mapping(username=rule)))["username"] == login
+    user = make_listed_user(preferred_username="ana", custom__login="a.lima")
+    assert get_only_user(transform(user, settings=Mapping(username=rule)))["username"] == login
 
 
 @pytest.mark.parametrize("preferred", [{}, {"preferred_username": ""}])
 def test_without_a_preferred_username_the_email_is_the_login(preferred: dict[str, Any]) -> None:
-    desired = transformed(
-        listed(**preferred), settings=Mapping(username="preferred_username_or_email")
+    desired = transform(
+        make_listed_user(**preferred), settings=Mapping(username="preferred_username_or_email")
     )
-    assert only(desired)["username"] == "ana@example.org"
+    assert get_only_user(desired)["username"] == "ana@example.org"
 
 
 @pytest.mark.parametrize("given_name", ["", "   "])
 def test_a_first_name_is_never_empty_since_joget_would_print_null(given_name: str) -> None:
-    assert only(transformed(listed(given_name=given_name)))["firstName"] == "ana@example.org"
+    assert (
+        get_only_user(transform(make_listed_user(given_name=given_name)))["firstName"]
+        == "ana@example.org"
+    )
 
 
 def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None:
     settings = Mapping(
         username="sub", first_name=None, last_name=None, email=None, time_zone=None, locale=None
     )
-    row = only(transformed(listed(), settings=settings))
+    row = get_only_user(transform(make_listed_user(), settings=settings))
     assert [row[column] for column in mapping.MAPPED_COLUMNS] == ["s1", "", "", None, None]
 
 
 @pytest.mark.parametrize(
-    "user", [listed(), listed(zoneinfo="", locale=""), listed(zoneinfo=" ", locale=" ")]
+    "user",
+    [
+        make_listed_user(),
+        make_listed_user(zoneinfo="", locale=""),
+        make_listed_user(zoneinfo=" ", locale=" "),
+    ],
 )
-def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(
+def test_if_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_joget_decides(
     user: dict[str, Any],
 ) -> None:
-    row = only(transformed(user))
+    row = get_only_user(transform(user))
     assert (row["timeZone"], row["locale"]) == (None, None)
     settings = Mapping(time_zone_default="Asia/Tokyo", locale_default="ja-JP")
-    row = only(transformed(user, settings=settings))
+    row = get_only_user(transform(user, settings=settings))
     assert (row["timeZone"], row["locale"]) == ("Asia/Tokyo", "ja_JP")
-    row = only(transformed(listed(zoneinfo="UTC", locale="fr"), settings=settings))
+    row = get_only_user(transform(make_listed_user(zoneinfo="UTC", locale="fr"), settings=settings))
     assert (row["timeZone"], row["locale"]) == ("UTC", "fr")
 
 
@@ -136,46 +144,46 @@ def test_where_the_pool_has_no_time_zone_or_locale_the_default_is_written_or_jog
         ("_", "_"),
     ],
 )
-def test_locales_take_javas_form_and_what_is_none_stays(tag: str, java: str) -> None:
-    assert only(transformed(listed(locale=tag)))["locale"] == java
+def test_locales_take_javas_form_and_other_texts_stay(tag: str, java: str) -> None:
+    assert get_only_user(transform(make_listed_user(locale=tag)))["locale"] == java
 
 
 def test_statuses_out_of_scope_are_frozen_and_archived_ones_deactivate_but_are_not_created() -> (
     None
 ):
-    assert only(transformed(listed(status="UNCONFIRMED")))["verdict"] == "frozen"
+    assert get_only_user(transform(make_listed_user(status="UNCONFIRMED")))["verdict"] == "frozen"
     assert (
-        only(transformed(listed(status="SOMETHING_NEW")))["reason"]
+        get_only_user(transform(make_listed_user(status="SOMETHING_NEW")))["reason"]
         == "status SOMETHING_NEW isn't in scope"
     )
-    archived = only(transformed(listed(status="ARCHIVED")))
+    archived = get_only_user(transform(make_listed_user(status="ARCHIVED")))
     assert (archived["verdict"], archived["active"], archived["creatable"]) == (
         "mapped",
         False,
         False,
     )
-    assert only(transformed(listed(enabled=False)))["active"] is False
+    assert get_only_user(transform(make_listed_user(enabled=False)))["active"] is False
 
 
 def test_a_user_without_a_sub_or_with_an_impossible_one_is_quarantined() -> None:
-    assert transformed(listed(None)).quarantine.to_dict("records") == [
+    assert transform(make_listed_user(None)).quarantine.to_dict("records") == [
         {"entity": "user", "key": "", "code": "no_sub", "reason": "the user has no sub"}
     ]
-    assert only(transformed(listed("s 1")))["verdict"] == "quarantined"
+    assert get_only_user(transform(make_listed_user("s 1")))["verdict"] == "quarantined"
 
 
 def test_a_user_who_was_listed_twice_counts_once_with_the_newest_values() -> None:
-    old, new = listed(given_name="Old"), listed(given_name="New")
+    old, new = make_listed_user(given_name="Old"), make_listed_user(given_name="New")
     old["UserLastModifiedDate"] = pd.Timestamp("2026-01-01", tz="UTC")
     new["UserLastModifiedDate"] = pd.Timestamp("2026-01-02", tz="UTC")
     for users in ((old, new), (new, old)):
-        desired = transformed(*users)
+        desired = transform(*users)
         assert desired.users["firstName"].tolist() == ["New"]
 
 
 def test_memberships_are_between_listed_users_and_listed_groups_each_once() -> None:
-    desired = transformed(
-        listed(),
+    desired = transform(
+        make_listed_user(),
         groups=("A",),
         memberships=(("s1", "A"), ("s1", "A"), ("newcomer", "A"), ("s1", "gone")),
     )
@@ -192,16 +200,16 @@ def test_memberships_are_between_listed_users_and_listed_groups_each_once() -> N
         ("--", "--", "group"),
     ],
 )
-def test_group_ids_are_the_name_where_the_console_takes_it_else_a_slug_with_a_hash(
+def test_a_groups_id_is_its_name_if_the_console_accepts_that_or_else_a_slug_with_a_hash(
     name: str, plain: str | None, slug: str
 ) -> None:
-    group = transformed(groups=(name,)).groups.iloc[0]
+    group = transform(groups=(name,)).groups.iloc[0]
     assert (group["plain_id"] if pd.notna(group["plain_id"]) else None) == plain
     assert group["hashed_id"].rpartition("-")[0] == slug
 
 
 def test_groups_of_federation_are_out_of_scope() -> None:
-    groups = transformed(
+    groups = transform(
         groups=(f"{POOL_ID}_Google", "A"), scope=Scope(exclude_groups=("B*",))
     ).groups
     assert dict(zip(groups["group_name"], groups["verdict"], strict=True)) == {
@@ -223,7 +231,7 @@ def test_every_group_name_gets_an_id_that_the_console_takes_and_that_never_chang
 
 users = st.lists(
     st.builds(
-        listed,
+        make_listed_user,
         st.sampled_from(["a", "b", "c", "d", None]),
         enabled=st.booleans(),
         status=st.sampled_from(["CONFIRMED", "ARCHIVED", "UNCONFIRMED"]),
@@ -239,7 +247,7 @@ users = st.lists(
 def test_every_listed_sub_gets_exactly_one_verdict_and_values_arrive_exactly(
     pool: list[dict[str, Any]],
 ) -> None:
-    desired = transformed(*pool).users
+    desired = transform(*pool).users
     known = desired[desired["sub"].notna()]
     subs = {pair["Value"] for user in pool for pair in user["Attributes"] if pair["Name"] == "sub"}
     assert sorted(known["sub"]) == sorted(subs)
@@ -264,7 +272,7 @@ def test_the_order_of_the_listing_does_not_matter(pool: list[dict[str, Any]], ra
     shuffled = pool.copy()
     random.shuffle(shuffled)
     first, second = (
-        transformed(*listing).users.sort_values("sub", ignore_index=True)
+        transform(*listing).users.sort_values("sub", ignore_index=True)
         for listing in (pool, shuffled)
     )
     assert first.equals(second)

@@ -13,25 +13,25 @@ SYNC = Sync.model_validate(sync())
 FORM: dict[str, Any] = {"dry_run": False, "user_pool_id": None, "organization": None, "users": []}
 
 
-def resolved(**conf: Any) -> Run:
+def resolve(**conf: Any) -> Run:
     return resolve_run("manual__2026-11-23T00:00:00+00:00", SYNC, {**FORM, **conf}, conf)
 
 
 def test_without_parameters_a_run_is_what_the_settings_say() -> None:
-    run = resolved()
+    run = resolve()
     assert (run.dry_run, run.users, run.sync) == (False, (), SYNC)
 
 
 def test_the_form_may_leave_users_empty_or_null() -> None:
-    assert resolved(users=None).users == ()
-    assert resolved(users=["a"]).users == ("a",)
+    assert resolve(users=None).users == ()
+    assert resolve(users=["a"]).users == ("a",)
 
 
 def test_a_pool_or_organization_that_differs_makes_a_dry_run_and_the_same_one_does_not() -> None:
-    assert resolved(organization="ORG-2").dry_run
-    assert resolved(user_pool_id="us-east-1_Other").sync.user_pool_id == "us-east-1_Other"
-    assert "user_pool_id" in str(resolved(user_pool_id="us-east-1_Other").dry_run_reason)
-    assert not resolved(organization="ORG-001").dry_run
+    assert resolve(organization="ORG-2").dry_run
+    assert resolve(user_pool_id="us-east-1_Other").sync.user_pool_id == "us-east-1_Other"
+    assert "user_pool_id" in str(resolve(user_pool_id="us-east-1_Other").dry_run_reason)
+    assert not resolve(organization="ORG-001").dry_run
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_a_pool_or_organization_that_differs_makes_a_dry_run_and_the_same_one_do
 )
 def test_unknown_and_ill_typed_parameters_are_refused_by_name(conf: dict[str, Any]) -> None:
     with pytest.raises(PermanentError, match=next(iter(conf))):
-        resolved(**conf)
+        resolve(**conf)
 
 
 def test_a_runs_folder_encodes_what_a_path_would_not_keep() -> None:
     assert (
-        resolved().folder == "default/us-east-1_Example1/manual__2026-11-23T00%3A00%3A00%2B00%3A00"
+        resolve().folder == "default/us-east-1_Example1/manual__2026-11-23T00%3A00%3A00%2B00%3A00"
     )
 
 
 def test_a_run_survives_its_json() -> None:
-    run = resolved(users=["ana@example.org"], dry_run=True)
+    run = resolve(users=["ana@example.org"], dry_run=True)
     assert Run.model_validate_json(run.model_dump_json()) == run

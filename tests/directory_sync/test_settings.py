@@ -1,4 +1,4 @@
-"""The settings file: what is valid, and how its faults are said."""
+"""The settings file: what is valid, and how faults are reported."""
 
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ def sync(**changes: Any) -> dict[str, Any]:
     }
 
 
-def parsed(*syncs: Any) -> Settings:
+def parse(*syncs: Any) -> Settings:
     return Settings(Path("syncs.yaml"), *settings.parse_settings({"syncs": list(syncs)}))
 
 
-def faults(*syncs: Any) -> str:
-    return "\n".join(parsed(*syncs).faults)
+def list_faults(*syncs: Any) -> str:
+    return "\n".join(parse(*syncs).faults)
 
 
 def test_the_settings_in_this_repository_are_valid() -> None:
@@ -55,7 +55,7 @@ def test_the_readme_shows_every_setting_with_its_default() -> None:
 
 
 def test_a_sync_gets_defaults_and_the_dag_id_of_its_name() -> None:
-    first, second = parsed(sync(), sync(name="emea", organization="ORG-2")).syncs
+    first, second = parse(sync(), sync(name="emea", organization="ORG-2")).syncs
     assert (first.dag_id, second.dag_id) == ("cognito_to_joget", "cognito_to_joget_emea")
     assert (first.schedule, first.requests_per_second, first.policies.missing_runs) == (None, 15, 2)
 
@@ -98,13 +98,13 @@ def test_a_sync_gets_defaults_and_the_dag_id_of_its_name() -> None:
     ],
 )
 def test_an_unknown_or_ill_typed_setting_is_named(changes: dict[str, Any], fault: str) -> None:
-    found = faults(sync(**changes))
+    found = list_faults(sync(**changes))
     assert fault in found
     assert "secret" not in found
 
 
-def test_all_faults_are_said_at_once_and_the_valid_syncs_stay() -> None:
-    loaded = parsed(
+def test_all_faults_are_reported_at_once_and_the_valid_syncs_stay() -> None:
+    loaded = parse(
         sync(colour=1, region=7), sync(name="good", organization="ORG-2"), "text", sync(name="x y")
     )
     assert [valid.name for valid in loaded.syncs] == ["good"]
@@ -115,19 +115,22 @@ def test_all_faults_are_said_at_once_and_the_valid_syncs_stay() -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    assert faults({"name": "default", "region": "us-east-1"}).count("is required") == 3
+    assert list_faults({"name": "default", "region": "us-east-1"}).count("is required") == 3
 
 
 def test_two_syncs_with_one_joget_organization_or_one_name_are_faults() -> None:
-    assert faults(sync(), sync(name="other")).count("the same joget_conn_id and organization") == 2
-    assert parsed(sync(), sync(name="other")).syncs == ()
-    assert faults(sync(), sync(organization="ORG-2")).count("the same name") == 2
-    assert faults(sync(), sync(name="other", joget_conn_id="another")) == ""
+    assert (
+        list_faults(sync(), sync(name="other")).count("the same joget_conn_id and organization")
+        == 2
+    )
+    assert parse(sync(), sync(name="other")).syncs == ()
+    assert list_faults(sync(), sync(organization="ORG-2")).count("the same name") == 2
+    assert list_faults(sync(), sync(name="other", joget_conn_id="another")) == ""
 
 
 @pytest.mark.parametrize("percent", [0, 100, 2.5])
 def test_limits_at_their_edges_are_valid(percent: float) -> None:
-    assert parsed(sync(limits={"removed_users_percent": percent, "floor": 0})).faults == ()
+    assert parse(sync(limits={"removed_users_percent": percent, "floor": 0})).faults == ()
 
 
 @pytest.mark.parametrize("content", [None, [], {"syncs": []}, {"syncs": {}}, "text", {}])

@@ -1,4 +1,4 @@
-"""What happens when Joget's database goes, is full, takes no writes, or stops a session."""
+"""What happens when Joget's database goes down, is full, takes no writes, or stops a session."""
 
 import os
 import socket
@@ -19,9 +19,9 @@ from directory_sync.errors import TransientError
 from directory_sync.joget import database
 from directory_sync.joget.database import open_session
 from directory_sync.staging.manifest import Manifest
-from tests.between import Between, CutError, between
 from tests.company import Company, counts, people
 from tests.conftest import DATABASE_SERVERS, JogetDatabase, new_company
+from tests.database_proxy import CutError, DatabaseProxy, open_proxy
 from tests.directory_sync.tasks.test_wrong_input import refused
 from tests.stand_in import user
 
@@ -33,7 +33,9 @@ PERSON = "person000@example.org"
 
 @pytest.fixture
 def console(joget: JogetDatabase) -> Iterator[Any]:
-    """A session beside the sync's. It is ended after a minute, so that its locks hang no test."""
+    """A session beside the sync's. The server ends it after a minute, so that its locks can't hang
+    a test.
+    """
     with closing(joget.server.connect(joget.name)) as opened:
         end = threading.Timer(60, joget.execute, (f"KILL {opened.thread_id()}",))
         end.start()
@@ -42,7 +44,7 @@ def console(joget: JogetDatabase) -> Iterator[Any]:
 
 
 def prepare_change(company: Company) -> Manifest:
-    """A run whose load has one user to create, and two to update."""
+    """Prepare a run: its load has one user to create, and two to update."""
     company.configure(limits={"changed_users_percent": 100})
     company.pool.users = people(2)
     company.run()
@@ -51,7 +53,7 @@ def prepare_change(company: Company) -> Manifest:
 
 
 def check_recovery(company: Company, transformed: Manifest) -> None:
-    """The next try applies all, and the next run has nothing to do."""
+    """Check that the next try applies everything, and that the next run has nothing to do."""
     report = company.load(transformed)
     assert report["outcome"] == "applied"
     assert counts(report) == {"read": 3, "created": 1, "updated": 2}
@@ -59,13 +61,13 @@ def check_recovery(company: Company, transformed: Manifest) -> None:
 
 
 class Outage:
-    """The database is gone from one moment on: before, during or after the COMMIT of a writing
+    """An outage of the database that begins before, during or after the COMMIT of a writing
     transaction.
     """
 
-    def __init__(self, line: Between, moment: str) -> None:
+    def __init__(self, proxy: DatabaseProxy, moment: str) -> None:
         self._moment, self._writes, self._gone = moment, False, False
-        line.before, line.after = self._before, self._after
+        proxy.before, proxy.after = self._before, self._after
 
     def _before(self, statement: str) -> None:
         self._writes |= statement.startswith(TAKES_TURN)
@@ -81,25 +83,25 @@ class Outage:
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_a_database_that_goes_around_the_commit_has_all_or_nothing_and_a_retry_finds_which(
-    company: Company, line: Between, moment: str
+def test_a_database_lost_around_the_commit_has_all_or_nothing_and_a_retry_finds_out_which(
+    company: Company, proxy: DatabaseProxy, moment: str
 ) -> None:
     transformed = prepare_change(company)
     before = company.joget.contents()
-    Outage(line, moment)
+    Outage(proxy, moment)
     with pytest.raises(TransientError):
         company.load(transformed)
     after = company.joget.contents()
     assert (after == before) == (moment == "before"), (
         "the answer to COMMIT was lost, and Joget has all"
     )
-    line.before = line.after = lambda _: None
+    proxy.before = proxy.after = lambda _: None
     check_recovery(company, transformed)
     assert moment == "before" or company.joget.contents() == after, "nothing was applied twice"
 
 
 def test_a_session_that_an_administrator_kills_is_transient(
-    company: Company, line: Between
+    company: Company, proxy: DatabaseProxy
 ) -> None:
     transformed = prepare_change(company)
     before = company.joget.contents()
@@ -113,10 +115,10 @@ def test_a_session_that_an_administrator_kills_is_transient(
             for session in company.joget.column(sessions, (company.joget.name,)):
                 company.joget.execute(f"KILL {session}")
 
-    line.before = kill
+    proxy.before = kill
     with pytest.raises(TransientError):
         company.load(transformed)
-    line.before = lambda _: None
+    proxy.before = lambda _: None
     assert company.joget.contents() == before
     check_recovery(company, transformed)
 
@@ -130,7 +132,7 @@ def wait_until(joget: JogetDatabase, waits: str, seconds: float = 20) -> None:
 
 
 def test_a_load_that_loses_a_deadlock_plans_again_and_applies_all(
-    company: Company, line: Between, console: Any, caplog: pytest.LogCaptureFixture
+    company: Company, proxy: DatabaseProxy, console: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     company.pool.users, company.pool.members = people(1), {"Sales": []}
@@ -163,7 +165,7 @@ def test_a_load_that_loses_a_deadlock_plans_again_and_applies_all(
             asks.join()
             console.rollback()
 
-    line.before, line.after = cross, end_other
+    proxy.before, proxy.after = cross, end_other
     assert company.run()["outcome"] == "applied"
     assert "planning 1 of 4: MySQL error 1213 on dir_user_group" in caplog.text
     assert company.memberships() == {(PERSON, "Sales")}
@@ -192,7 +194,7 @@ def test_tables_that_another_session_locks_make_a_load_wait_for_a_short_time(
 
 def test_a_backup_that_locks_all_tables_before_the_commit_makes_a_load_plan_again(
     company: Company,
-    line: Between,
+    proxy: DatabaseProxy,
     console: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -212,7 +214,7 @@ def test_a_backup_that_locks_all_tables_before_the_commit_makes_a_load_plan_agai
         if statement == "COMMIT":
             console.cursor().execute("UNLOCK TABLES")
 
-    line.before, line.after = lock, unlock
+    proxy.before, proxy.after = lock, unlock
     check_recovery(company, transformed)
     assert "planning 1 of 4: MySQL error 1205 on the transaction" in caplog.text
 
@@ -287,22 +289,22 @@ def test_a_database_server_that_is_killed_around_the_commit_comes_back_with_all_
 ) -> None:
     joget = JogetDatabase(machine.server, f"joget_{moment}")
     machine.server.create_joget(joget.name)
-    with between(machine.server.port) as line:
-        uri = f"mysql://root:@127.0.0.1:{line.port}/{joget.name}?ssl_mode=DISABLED"
+    with open_proxy(machine.server.port) as proxy:
+        uri = f"mysql://root:@127.0.0.1:{proxy.port}/{joget.name}?ssl_mode=DISABLED"
         monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", uri)
         with new_company(joget, tmp_path, monkeypatch) as company:
             transformed = prepare_change(company)
             before = joget.contents()
-            kill_at_commit(machine, line, moment)
+            kill_at_commit(machine, proxy, moment)
             with pytest.raises(TransientError, match="can't be reached"):
                 company.load(transformed)
-            line.before = line.after = lambda _: None
+            proxy.before = proxy.after = lambda _: None
             machine.start()
             assert (joget.contents() == before) == (moment == "before")
             check_recovery(company, transformed)
 
 
-def kill_at_commit(machine: KillableServer, line: Between, moment: str) -> None:
+def kill_at_commit(machine: KillableServer, proxy: DatabaseProxy, moment: str) -> None:
     """Kill the server before it gets the COMMIT of a writing transaction, or when it has
     answered.
     """
@@ -322,10 +324,10 @@ def kill_at_commit(machine: KillableServer, line: Between, moment: str) -> None:
         if moment == "before":
             kill(statement)
 
-    line.before, line.after = before, (kill if moment == "after" else lambda _: None)
+    proxy.before, proxy.after = before, (kill if moment == "after" else lambda _: None)
 
 
-def test_a_database_that_takes_no_writes_is_transient_and_says_so(
+def test_a_read_only_database_is_a_transient_error_and_the_message_says_so(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joget = company.joget
@@ -349,7 +351,7 @@ def test_a_database_that_takes_no_writes_is_transient_and_says_so(
     assert counts(company.load(transformed)) == {"read": 3, "created": 1, "unchanged": 2}
 
 
-def test_a_database_whose_name_does_not_resolve_is_transient(
+def test_a_database_name_that_does_not_resolve_is_transient(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", "mysql://root:@joget-db.invalid:3306/jwdb")
@@ -358,7 +360,7 @@ def test_a_database_whose_name_does_not_resolve_is_transient(
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
-    """A server of its own that keeps all tables in one file of limited size."""
+    """A separate server that keeps all tables in one file of limited size."""
     options = (
         "--innodb-data-file-path=ibdata1:12M:autoextend:max:64M",
         "--innodb-file-per-table=OFF",
@@ -396,7 +398,7 @@ def test_a_full_database_is_transient_and_the_next_try_after_room_was_made_appli
     transformed = company.prepare()
     before = joget.contents()
     joget.execute("CREATE TABLE filler (id INT AUTO_INCREMENT PRIMARY KEY, content LONGBLOB)")
-    # A full server can't even begin to delete, so who makes room has begun before.
+    # A full server can't even begin to delete, so a session that makes room must have begun before.
     console = joget.server.connect(joget.name)
     console.autocommit(False)
     console.cursor().execute("INSERT INTO filler (content) VALUES ('')")

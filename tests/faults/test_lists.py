@@ -8,7 +8,7 @@ import pytest
 from directory_sync.cognito import client
 from directory_sync.errors import TransientError
 from tests.company import Company, people
-from tests.conftest import aws_uri
+from tests.conftest import make_aws_uri
 from tests.directory_sync.tasks.test_wrong_input import refused
 
 
@@ -56,7 +56,7 @@ def test_a_name_of_cognitos_that_does_not_resolve_is_transient(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "ATTEMPTS_OF_A_CALL", 1)
-    monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", aws_uri("http://cognito.invalid"))
+    monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", make_aws_uri("http://cognito.invalid"))
     assert "Does this worker resolve and reach" in refused(company, TransientError)
 
 

@@ -58,7 +58,9 @@ def test_staged_files_that_are_cut_changed_or_gone_are_never_loaded(
 
 @contextmanager
 def store(status: int, body: str, seconds: float) -> Iterator[str]:
-    """A store that gives each request the same answer after so many seconds; gives its endpoint."""
+    """Serve a store that gives each request the same answer after so many seconds; yields its
+    endpoint.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = (
@@ -91,7 +93,7 @@ def store(status: int, body: str, seconds: float) -> Iterator[str]:
 
 
 def error(code: str) -> str:
-    """S3's answer to a request that it doesn't carry out."""
+    """Make S3's answer to a request that it refuses."""
     return f"<Error><Code>{code}</Code><Message>No</Message></Error>"
 
 

@@ -11,7 +11,7 @@ AIRFLOW_SERVICES = sorted(name for name in COMPOSE["services"] if name.startswit
 IMAGE_ROOT = "/opt/airflow"
 
 
-def env_file(path: Path) -> dict[str, str]:
+def read_env_file(path: Path) -> dict[str, str]:
     lines = [
         line
         for line in path.read_text(encoding="utf-8").splitlines()
@@ -20,7 +20,7 @@ def env_file(path: Path) -> dict[str, str]:
     return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
 
 
-def interpolated(text: str, variables: dict[str, str]) -> str:
+def interpolate(text: str, variables: dict[str, str]) -> str:
     """A value as docker compose reads it: ${A}, ${A:-default}, ${A:?message}, and $$ for $."""
 
     def replaced(found: re.Match[str]) -> str:
@@ -37,4 +37,4 @@ def interpolated(text: str, variables: dict[str, str]) -> str:
 
 def environment(service: str, variables: dict[str, str]) -> dict[str, str]:
     merged = COMPOSE["services"][service]["environment"]
-    return {name: interpolated(str(value), variables) for name, value in merged.items()}
+    return {name: interpolate(str(value), variables) for name, value in merged.items()}

@@ -1,4 +1,4 @@
-"""Marks: values that stand nowhere by chance, and the search for them in whatever form."""
+"""Marks are values that occur nowhere by chance. A search finds them in any form."""
 
 import base64
 import binascii
@@ -13,8 +13,8 @@ from cryptography.fernet import Fernet
 from tests.stand_in import sub_of, user
 
 PERSON, SECRET, TYPED, GROUP = "qxzwkvjhp", "vkjqhzxws", "jqxzvwhkt", "zhqkxwvjg"
-"""Beginnings of marks: of people's values, of secrets, of logins that somebody types into a form of
-Airflow's, and of groups' names.
+"""Beginnings of marks: for personal values, for secrets, for logins that somebody types into one of
+Airflow's forms, and for groups' names.
 """
 
 ANY_MARK = f"(?i:{PERSON}|{SECRET}|{TYPED}|{GROUP})"
@@ -40,17 +40,19 @@ CONTEXT = 60
 
 
 def mark(what: str, stem: str = PERSON) -> str:
-    """A value that stands nowhere by chance; `what` tells a failing test's reader which it is."""
+    """Make a value that occurs nowhere by chance; `what` says which value it is if a test fails."""
     return f"{stem.capitalize()}-{what}-\N{LATIN SMALL LETTER E WITH DIAERESIS}"
 
 
 def login(number: int | str, stem: str = PERSON) -> str:
-    """An email by which somebody logs in."""
+    """Make an email that is a login."""
     return f"{stem.capitalize()}.Login{number}@example.org"
 
 
 def person(number: int | str, *, stem: str = PERSON, **attributes: str) -> Any:
-    """A user of the pool with a mark in each attribute and as the user name; the sub has none."""
+    """Make a user of the pool with a mark in each attribute and in the user name; the sub has
+    none.
+    """
     values = {name: mark(f"{name.replace(':', '_')}{number}", stem) for name in ATTRIBUTES}
     values |= {"email": login(number, stem), **attributes}
     found = user(login(number, stem))
@@ -80,15 +82,17 @@ class Search:
         self._needles_in_small: dict[bytes, str] = {}
         for stem in stems:
             for written in (stem, stem.upper(), stem.capitalize()):
-                self._needles |= dict.fromkeys(_encoded(written), stem)
-            self._needles_in_small |= dict.fromkeys(_spelled(stem), stem)
+                self._needles |= dict.fromkeys(_encode_base64(written), stem)
+            self._needles_in_small |= dict.fromkeys(_make_spellings(stem), stem)
         for name, value in (values or {}).items():
-            self._needles |= dict.fromkeys([value.encode(), *_encoded(value)], name)
+            self._needles |= dict.fromkeys([value.encode(), *_encode_base64(value)], name)
 
-    def in_bytes(self, place: str, content: bytes) -> list[Found]:
-        """What is in a file or a value, as it is and decoded; at most one find for each mark."""
+    def search_bytes(self, place: str, content: bytes) -> list[Found]:
+        """Search the content of a file or a value, as it is and decoded; at most one find for each
+        mark.
+        """
         finds = []
-        for form in _decoded(content):
+        for form in _decode(content):
             small = form.lower()
             hits = [
                 (form, needle, which) for needle, which in self._needles.items() if needle in form
@@ -99,30 +103,31 @@ class Search:
                 if needle in small
             ]
             finds += [
-                Found(place, self._around(text, needle, which)) for text, needle, which in hits
+                Found(place, self._quote_context(text, needle, which))
+                for text, needle, which in hits
             ]
         return finds
 
-    def in_text(self, place: str, text: str) -> list[Found]:
-        """What is in a text, line by line: the place tells the line."""
-        finds = self.in_bytes(place, text.encode("utf-8", "surrogatepass"))
+    def search_text(self, place: str, text: str) -> list[Found]:
+        """Search a text line by line; the place names the line."""
+        finds = self.search_bytes(place, text.encode("utf-8", "surrogatepass"))
         if not finds:
             return []
         lines = [
-            self.in_bytes(f"{place}:{at}", line.encode("utf-8", "surrogatepass"))
-            for at, line in _lines(text)
+            self.search_bytes(f"{place}:{at}", line.encode("utf-8", "surrogatepass"))
+            for at, line in _split_lines(text)
         ]
         return [find for line in lines for find in line] or finds
 
-    def in_value(self, place: str, value: Any) -> list[Found]:
-        """What is in a column of a database."""
-        return self.in_bytes(
+    def search_value(self, place: str, value: Any) -> list[Found]:
+        """Search a value from a column of a database."""
+        return self.search_bytes(
             place,
             value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"),
         )
 
-    def _around(self, text: bytes, needle: bytes, which: str) -> str:
-        """What stands around a find, all marks replaced by what they mark."""
+    def _quote_context(self, text: bytes, needle: bytes, which: str) -> str:
+        """Quote what stands around a find, with each mark replaced by its meaning."""
         if needle != which.encode():
             return f"«{which}», in another form"
         at = text.index(needle)
@@ -130,13 +135,13 @@ class Search:
         return re.sub(rf"{ANY_MARK}[-.]?(\w*)[^\s'\",]*", r"«\1»", around).replace("\n", " ")
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _split_lines(text: str) -> Iterator[tuple[int, str]]:
     return ((at, line) for at, line in enumerate(text.splitlines(), start=1))
 
 
-def _spelled(stem: str) -> list[bytes]:
-    """Letters' case ignored: as it is, each letter percent-encoded or escaped, in hex, in
-    UTF-16.
+def _make_spellings(stem: str) -> list[bytes]:
+    """Spellings of a stem in any case of letters: as it is, percent-encoded or escaped letter by
+    letter, in hex, in UTF-16.
     """
     found = [stem.encode(), stem.encode("utf-16-le")]
     for written in (stem, stem.upper(), stem.capitalize()):
@@ -148,8 +153,8 @@ def _spelled(stem: str) -> list[bytes]:
     return found
 
 
-def _encoded(text: str) -> list[bytes]:
-    """In base64, at each of the three places where a text can begin in a group of four."""
+def _encode_base64(text: str) -> list[bytes]:
+    """A text in base64, for each of the three places in a group of four where it can begin."""
     found = []
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + text.encode())
@@ -160,8 +165,8 @@ def _encoded(text: str) -> list[bytes]:
     return found
 
 
-def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
-    """The content, and what it holds if all of it is hex, base64 or compressed."""
+def _decode(content: bytes, depth: int = 2) -> Iterator[bytes]:
+    """The content, and its decoded form if all of it is hex, base64 or compressed."""
     yield content
     if not depth or len(content) < len(PERSON):
         return
@@ -175,11 +180,13 @@ def _decoded(content: bytes, depth: int = 2) -> Iterator[bytes]:
             unpacked = decode(content.strip().strip(b'"'))
         except (ValueError, zlib.error):
             continue
-        yield from _decoded(unpacked, depth - 1)
+        yield from _decode(unpacked, depth - 1)
 
 
-def decrypted(value: Any, key: str) -> Any:
-    """What Airflow encrypted with its Fernet key, or the value itself."""
+def decrypt(value: Any, key: str) -> Any:
+    """Decrypt a value that Airflow encrypted with its Fernet key; any other value comes back as it
+    is.
+    """
     text = value if isinstance(value, str) else ""
     if not text.startswith("gAAAAA"):
         return value

@@ -1,5 +1,5 @@
-"""A private PostgreSQL and a private Redis: this machine's, or those that bin/setup-servers
-fetched.
+"""A private PostgreSQL and a private Redis, with this machine's programs or those that
+bin/setup-servers fetched.
 """
 
 import os
@@ -14,12 +14,12 @@ from demo.processes import StartError, tail
 
 FETCHED = Path(__file__).parents[2] / ".servers" / "root"
 UNPRIVILEGED = "nobody"
-"""Whom PostgreSQL runs as where we are root, as whom it refuses to run."""
+"""PostgreSQL refuses to run as root, so it runs as this user if we are root."""
 
 
 def find_program(name: str) -> Path:
-    """A server's program, on PATH, where Debian keeps PostgreSQL's, or fetched; raises
-    StartError.
+    """Find a server's program on PATH, where Debian keeps PostgreSQL's, or among the fetched ones;
+    raises StartError.
     """
     if found := shutil.which(name):
         return Path(found).resolve()
@@ -33,7 +33,9 @@ def find_program(name: str) -> Path:
 
 
 def library_path(root: Path = FETCHED) -> dict[str, str]:
-    """The variable by which fetched programs find the libraries that were fetched with them."""
+    """Make the variable by which fetched programs find the libraries that were fetched with
+    them.
+    """
     folders = [*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
     return {"LD_LIBRARY_PATH": ":".join(map(str, folders))} if folders else {}
 
@@ -77,8 +79,8 @@ class Postgres:
         return ["setpriv", f"--reuid={UNPRIVILEGED}", "--regid=nogroup", "--clear-groups"]
 
     def _reachable_programs(self) -> Path:
-        """The programs' folder; copied where root started us from a folder that is closed to
-        others.
+        """The programs' folder, or a copy if we are root and the folder is closed to other
+        users.
         """
         programs = find_program("initdb").parent
         test = [*self._as_user(), "test", "-x", str(programs / "initdb")]

@@ -22,7 +22,7 @@ import psutil
 
 from demo.processes import free_port, server
 from tests.directory_sync.orchestration.api import Api, wait
-from tests.production.compose import COMPOSE, IMAGE_ROOT, ROOT, environment, interpolated
+from tests.production.compose import COMPOSE, IMAGE_ROOT, ROOT, environment, interpolate
 from tests.production.servers import Postgres, library_path, open_folder, redis_command
 
 COPIED_FOLDERS = ("include", "dags", "plugins")
@@ -55,7 +55,7 @@ socket.getfqdn = lambda name="": name or os.environ["HOSTNAME"]
 """Gives a process the name that its container would have: two workers need two."""
 
 RUNNING = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-"""The services of which one container runs; of airflow-worker there are two."""
+"""The services with one container each; airflow-worker has two."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Container:
         )
 
     def await_ready(self) -> None:
-        """Wait until the process does its work; fails where it ended."""
+        """Wait until the process does its work; fails if it ended."""
 
         def is_ready() -> bool:
             assert not self.ended, f"{self.name} ended, see {self.log}"
@@ -106,12 +106,12 @@ class Container:
 
     def kill(self) -> None:
         """End the process and its descendants at once, as the kernel does with a container."""
-        for process in self.family():
+        for process in self.list_processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.stop()
 
-    def family(self) -> list[psutil.Process]:
+    def list_processes(self) -> list[psutil.Process]:
         """The process and its descendants."""
         if self._process is None:
             return []
@@ -125,7 +125,7 @@ class Container:
         """Whether the process was started and ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
-    def said(self, text: str) -> bool:
+    def has_printed(self, text: str) -> bool:
         """Whether the process printed a text since its last start."""
         return text in self.log.read_text(encoding="utf-8", errors="replace")
 
@@ -155,8 +155,8 @@ class Stack:
         environment.
         """
         container = self.containers[name]
-        form, *command = COMPOSE["services"][service_of(name)]["healthcheck"]["test"]
-        command = [self._with_ports(interpolated(part, {}), container) for part in command]
+        form, *command = COMPOSE["services"][get_service(name)]["healthcheck"]["test"]
+        command = [self._with_ports(interpolate(part, {}), container) for part in command]
         if form == "CMD-SHELL":
             command = ["/bin/sh", "-c", *command]
         if command[0] == "redis-cli":
@@ -186,14 +186,14 @@ class Stack:
         """
         for name, container in self.containers.items():
             if container.ended:
-                assert COMPOSE["services"][service_of(name)]["restart"] == "always"
+                assert COMPOSE["services"][get_service(name)]["restart"] == "always"
                 container.stop()
                 container.start()
 
     def memory(self) -> dict[str, int]:
         """Megabytes that each container's processes have for themselves, shared pages divided."""
         return {
-            name: sum(_own_memory(process) for process in container.family()) // 2**20
+            name: sum(_own_memory(process) for process in container.list_processes()) // 2**20
             for name, container in self.containers.items()
         }
 
@@ -204,7 +204,7 @@ def _own_memory(process: psutil.Process) -> int:
     return 0
 
 
-def service_of(name: str) -> str:
+def get_service(name: str) -> str:
     """The service of a container: airflow-worker-2 is one of airflow-worker."""
     return name if name in COMPOSE["services"] else name.rpartition("-")[0]
 
@@ -282,13 +282,13 @@ def make_airflow(
     """A container of one of Airflow's services: a folder as its image has it, and its
     environment.
     """
-    service = service_of(name)
+    service = get_service(name)
     home = stack.folder / name
     home.mkdir()
     for copied in COPIED_FOLDERS:
         (home / copied).symlink_to(ROOT / copied)
     for volume in COMPOSE["services"][service]["volumes"]:
-        _mount(interpolated(volume, stack.variables), home, stack.folder)
+        _mount(interpolate(volume, stack.variables), home, stack.folder)
     (home / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
     translated = {
         variable: _translate(value, {**addresses, IMAGE_ROOT: str(home)})
@@ -314,8 +314,8 @@ def make_airflow(
 
 
 def _translate(text: str, addresses: Mapping[str, str]) -> str:
-    for ours, theirs in addresses.items():
-        text = text.replace(ours, theirs)
+    for in_file, here in addresses.items():
+        text = text.replace(in_file, here)
     return text
 
 
@@ -331,13 +331,13 @@ def _mount(volume: str, home: Path, shared: Path) -> None:
 
 
 def _readiness(service: str, container: Container, ports: Mapping[str, str]) -> Callable[[], bool]:
-    """What tells at little cost that a container works; its health check may take seconds."""
+    """Make a cheap check that a container works, since its health check may take seconds."""
     if service == "airflow-apiserver":
         return lambda: answers(f"http://127.0.0.1:{next(iter(ports.values()))}/api/v2/version")
     if service == "airflow-scheduler":
         return lambda: answers(f"http://127.0.0.1:{next(iter(ports.values()))}/health")
     words = {"airflow-worker": " ready.", "airflow-triggerer": "Starting"}
-    return lambda: container.said(words.get(service, ""))
+    return lambda: container.has_printed(words.get(service, ""))
 
 
 def initialise(init: Container) -> None:

@@ -1,4 +1,4 @@
-"""docker-compose.yaml and Dockerfile, held to what the code needs: each service's process,
+"""docker-compose.yaml and Dockerfile have what the code needs: each service's process runs
 natively.
 """
 
@@ -25,9 +25,9 @@ from tests.production.compose import (
     COMPOSE,
     IMAGE_ROOT,
     ROOT,
-    env_file,
     environment,
-    interpolated,
+    interpolate,
+    read_env_file,
 )
 
 SECRETS = {
@@ -53,14 +53,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the Dockerfile would fill, filled by the Dockerfile's own COPY lines."""
     folder = tmp_path_factory.mktemp("image")
     copies = re.findall(
-        r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", dockerfile(), re.MULTILINE
+        r"^COPY --chown=airflow:root (\S+)/ /opt/airflow/(\S+)/$", read_dockerfile(), re.MULTILINE
     )
     for source, target in copies:
         (folder / target).symlink_to(ROOT / source)
     return folder
 
 
-def dockerfile() -> str:
+def read_dockerfile() -> str:
     return (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -76,10 +76,9 @@ def test_each_service_imports_dag_and_include_in_its_own_environment(
         name: value.replace(f"{IMAGE_ROOT}/settings", str(tmp_path)).replace(IMAGE_ROOT, str(image))
         for name, value in environment(service, SECRETS).items()
     }
-    # The database is the one thing that importing doesn't need, and whose driver only the image
-    # has.
+    # Importing doesn't need the database, and only the image has its driver.
     translated["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{tmp_path}/airflow.db"
-    # So is FAB, which guards the UI alone.
+    # Nor does it need FAB, which guards only the UI.
     del translated["AIRFLOW__CORE__AUTH_MANAGER"]
     answer = subprocess.run(
         [sys.executable, "-c", LOADS_EVERYTHING],
@@ -135,7 +134,7 @@ def test_all_services_share_the_secrets_the_settings_and_the_stagings_connection
     assert first["AIRFLOW__API__SECRET_KEY"] == SECRETS["AIRFLOW_API_SECRET_KEY"]
 
 
-def test_the_worker_alone_has_jogets_password() -> None:
+def test_only_the_worker_has_jogets_password() -> None:
     holders = [
         name
         for name in AIRFLOW_SERVICES
@@ -145,7 +144,7 @@ def test_the_worker_alone_has_jogets_password() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(SECRETS))
-def test_a_secret_that_is_not_set_is_said_and_has_no_default(missing: str) -> None:
+def test_a_secret_that_is_not_set_is_named_and_has_no_default(missing: str) -> None:
     variables = {name: value for name, value in SECRETS.items() if name != missing}
     with pytest.raises(LookupError, match=missing):
         environment("airflow-init", variables)
@@ -154,7 +153,7 @@ def test_a_secret_that_is_not_set_is_said_and_has_no_default(missing: str) -> No
 def test_every_host_in_an_environment_is_a_service() -> None:
     hosts = set()
     for service in AIRFLOW_SERVICES:
-        values = environment(service, SECRETS | env_file(ROOT / "demo/compose.env")).values()
+        values = environment(service, SECRETS | read_env_file(ROOT / "demo/compose.env")).values()
         hosts |= {
             urlsplit(url.strip('"')).hostname
             for value in values
@@ -166,8 +165,8 @@ def test_every_host_in_an_environment_is_a_service() -> None:
 
 def test_every_file_that_is_mounted_exists() -> None:
     mounted = {
-        interpolated(volume, variables).partition(":")[0]
-        for variables in ({}, env_file(ROOT / "demo/compose.env"))
+        interpolate(volume, variables).partition(":")[0]
+        for variables in ({}, read_env_file(ROOT / "demo/compose.env"))
         for service in COMPOSE["services"].values()
         for volume in service.get("volumes", [])
     }
@@ -184,11 +183,11 @@ def test_every_file_that_is_mounted_exists() -> None:
     assert mounted - files == set(COMPOSE["volumes"])
 
 
-def test_the_ui_listens_on_the_loopback_interface_alone() -> None:
+def test_the_ui_listens_only_on_the_loopback_interface() -> None:
     published = [
         port for service in COMPOSE["services"].values() for port in service.get("ports", [])
     ]
-    assert [interpolated(port, {}) for port in published] == ["127.0.0.1:8080:8080"]
+    assert [interpolate(port, {}) for port in published] == ["127.0.0.1:8080:8080"]
 
 
 def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> None:
@@ -200,7 +199,7 @@ def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> Non
     assert COMPOSE["services"]["joget-mysql"]["command"][-1].endswith("utf8mb4_unicode_ci")
     loaded = settings.load_settings(ROOT / "demo/syncs.yaml")
     assert (len(loaded.syncs), loaded.faults) == (1, ())
-    variables = env_file(ROOT / "demo/compose.env")
+    variables = read_env_file(ROOT / "demo/compose.env")
     assert (
         json.loads(environment("airflow-worker", variables)["AIRFLOW_CONN_COGNITO_AWS"])[
             "conn_type"
@@ -210,7 +209,7 @@ def test_the_demo_profile_adds_joget_and_aws_and_its_settings_are_valid() -> Non
 
 
 def test_the_demo_reaches_joget_by_an_account_with_the_documented_rights() -> None:
-    connection = environment("airflow-worker", env_file(ROOT / "demo/compose.env"))[
+    connection = environment("airflow-worker", read_env_file(ROOT / "demo/compose.env"))[
         "AIRFLOW_CONN_JOGET_MYSQL"
     ]
     assert urlsplit(connection).username == ACCOUNT
@@ -225,7 +224,7 @@ def test_the_demo_reaches_joget_by_an_account_with_the_documented_rights() -> No
 
 
 def test_the_example_of_the_environment_names_every_secret_and_holds_none() -> None:
-    example = env_file(ROOT / ".env.example")
+    example = read_env_file(ROOT / ".env.example")
     assert set(SECRETS) <= set(example)
     assert not any(example[name] for name in SECRETS)
 
@@ -239,12 +238,13 @@ def test_each_value_of_the_example_stands_in_single_quotes() -> None:
 
 def test_a_redeploy_lets_the_running_tasks_end() -> None:
     seconds = {
-        name: duration(service["stop_grace_period"]) for name, service in lasting_services().items()
+        name: parse_duration(service["stop_grace_period"])
+        for name, service in list_lasting_services().items()
     }
     assert seconds["airflow-worker"] == 600
     assert all(period >= 30 for period in seconds.values())
     assert environment("airflow-worker", SECRETS)["DUMB_INIT_SETSID"] == "0", (
-        "the signal reaches Celery alone"
+        "the signal reaches only Celery"
     )
 
 
@@ -262,14 +262,14 @@ def test_the_readme_stops_the_worker_before_the_api_server_that_its_tasks_need()
     ]
 
 
-def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(
+def test_if_the_database_was_not_migrated_the_init_container_fails_and_nothing_starts(
     tmp_path: Path,
 ) -> None:
     init = COMPOSE["services"]["airflow-init"]
     assert init["restart"] == "on-failure"
     waiting = [
         service["depends_on"]["airflow-init"]["condition"]
-        for service in lasting_airflow_services().values()
+        for service in list_lasting_airflow_services().values()
     ]
     assert set(waiting) == {"service_completed_successfully"}
     folder = {"AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}
@@ -286,16 +286,18 @@ def test_where_the_database_was_not_migrated_the_init_container_fails_and_nothin
 
 
 def test_a_slow_first_start_does_not_count_as_unhealthy() -> None:
-    checks = {name: service["healthcheck"] for name, service in lasting_services().items()}
+    checks = {name: service["healthcheck"] for name, service in list_lasting_services().items()}
     assert all(
-        duration(checks[name]["start_period"]) == 300
+        parse_duration(checks[name]["start_period"]) == 300
         for name in checks
         if name.startswith("airflow-")
     )
-    assert all(check["retries"] * duration(check["interval"]) >= 50 for check in checks.values())
+    assert all(
+        check["retries"] * parse_duration(check["interval"]) >= 50 for check in checks.values()
+    )
 
 
-def test_a_task_whose_worker_died_is_tried_again_after_a_minute_and_a_half() -> None:
+def test_a_task_is_tried_again_a_minute_and_a_half_after_its_worker_died() -> None:
     from airflow.configuration import conf
 
     values = [environment(name, SECRETS) for name in AIRFLOW_SERVICES]
@@ -328,17 +330,20 @@ def test_redis_hands_no_task_to_a_second_worker_while_it_may_still_run() -> None
 
 def test_the_images_tag_and_label_name_the_projects_version() -> None:
     version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
-    images = {interpolated(service["image"], {}) for service in ours().values()}
-    labels = {interpolated(service["build"]["args"]["VERSION"], {}) for service in ours().values()}
+    images = {interpolate(service["image"], {}) for service in list_our_services().values()}
+    labels = {
+        interpolate(service["build"]["args"]["VERSION"], {})
+        for service in list_our_services().values()
+    }
     assert images == {f"directory-sync:{version}"}
     assert labels == {version}
-    assert 'org.opencontainers.image.version="${VERSION}"' in dockerfile()
+    assert 'org.opencontainers.image.version="${VERSION}"' in read_dockerfile()
 
 
 def test_an_older_version_can_be_started_without_building_it() -> None:
     assert {
-        interpolated(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"})
-        for service in ours().values()
+        interpolate(service["image"], {"DIRECTORY_SYNC_VERSION": "0.0.9"})
+        for service in list_our_services().values()
     } == {"directory-sync:0.0.9"}
 
 
@@ -359,7 +364,9 @@ def test_old_task_logs_are_deleted_by_the_official_images_script() -> None:
 
 
 def test_each_service_that_others_wait_for_or_people_use_has_a_health_check() -> None:
-    assert set(lasting_services()) == {*AIRFLOW_SERVICES, "postgres", "redis"} - {"airflow-init"}
+    assert set(list_lasting_services()) == {*AIRFLOW_SERVICES, "postgres", "redis"} - {
+        "airflow-init"
+    }
     for service in COMPOSE["services"].values():
         waited_for = service.get("depends_on") or {}
         healthy = [
@@ -368,12 +375,12 @@ def test_each_service_that_others_wait_for_or_people_use_has_a_health_check() ->
         assert all("healthcheck" in COMPOSE["services"][name] for name in healthy)
 
 
-def ours() -> dict[str, Any]:
+def list_our_services() -> dict[str, Any]:
     """The services that run this project's image."""
     return {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
-def lasting_services() -> dict[str, Any]:
+def list_lasting_services() -> dict[str, Any]:
     """The services with a health check that run all the time, also without the demo."""
     services = COMPOSE["services"].items()
     return {
@@ -383,14 +390,16 @@ def lasting_services() -> dict[str, Any]:
     }
 
 
-def lasting_airflow_services() -> dict[str, Any]:
+def list_lasting_airflow_services() -> dict[str, Any]:
     """Those of them that run Airflow."""
     return {
-        name: service for name, service in lasting_services().items() if name.startswith("airflow-")
+        name: service
+        for name, service in list_lasting_services().items()
+        if name.startswith("airflow-")
     }
 
 
-def duration(written: str) -> int:
+def parse_duration(written: str) -> int:
     """A duration of the compose file in seconds."""
     return int(written[:-1]) * {"s": 1, "m": 60}[written[-1]]
 
@@ -408,7 +417,7 @@ def test_the_versions_of_image_requirements_and_lock_agree() -> None:
     ]
     for requirement in required:
         assert requirement.specifier.contains(lock[requirement.name]), requirement
-    assert f"FROM apache/airflow:{lock['apache-airflow']}-python3.12" in dockerfile()
+    assert f"FROM apache/airflow:{lock['apache-airflow']}-python3.12" in read_dockerfile()
     assert {
         "apache-airflow",
         "apache-airflow-providers-amazon",

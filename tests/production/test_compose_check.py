@@ -146,7 +146,7 @@ def test_without_an_engine_it_says_where_it_looked(machine: Machine) -> None:
     assert machine.calls == ["version --format {{.Server.Version}}"]
 
 
-def test_every_image_that_can_not_be_had_is_named_and_nothing_starts(machine: Machine) -> None:
+def test_every_image_that_cannot_be_pulled_is_named_and_nothing_starts(machine: Machine) -> None:
     machine.docker |= {
         "image inspect mysql:8.4": (0, ""),
         "image inspect": (1, ""),
@@ -198,7 +198,7 @@ def test_it_builds_waits_runs_the_dag_reads_report_and_page_and_stops(machine: M
         ({"web": {PAGE_URL: "nothing here"}}, "doesn't show the run's changes"),
     ],
 )
-def test_whatever_fails_is_said_and_everything_is_removed(
+def test_each_failure_is_reported_and_everything_is_removed(
     machine: Machine, change: dict[str, dict[str, Any]], said: str
 ) -> None:
     machine.docker |= change.get("docker", {})

@@ -1,4 +1,4 @@
-"""bin/test-image-set up to the tests themselves: which Python, and whose constraints."""
+"""bin/test-image-set, up to the tests themselves: which Python and which constraints it uses."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ TOOLS = ("sh", "dirname", "sed", "mkdir", "cp", "cat", "cksum", "rm", "grep")
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A checkout whose uv writes down what it is asked, and a bin folder with a few tools."""
+    """A checkout with a uv that writes down its arguments, and a bin folder with a few tools."""
     checkout, path = tmp_path / "checkout", tmp_path / "path"
     for folder in (checkout / "bin", checkout / ".venv/bin", path):
         folder.mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_without_airflows_constraints_the_set_is_resolved_as_of_the_release(mach
     assert "tests/directory_sync --ignore=" in done.stdout
 
 
-def test_constraints_that_are_named_are_used_and_a_wrong_name_is_said(machine: Path) -> None:
+def test_named_constraints_are_used_and_a_wrong_name_is_an_error(machine: Path) -> None:
     (machine / "constraints.txt").write_text("pandas==3.0.5\n", encoding="utf-8")
     done = run(machine, CONSTRAINTS=str(machine / "constraints.txt"), SELECTION="tests/faults")
     assert done.returncode == 0, done.stderr

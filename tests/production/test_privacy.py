@@ -31,7 +31,7 @@ from demo.aws import BUCKET, REGION, Aws
 from demo.processes import free_port
 from tests.company import settings
 from tests.conftest import JogetDatabase
-from tests.directory_sync.orchestration.api import Api, quoted, wait
+from tests.directory_sync.orchestration.api import Api, quote_run_id, wait
 from tests.production.marks import (
     ATTRIBUTES,
     GROUP,
@@ -40,7 +40,7 @@ from tests.production.marks import (
     TYPED,
     Found,
     Search,
-    decrypted,
+    decrypt,
     login,
     mark,
     person,
@@ -87,7 +87,7 @@ SALES, LOCAL_GROUP, REFUSED_GROUP = (
 
 @dataclass
 class Day:
-    """What is left of the day."""
+    """What the day left behind."""
 
     home: Path
     """Airflow's."""
@@ -103,7 +103,7 @@ class Day:
     staged: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Contents of the bucket, by key."""
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
-    """By reader: what signs them in."""
+    """By reader: the token that signs them in."""
 
     @cached_property
     def tables(self) -> dict[str, dict[str, list[Any]]]:
@@ -160,7 +160,7 @@ class Day:
             for column, values in self.tables[table].items()
             if column not in skipped
             for value in values
-            for find in search.in_value(f"{table}.{column}", decrypted(value, FERNET_KEY))
+            for find in search.search_value(f"{table}.{column}", decrypt(value, FERNET_KEY))
         ]
 
 
@@ -208,7 +208,7 @@ class World:
         self.olga.call("POST", "connections", {"connection_id": conn_id, **connection})
 
     def start(self, dag_id: str, **conf: Any) -> str:
-        """Start a run, again where SQLite was locked beside the scheduler; gives its id."""
+        """Start a run, again if SQLite was locked beside the scheduler; returns its id."""
 
         def trigger() -> str | None:
             try:
@@ -220,18 +220,18 @@ class World:
 
         return str(wait(trigger, f"a run of {dag_id} to be made"))
 
-    def ends(self, dag_id: str, state: str, **conf: Any) -> str:
-        """Start a run and wait for its end in that state; gives its id."""
+    def run_to_end(self, dag_id: str, state: str, **conf: Any) -> str:
+        """Start a run and wait for its end in that state; returns its id."""
         run_id = self.start(dag_id, **conf)
-        assert self.olga.finished(dag_id, run_id) == state, (dag_id, conf)
+        assert self.olga.await_end_of_run(dag_id, run_id) == state, (dag_id, conf)
         return run_id
 
     def answer(self, answered: set[str], option: str) -> str:
-        """Answer the review that isn't among those that were answered; gives its run."""
+        """Answer the review that isn't answered yet; returns its run."""
         (review,) = wait(lambda: set(self.olga.runs(REVIEW)) - answered, "the review's run")
-        self.olga.asked(REVIEW, review, "review_held")
+        self.olga.await_question(REVIEW, review, "review_held")
         self.olga.answer(REVIEW, review, "review_held", option)
-        assert self.olga.finished(REVIEW, review) == "success"
+        assert self.olga.await_end_of_run(REVIEW, review) == "success"
         return str(review)
 
     def open(self, who: str, path: str, form: dict[str, str] | None = None) -> None:
@@ -251,7 +251,7 @@ class World:
 
     def folder(self, dag_id: str, run_id: str, task_id: str) -> str:
         """The folder of the bucket that a task left."""
-        task = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}"
+        task = f"dags/{dag_id}/dagRuns/{quote_run_id(run_id)}/taskInstances/{task_id}"
         path = f"{task}/xcomEntries/return_value"
         value: Any = self.olga.call("GET", path)["value"]
         value = json.loads(value) if isinstance(value, str) else value
@@ -273,8 +273,8 @@ class World:
 
 
 def people() -> list[Any]:
-    """The pool in the morning: some who can't be mapped, some whom the database will refuse, some
-    whose logins will be typed into a form, and others, of whom the last ones will leave.
+    """Make the pool's users of the morning: some can't be mapped, some will be refused by the
+    database, the logins of some will be typed into a form, and the last of the others will leave.
     """
     odd = [
         person("long", given_name=mark("given_name_long") * 20),
@@ -390,8 +390,8 @@ def day(
         with airflow.standalone(variables, day.port, day.output, roles=ROLES) as process:
             day.tokens = {name: airflow.token(day.port, name) for name in ROLES}
             world = World(day, joget, pools, moto)
-            with looking_at_processes(day, process.pid):
-                live(world)
+            with watch_processes(day, process.pid):
+                live_day(world)
         day.staged = world.staged()
     joget.execute("DROP USER directory_sync@'%'")
     return day
@@ -413,8 +413,8 @@ def make_pools() -> dict[str, Any]:
 
 
 @contextmanager
-def looking_at_processes(day: Day, pid: int) -> Iterator[None]:
-    """Note the command line and environment of each process below this one, again and again."""
+def watch_processes(day: Day, pid: int) -> Iterator[None]:
+    """Record the command line and environment of each process below this one, again and again."""
     over = threading.Event()
 
     def look() -> None:
@@ -436,13 +436,13 @@ def looking_at_processes(day: Day, pid: int) -> Iterator[None]:
         looked.result()
 
 
-def live(world: World) -> None:
-    """The day: its runs, answers and undos, its faults beside them, and its readers."""
+def live_day(world: World) -> None:
+    """Live the day: its runs, answers and undos, with faults beside them, and readers."""
     world.connect()
     olga, pool = world.olga, world.pool
     with ThreadPoolExecutor(1) as beside:
-        others = beside.submit(live_beside, world)
-        first = world.ends(SYNC, "success")
+        others = beside.submit(cause_faults, world)
+        first = world.run_to_end(SYNC, "success")
         rejected = world.answer(set(), "Reject")
         for at, one in enumerate(pool.users):
             if "refused" in one["Username"]:
@@ -451,20 +451,20 @@ def live(world: World) -> None:
                 )
                 pool.users[at] = person(refused, given_name=mark("given_name_new"))
         del pool.users[-6:]
-        second = world.ends(SYNC, "success")
+        second = world.run_to_end(SYNC, "success")
         approved = world.answer({rejected}, "Approve")
         undos = [
             world.start(UNDO, run_id=approved),
             world.start(UNDO, run_id=second, dry_run=False),
         ]
-        assert {olga.finished(UNDO, undo) for undo in undos} == {"success"}
+        assert {olga.await_end_of_run(UNDO, undo) for undo in undos} == {"success"}
         read_pages(world, [first, second])
         some = others.result()
     damage_staging(world, first, some)
 
 
-def live_beside(world: World) -> str:
-    """Faults, and runs for some users; gives the id of such a run."""
+def cause_faults(world: World) -> str:
+    """Cause faults, and do runs for some users; returns the id of such a run."""
     olga = world.olga
     runs = {name: world.start(f"{SYNC}_{name}") for name in FAULTY}
     slow = world.pools["cognito_slow"]
@@ -473,14 +473,14 @@ def live_beside(world: World) -> str:
     for name, run in runs.items():
         wait(partial(has_failed, olga, f"{SYNC}_{name}", run), f"{name} to fail")
     typed = mark("username0", TYPED)
-    world.ends(SOME, "failed", user=typed)
-    world.ends(SOME, "failed", organization=typed)
-    world.ends(SOME, "failed", replay_run_id=typed)
-    world.ends(UNDO, "failed", run_id=typed)
+    world.run_to_end(SOME, "failed", user=typed)
+    world.run_to_end(SOME, "failed", organization=typed)
+    world.run_to_end(SOME, "failed", replay_run_id=typed)
+    world.run_to_end(UNDO, "failed", run_id=typed)
     with pytest.raises(urllib.error.HTTPError, match="400"):
         world.start(SOME, users=typed)
-    some = world.ends(SOME, "success", users=[typed, mark("username1", TYPED)])
-    world.ends(SOME, "success", replay_run_id=some)
+    some = world.run_to_end(SOME, "success", users=[typed, mark("username1", TYPED)])
+    world.run_to_end(SOME, "success", replay_run_id=some)
     dates = {
         "from_date": "2020-12-31T00:00:00Z",
         "to_date": "2021-01-02T00:00:00Z",
@@ -488,13 +488,13 @@ def live_beside(world: World) -> str:
     }
     before = set(olga.runs(SOME))
     wait(
-        lambda: created(
+        lambda: create_backfill(
             olga, {"dag_id": SOME, "run_backwards": False, "dag_run_conf": {}, **dates}
         ),
         "the backfill",
     )
     for run in wait(lambda: set(olga.runs(SOME)) - before, "the backfill's run"):
-        assert olga.finished(SOME, run) == "success"
+        assert olga.await_end_of_run(SOME, run) == "success"
     return some
 
 
@@ -503,8 +503,8 @@ def has_failed(olga: Api, dag_id: str, run_id: str, task_id: str = "extract_user
     return olga.tasks(dag_id, run_id).get(task_id) in ("failed", "up_for_retry")
 
 
-def created(olga: Api, backfill: dict[str, Any]) -> bool:
-    """Create a backfill; false where SQLite was locked beside the scheduler (apache/airflow
+def create_backfill(olga: Api, backfill: dict[str, Any]) -> bool:
+    """Create a backfill; returns False if SQLite was locked beside the scheduler (apache/airflow
     #68699).
     """
     try:
@@ -515,7 +515,7 @@ def created(olga: Api, backfill: dict[str, Any]) -> bool:
 
 
 def kill_client(pool: StandIn) -> bool:
-    """Kill the process that waits for an answer of this pool; tells whether one was found."""
+    """Kill the process that waits for an answer of this pool; returns whether one was found."""
     port, found = int(pool.endpoint.rpartition(":")[2]), False
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -527,12 +527,12 @@ def kill_client(pool: StandIn) -> bool:
 
 
 def read_pages(world: World, runs: Iterable[str]) -> None:
-    """Every page, search and download, by two people."""
+    """Open every page, search and download, as two people."""
     sought = login(3)
     sub = next(sub_of(one) for one in world.pool.users if one["Username"] == mark("username3"))
     for who in ROLES:
         for run in runs:
-            page = f"dags/{SYNC}/runs/{quoted(run)}"
+            page = f"dags/{SYNC}/runs/{quote_run_id(run)}"
             world.open(who, page)
             world.open(who, page, {"text": sought, "sort_by": "who"})
             world.open(who, f"{page}/changes.csv", {"entity": "user"})
@@ -554,15 +554,15 @@ def damage_staging(world: World, first: str, some: str) -> None:
     for content in (fewer.getvalue(), mark("plan").encode()):
         world.damage(load, "plan.parquet", content)
         for who in ROLES:
-            world.open(who, f"dags/{SYNC}/runs/{quoted(first)}")
+            world.open(who, f"dags/{SYNC}/runs/{quote_run_id(first)}")
             world.open(who, f"dags/{SYNC}", {"who": login(3)})
     world.damage(users, "users.parquet", mark("users").encode())
-    world.ends(SOME, "failed", replay_run_id=some)
+    world.run_to_end(SOME, "failed", replay_run_id=some)
     undo = world.start(UNDO, run_id=first)
     wait(lambda: has_failed(world.olga, UNDO, undo, "undo"), "the undo to fail")
 
 
-def shown(finds: Iterable[Found]) -> list[str]:
+def list_finds(finds: Iterable[Found]) -> list[str]:
     """Each find once, as text."""
     return list(dict.fromkeys(str(find) for find in finds))
 
@@ -610,19 +610,21 @@ def test_the_search_finds_a_mark_in_each_form(day: Day) -> None:
         json.dumps({"a": [found]}),
         f"/x?who={login(1)}",
     ):
-        assert search.in_text("text", f"one line\n{text}\nanother"), text
+        assert search.search_text("text", f"one line\n{text}\nanother"), text
     for before in range(3):
         packed = base64.b64encode(b"." * before + found.encode())
-        assert search.in_bytes("base64", b"before " + packed + b" after")
-        assert search.in_value(
+        assert search.search_bytes("base64", b"before " + packed + b" after")
+        assert search.search_value(
             "base64 of JSON", base64.b64encode(json.dumps({"a": found}).encode()).decode()
         )
-    assert search.in_value("hex", pickle.dumps({"a": found}).hex())
-    assert search.in_value("compressed", zlib.compress(found.encode()))
-    assert search.in_bytes("percent", "".join(f"%{byte:02X}" for byte in found.encode()).encode())
-    assert search.in_bytes("UTF-16", found.encode("utf-16"))
-    assert search.in_text("secret", f"Bearer {day.tokens['olga']}")
-    (find,) = search.in_text("a log", f"one\nname={found}, and {login(1)}")
+    assert search.search_value("hex", pickle.dumps({"a": found}).hex())
+    assert search.search_value("compressed", zlib.compress(found.encode()))
+    assert search.search_bytes(
+        "percent", "".join(f"%{byte:02X}" for byte in found.encode()).encode()
+    )
+    assert search.search_bytes("UTF-16", found.encode("utf-16"))
+    assert search.search_text("secret", f"Bearer {day.tokens['olga']}")
+    (find,) = search.search_text("a log", f"one\nname={found}, and {login(1)}")
     assert "a log:2" in str(find)
     assert "family_name" in str(find)
     assert PERSON not in str(find).lower().replace("«", "")
@@ -631,23 +633,27 @@ def test_the_search_finds_a_mark_in_each_form(day: Day) -> None:
 def test_no_log_file_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     files = {name: text for name, text in day.logs.items() if name != day.output.name}
     assert len(files) > 50
-    assert not shown(
-        find for name, text in files.items() for find in day.search(PERSON).in_text(name, text)
+    assert not list_finds(
+        find for name, text in files.items() for find in day.search(PERSON).search_text(name, text)
     )
 
 
-def test_nothing_that_airflow_prints_holds_one_addresses_of_pages_included(day: Day) -> None:
-    assert not shown(day.search(PERSON).in_text(day.output.name, day.logs[day.output.name]))
+def test_airflow_prints_no_value_of_a_person_or_secret_not_even_in_addresses(day: Day) -> None:
+    assert not list_finds(
+        day.search(PERSON).search_text(day.output.name, day.logs[day.output.name])
+    )
 
 
-def test_no_address_of_a_page_or_link_on_it_holds_one(day: Day) -> None:
+def test_no_address_of_a_page_or_of_a_link_on_it_holds_a_value_of_a_person_or_a_secret(
+    day: Day,
+) -> None:
     pages = [page for opened in day.pages.values() for page in opened]
     links = [
         link for _, text in pages for link in re.findall(r'(?:href|action|src)="([^"]*)"', text)
     ]
     assert links
     addresses = "\n".join([*(address for address, _ in pages), *links])
-    assert not shown(day.search(PERSON, TYPED, GROUP).in_text("addresses", addresses))
+    assert not list_finds(day.search(PERSON, TYPED, GROUP).search_text("addresses", addresses))
 
 
 @pytest.mark.parametrize(
@@ -662,19 +668,21 @@ def test_no_address_of_a_page_or_link_on_it_holds_one(day: Day) -> None:
         "trigger",
     ],
 )
-def test_no_row_holds_one(day: Day, table: str) -> None:
+def test_no_row_of_the_table_holds_a_value_of_a_person_or_a_secret(day: Day, table: str) -> None:
     assert day.tables[table] is not None
-    assert not shown(day.search_table(day.search(PERSON, TYPED), table))
+    assert not list_finds(day.search_table(day.search(PERSON, TYPED), table))
 
 
-def test_no_other_table_of_airflows_database_holds_one(day: Day) -> None:
+def test_no_other_table_of_airflows_database_holds_a_value_of_a_person_or_a_secret(
+    day: Day,
+) -> None:
     finds = [
         find
         for table in set(day.tables) - {"connection", "log"}
         for find in day.search_table(day.search(PERSON), table)
     ]
-    assert not shown(finds)
-    assert not shown(day.search_table(Search((PERSON,), day.secrets), "log")), (
+    assert not list_finds(finds)
+    assert not list_finds(day.search_table(Search((PERSON,), day.secrets), "log")), (
         "the audit log has a Connection's login"
     )
 
@@ -682,49 +690,51 @@ def test_no_other_table_of_airflows_database_holds_one(day: Day) -> None:
 def test_airflows_database_keeps_the_secrets_of_connections_encrypted(day: Day) -> None:
     files = list(day.home.glob("airflow.db*"))
     search = Search((PERSON,), day.secrets)
-    assert not shown(
-        find for path in files for find in search.in_bytes(path.name, path.read_bytes())
+    assert not list_finds(
+        find for path in files for find in search.search_bytes(path.name, path.read_bytes())
     )
 
 
-def test_no_command_line_or_environment_of_a_process_holds_one(day: Day) -> None:
+def test_no_command_line_or_environment_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     assert any("airflow" in line for line in day.command_lines)
     assert day.environments
     finds = [
         find
         for line in day.command_lines
-        for find in day.search(PERSON, TYPED).in_text("command line", line)
+        for find in day.search(PERSON, TYPED).search_text("command line", line)
     ]
     for one in day.environments:
         if one.partition("=")[2] in SERVER_SECRETS.values():
             continue  # given to Airflow in this way
-        finds += day.search(PERSON, TYPED).in_text(f"environment, {one.partition('=')[0]}", one)
-    assert not shown(finds)
+        finds += day.search(PERSON, TYPED).search_text(f"environment, {one.partition('=')[0]}", one)
+    assert not list_finds(finds)
 
 
-def test_no_temporary_file_is_left_that_holds_one(day: Day) -> None:
+def test_no_temporary_file_that_is_left_holds_a_value_of_a_person_or_a_secret(day: Day) -> None:
     files = [path for path in day.temporary.rglob("*") if path.is_file()]
-    assert not shown(
-        find for path in files for find in day.search(PERSON).in_bytes(path.name, path.read_bytes())
+    assert not list_finds(
+        find
+        for path in files
+        for find in day.search(PERSON).search_bytes(path.name, path.read_bytes())
     )
 
 
-def test_a_reader_who_may_not_answer_reviews_is_shown_none(day: Day) -> None:
+def test_a_reader_who_may_not_answer_reviews_sees_no_value_of_a_person_or_secret(day: Day) -> None:
     finds = []
     for address, text in day.pages["vera"]:
         for asked in (login(3) * 20, login(3), mark("username3"), mark("unknown")):
             text = text.replace(asked, "")  # noqa: PLW2901 - the form shows what was typed into it
-        finds += day.search(PERSON, TYPED, GROUP).in_text(address, text)
-    assert not shown(finds)
+        finds += day.search(PERSON, TYPED, GROUP).search_text(address, text)
+    assert not list_finds(finds)
 
 
-def test_what_was_typed_into_a_form_is_in_the_runs_conf_the_audit_log_and_debug_lines_alone(
+def test_text_typed_into_a_form_is_only_in_the_runs_conf_the_audit_log_and_debug_lines(
     day: Day,
 ) -> None:
     search = Search((TYPED,))
     kept = {"dag_run": "conf", "log": "extra"}
     for table in day.tables:
-        assert not shown(day.search_table(search, table, kept.get(table, "")))
+        assert not list_finds(day.search_table(search, table, kept.get(table, "")))
     assert day.search_table(search, "dag_run")
     lines = [
         (name, line)
@@ -733,16 +743,16 @@ def test_what_was_typed_into_a_form_is_in_the_runs_conf_the_audit_log_and_debug_
         if TYPED in line.lower()
     ]
     louder = [one for one in lines if '"level":"debug"' not in one[1] and "[debug" not in one[1]]
-    assert not shown(find for name, line in louder for find in search.in_text(name, line))
+    assert not list_finds(find for name, line in louder for find in search.search_text(name, line))
 
 
-def test_names_of_groups_are_on_the_approval_page_and_in_lines_about_what_was_left_out_alone(
+def test_names_of_groups_are_only_on_the_approval_page_and_in_lines_about_groups_left_out(
     day: Day,
 ) -> None:
     search = Search((GROUP,))
     asking = {"hitl_detail", "rendered_task_instance_fields", "trigger"}
     assert day.search_table(search, "hitl_detail")
-    assert not shown(
+    assert not list_finds(
         find for table in set(day.tables) - asking for find in day.search_table(search, table)
     )
     for name, text in day.logs.items():
@@ -752,7 +762,7 @@ def test_names_of_groups_are_on_the_approval_page_and_in_lines_about_what_was_le
             for line in text.splitlines()
             if "Leaving out" not in line and "held_sha256" not in line
         ]
-        assert not shown(search.in_text(name, "\n".join(others)))
+        assert not list_finds(search.search_text(name, "\n".join(others)))
 
 
 def test_staging_holds_the_attributes_that_the_mappings_name_and_no_secret(day: Day) -> None:
@@ -766,4 +776,6 @@ def test_staging_holds_the_attributes_that_the_mappings_name_and_no_secret(day: 
         if content[:4] == b"PAR1":
             texts[key] = str(pq.read_table(io.BytesIO(content)).to_pydict()).encode()
     assert any(mark("family_name3").encode() in text for text in texts.values())
-    assert not shown(find for key, text in texts.items() for find in search.in_bytes(key, text))
+    assert not list_finds(
+        find for key, text in texts.items() for find in search.search_bytes(key, text)
+    )

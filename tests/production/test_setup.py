@@ -1,4 +1,4 @@
-"""bin/setup's answers on machines that lack something: a PATH of stand-ins for the commands it
+"""What bin/setup says on machines that lack something; scripts stand in for the commands that it
 looks for.
 """
 
@@ -68,7 +68,7 @@ def setup(machine: Path, **variables: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
-def test_without_a_fitting_python_it_says_which_and_how(machine: Path) -> None:
+def test_without_a_fitting_python_it_says_which_one_to_install_and_how(machine: Path) -> None:
     provide(machine, "python3", "exit 1")
     done = setup(machine)
     assert done.returncode == 1
@@ -94,7 +94,7 @@ def test_missing_packages_without_apt_are_named_with_their_reasons_and_one_comma
     assert "docker compose" in done.stderr
 
 
-def test_with_apt_and_the_rights_they_are_installed_without_a_question_where_there_is_no_terminal(
+def test_missing_packages_are_installed_without_a_question_if_there_is_apt_and_no_terminal(
     machine: Path,
 ) -> None:
     provide(machine, "id", "echo 0")
@@ -111,7 +111,7 @@ def test_with_apt_and_the_rights_they_are_installed_without_a_question_where_the
     assert "Installed gcc pkg-config libmariadb-dev" in done.stdout
 
 
-def test_a_failing_apt_is_said_with_its_log(machine: Path) -> None:
+def test_a_failing_apt_is_reported_with_its_log(machine: Path) -> None:
     provide(machine, "id", "echo 0")
     provide(machine, "apt-get", "echo 'E: Unable to locate package'; exit 100")
     done = setup(machine)

@@ -57,7 +57,7 @@ def test_without_apt_it_names_what_is_missing(machine: Path) -> None:
     assert "missing: redis-server. There is no apt-get here" in done.stderr
 
 
-def test_sources_that_do_not_answer_are_said_with_the_end_of_apts_output(machine: Path) -> None:
+def test_sources_that_do_not_answer_are_reported_with_the_end_of_apts_output(machine: Path) -> None:
     provide(machine, "apt-get", "echo E: no route; exit 100")
     provide(machine, "dpkg")
     done = setup_servers(machine)

@@ -1,5 +1,5 @@
-"""The compose file's processes, run natively: five syncs at once, and what happens when one of
-Airflow's processes or servers is killed under them. docs/faults.md has the same rows.
+"""The compose file's processes, run natively: five syncs at once, while Airflow's processes and
+servers are killed. docs/faults.md has the same rows.
 """
 
 import json
@@ -20,9 +20,9 @@ import yaml
 
 from demo.aws import BUCKET, REGION, Aws
 from demo.processes import runs
-from tests.conftest import JogetDatabase, aws_uri
-from tests.directory_sync.orchestration.api import answer, quoted, wait
-from tests.production.compose import ROOT, env_file
+from tests.conftest import JogetDatabase, make_aws_uri
+from tests.directory_sync.orchestration.api import answer, quote_run_id, wait
+from tests.production.compose import ROOT, read_env_file
 from tests.production.stack import Stack, start_stack
 from tests.stand_in import Faults, Pool, StandIn, stand_in, user
 
@@ -35,13 +35,13 @@ FASTER = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
 }
-"""The one thing that is unlike the file: a dead worker is noticed sooner."""
+"""The only difference from the file: a dead worker is noticed sooner."""
 
 HELD_INSERT = (
     "CREATE TRIGGER hold BEFORE INSERT ON dir_user FOR EACH ROW "
     "IF NEW.id LIKE 'three%' THEN DO GET_LOCK('hold', 600); END IF"
 )
-"""Makes the load of sync three wait within its transaction while a test has the lock."""
+"""Makes the load of the sync named three wait within its transaction while a test has the lock."""
 
 State = tuple[frozenset[tuple[Any, ...]], ...]
 
@@ -81,7 +81,7 @@ class Company:
         }
 
     def change(self) -> None:
-        """A newcomer, in a group, and another name for somebody."""
+        """Add a newcomer in a group, and change somebody's name."""
         self.changes += 1
         first, *others = self.pool.users
         renamed = user(f"{self.name}0@example.org", family_name=f"Family {self.changes}")
@@ -92,7 +92,7 @@ class Company:
         self.pool.members = {group: [*members, newcomer]}
 
     def expected(self) -> State:
-        """What Joget holds once the pool has arrived there."""
+        """What Joget holds once it has what the pool says."""
         people = [
             {pair["Name"]: pair["Value"] for pair in one["Attributes"]} for one in self.pool.users
         ]
@@ -152,7 +152,7 @@ class Outcome:
 
 @dataclass
 class Town:
-    """Five companies, whose syncs run in one stack."""
+    """Five companies with syncs that run in one stack."""
 
     stack: Stack
     joget: JogetDatabase
@@ -167,7 +167,7 @@ class Town:
             connection.close()
 
     @contextmanager
-    def watched(self, *names: str) -> Iterator[dict[str, Outcome]]:
+    def change_and_watch(self, *names: str) -> Iterator[dict[str, Outcome]]:
         """Change these pools and start their syncs; after the block, wait for the runs' ends."""
         before = self.states()
         outcomes = {name: Outcome("", {}, before[name], ()) for name in names}
@@ -204,7 +204,9 @@ class Town:
         connection.close()
 
     def await_end(self, name: str) -> str:
-        """Wait for the end of a sync's run; gives its state. Ended containers are started again."""
+        """Wait for the end of a sync's run; returns its state. Ended containers are started
+        again.
+        """
         deadline = time.monotonic() + LONGEST_RUN
         dag_id, run_id = self.companies[name].dag_id, self.runs[name]
         while time.monotonic() < deadline:
@@ -218,8 +220,8 @@ class Town:
 
     def tasks(self, name: str) -> dict[str, Any]:
         """The task instances of a sync's run, by task."""
-        path = f"dags/{self.companies[name].dag_id}/dagRuns/{quoted(self.runs[name])}/taskInstances"
-        found = self.stack.api.call("GET", path)["task_instances"]
+        run = f"dags/{self.companies[name].dag_id}/dagRuns/{quote_run_id(self.runs[name])}"
+        found = self.stack.api.call("GET", f"{run}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in found}
 
     def await_gate(self, *names: str) -> None:
@@ -232,7 +234,7 @@ class Town:
         """Wait until a task has a state."""
         wait(lambda: self.tasks(name)[task]["state"] == state, f"{task} of {name} to be {state}")
 
-    def process_of(self, name: str, task: str) -> psutil.Process:
+    def find_process(self, name: str, task: str) -> psutil.Process:
         """The process of a running task."""
         found = wait(lambda: self.tasks(name)[task]["pid"], f"the process of {task} of {name}")
         return psutil.Process(found)
@@ -258,7 +260,7 @@ class Town:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
 
     def close_gates(self, *names: str) -> dict[str, threading.Event]:
-        """From now on these pools answer no list; gives what opens each gate."""
+        """From now on, let these pools answer no list; returns what opens each gate."""
         gates = {name: threading.Event() for name in names}
         for name, gate in gates.items():
             self.companies[name].cognito.faults.gate = gate
@@ -298,7 +300,7 @@ def town(
         written = {"syncs": [company.settings() for company in companies.values()]}
         settings.write_text(yaml.safe_dump(written), encoding="utf-8")
         variables = {
-            **env_file(ROOT / "demo/compose.env"),
+            **read_env_file(ROOT / "demo/compose.env"),
             "AIRFLOW_CONN_JOGET_MYSQL": joget.server.uri(joget.name),
             "DIRECTORY_SYNC_SETTINGS": str(settings),
         }
@@ -312,7 +314,7 @@ def prepare(stack: Stack, companies: dict[str, Company], aws: str) -> None:
     """What an administrator does in the UI: make Connections, and unpause the DAGs."""
     endpoints = {one.connection: one.cognito.endpoint for one in companies.values()}
     for conn_id, endpoint in {**endpoints, "staging": aws}.items():
-        given = json.loads(aws_uri(endpoint))
+        given = json.loads(make_aws_uri(endpoint))
         body = {"connection_id": conn_id, **given, "extra": json.dumps(given["extra"])}
         stack.api.call("POST", "connections", body)
     dag_ids = {company.dag_id for company in companies.values()}
@@ -328,7 +330,7 @@ def prepare(stack: Stack, companies: dict[str, Company], aws: str) -> None:
 @pytest.fixture(scope="module")
 def synced(town: Town) -> dict[str, Outcome]:
     """Five syncs at once, each for the first time."""
-    with town.watched(*NAMES) as outcomes:
+    with town.change_and_watch(*NAMES) as outcomes:
         pass
     return outcomes
 
@@ -362,15 +364,17 @@ def test_nobody_reaches_the_api_or_the_pages_without_a_login(town: Town) -> None
 
 @pytest.fixture(scope="module")
 def workers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]:
-    """Two syncs list users, one is in its transaction; a task's process dies, then both workers."""
+    """Two syncs list users, and one is in its transaction, when a task's process dies, then both
+    workers.
+    """
     gates = town.close_gates("one", "two", "four", "five")
     town.joget.execute(HELD_INSERT)
     holder = town.joget.server.connect(town.joget.name)
     holder.query("DO GET_LOCK('hold', 0)")
-    with town.watched(*NAMES) as outcomes:
+    with town.change_and_watch(*NAMES) as outcomes:
         town.await_gate("one", "two", "four", "five")
         wait(lambda: is_held(town.joget), "the load of sync three to write")
-        town.process_of("two", "extract_users").kill()
+        town.find_process("two", "extract_users").kill()
         town.await_task("two", "extract_users", "up_for_retry")
         for worker in town.stack.workers:
             worker.kill()
@@ -414,7 +418,7 @@ def servers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
     """One server after the other is away while a sync needs it."""
     gates = town.close_gates("one", "two", "five")
     containers = town.stack.containers
-    with town.watched(*NAMES) as outcomes:
+    with town.change_and_watch(*NAMES) as outcomes:
         containers["airflow-triggerer"].kill()
         town.await_gate("one", "two", "five")
 
@@ -427,12 +431,12 @@ def servers_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome]
         gates["five"].set()
         town.await_task("five", "extract_users", "success")
         wait(
-            lambda: containers["airflow-scheduler"].said("Error sending Celery"),
+            lambda: containers["airflow-scheduler"].has_printed("Error sending Celery"),
             "the scheduler to miss Redis",
         )
         town.stack.restart("redis")
 
-        process = town.process_of("one", "extract_users")
+        process = town.find_process("one", "extract_users")
         containers["airflow-apiserver"].kill()
         gates["one"].set()
         town.await_failure("one", "extract_users", process)
@@ -465,7 +469,9 @@ def test_a_killed_triggerer_holds_no_run_up(servers_killed: dict[str, Outcome]) 
 
 @contextmanager
 def locked_connections(stack: Stack) -> Iterator[Callable[[], bool]]:
-    """Let lookups of Connections wait in Airflow's database; gives whether one does."""
+    """Let lookups of Connections wait in Airflow's database; yields a function that says whether
+    one does.
+    """
     database = psycopg2.connect(
         host="127.0.0.1",
         port=stack.ports["postgres"],
@@ -491,9 +497,9 @@ def database_killed(town: Town, synced: dict[str, Outcome]) -> dict[str, Outcome
     """Airflow's database dies while it is asked for a Connection, and stays away until that
     failed.
     """
-    with locked_connections(town.stack) as one_waits, town.watched("four") as outcomes:
+    with locked_connections(town.stack) as one_waits, town.change_and_watch("four") as outcomes:
         wait(one_waits, "a task to ask for a Connection")
-        process = town.process_of("four", "extract_users")
+        process = town.find_process("four", "extract_users")
         town.stack.containers["postgres"].kill()
         town.await_failure("four", "extract_users", process)
         town.stack.restart("postgres")

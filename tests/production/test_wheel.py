@@ -1,4 +1,6 @@
-"""The package that `pip install` gives, in an Airflow that isn't ours: three DAGs and both tabs."""
+"""The package that `pip install` gives brings three DAGs and both tabs to an Airflow that isn't
+ours.
+"""
 
 import json
 import os
@@ -21,7 +23,7 @@ from include.theirs import NAME
 with DAG(NAME):
     pass
 """
-"""A DAG as many projects have them: it imports from an include/ of its own."""
+"""A DAG such as many projects have: it imports from an include/ of its own."""
 
 BUNDLES = [
     {
@@ -81,7 +83,9 @@ def uv_path() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel. What it requires comes from the tests' own."""
+    """A virtual environment with the wheel. The packages that the wheel requires come from the
+    tests' own environment.
+    """
     folder = tmp_path_factory.mktemp("elsewhere") / "venv"
     run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], env=uv_path())
     interpreter = folder / "bin/python"
@@ -134,7 +138,7 @@ def test_the_command_line_comes_with_the_package(python: Path, tmp_path: Path) -
     assert "detach" in said
 
 
-def test_the_package_requires_ranges_that_what_is_tested_fits(python: Path) -> None:
+def test_the_tested_versions_fit_the_ranges_that_the_package_requires(python: Path) -> None:
     [found] = python.parent.parent.glob("lib/python*/site-packages/directory_sync-*.dist-info")
     required = [Requirement(text) for text in Distribution.at(found).requires or ()]
     assert {str(one.specifier) for one in required if one.name == "apache-airflow"} == {"<4,>=3.3"}

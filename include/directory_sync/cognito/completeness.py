@@ -1,4 +1,4 @@
-"""Doubts, in words, whether a listing is complete; none where it is proven.
+"""Doubts, in words, whether a listing is complete; none if it is proven.
 
 "HTTP 200 with data missing" is how directories get wiped: that a listing came to its end doesn't
 prove that it is complete.

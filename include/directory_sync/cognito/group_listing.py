@@ -152,7 +152,7 @@ class SeenUsers:
         self._lock = threading.Lock()
 
     def add(self, users: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Note the users as seen; gives those that weren't seen before."""
+        """Record the users as seen; returns those that weren't seen before."""
         by_sub = {sub: user for user in users if (sub := snapshot.get_sub(user)) is not None}
         with self._lock:
             unseen = self.find_unseen(list(by_sub))

@@ -79,7 +79,7 @@ class RateLimiter:
         return min(near * float((1 + SLOW) ** min(slowly, FULL_RECOVERY_SECONDS)), self._setting)
 
     def throttled(self) -> bool:
-        """Slow down after a call was throttled; gives False where the rate was cut a moment ago,
+        """Slow down after a call was throttled. Returns False if the rate was cut a moment ago,
         when this call was under way already.
         """
         with self._rate:
@@ -119,7 +119,7 @@ class ProgressLine:
             self.throttled += 1
 
     def add(self, what: str, count: int) -> None:
-        """Count what a page brought, and say so when it is time."""
+        """Count what a page brought, and log the counts when it is time."""
         with self._lock:
             self.counts[what] = self.counts.get(what, 0) + count
             if time.monotonic() - self._said >= self.every:

@@ -149,7 +149,7 @@ class UserListing:
         return bool(found)
 
     def _chain(self, first_digit: str | None) -> pa.Array:
-        """One list from its first page to its last; gives the subs."""
+        """Read one list from its first page to its last; returns the subs."""
         return restart_on_dead_token(lambda: self._pages(first_digit))
 
     def _pages(self, first_digit: str | None) -> pa.Array:
@@ -164,7 +164,7 @@ class UserListing:
 
 
 def find_user(pool: UserPool, sub: str) -> Users | None:
-    """Ask the pool for one sub: gives a list of one user or none, or None where the pool can't be
+    """Ask the pool for one sub; returns a list of one user or none, or None if the pool can't be
     asked.
 
     ListUsers isn't billed, but AdminGetUser makes each user count as a monthly active one.
@@ -218,7 +218,7 @@ def run_side_by_side(
     names: Iterable[Name],
     at_once: int = client.MOST_LISTS_AT_ONCE,
 ) -> list[Result]:
-    """Run `work` for each name at once; gives the results in the names' order. The first failure
+    """Run `work` for all names at once; returns the results in the names' order. The first failure
     stops the others and is raised.
     """
     with ThreadPoolExecutor(at_once, thread_name_prefix="listing") as threads:

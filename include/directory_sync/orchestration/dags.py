@@ -139,7 +139,11 @@ def get_load_queue(sync: Sync) -> dict[str, Any]:
 
 
 def make_sync_dag(sync: Sync) -> DAG:
-    """Wire the four steps for one sync, and the question to a person."""
+    """Wire the four steps for one sync, and the question to a person.
+
+    There are few tasks, since each task instance costs Airflow seconds: pages and groups are listed
+    side by side within the extract tasks.
+    """
     pool, reaches_joget = sync.airflow_pool or "default_pool", get_load_queue(sync)
     extract_timeout = timedelta(hours=sync.extract_timeout_hours)
     with DAG(
@@ -242,7 +246,7 @@ def make_review_dag(sync: Sync) -> DAG:
 
 
 def make_undo_dag(sync: Sync) -> DAG:
-    """Take a run back, by hand."""
+    """Undo a run, by hand."""
     reaches_joget = get_load_queue(sync)
     with DAG(
         dag_id=sync.undo_dag_id,

@@ -1,6 +1,7 @@
 """Airflow's own approval page and its trigger, with the ledger's text, answer and review.
 
-Imported when DAG files are parsed, so what only a running task needs is imported then.
+Airflow imports this when it parses DAG files, so modules that only a running task needs are
+imported when it runs.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Airflow's plugin: the tabs "Directory changes" on each run and "Directory" on each DAG.
 
-Imported in each of Airflow's processes, so nothing here is heavy.
+Each of Airflow's processes imports this, so nothing here is heavy.
 """
 
 from asyncio import to_thread

@@ -1,4 +1,4 @@
-"""Releasing what a person approved: row by row, and only what is still the same."""
+"""Releasing the rows that a person approved, if they are still the same."""
 
 from collections.abc import Collection
 from dataclasses import replace

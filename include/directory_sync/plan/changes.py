@@ -229,7 +229,7 @@ class Plan:
 
     @property
     def touches_joget(self) -> bool:
-        """Whether the safe rows change Joget, and not the ledger alone."""
+        """Whether the safe rows change Joget, and not only the ledger."""
         return any(
             (~self.safe_part(entity)["action"].isin(LEDGER_ACTIONS)).any()
             for entity in ENTITY_ORDER
@@ -254,7 +254,7 @@ class Plan:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of every row: two plans with the same hash do the same."""
+        """Hash of every row: two plans with the same hash make the same changes."""
         digest = hashlib.sha256()
         for entity in ENTITY_ORDER:
             rows = self.part(entity)
@@ -319,16 +319,18 @@ def split_link(links: "pd.Series[str]") -> "tuple[pd.Series[str], pd.Series[str]
 
 
 def hash_rows(rows: pd.DataFrame) -> "pd.Series[str]":
-    """A hash for each row, of entity, key, action, before and after: what an approval names."""
+    """A hash for each row, of entity, key, action, before and after. An approval names rows by
+    it.
+    """
     columns = [name for name in CHANGES_SCHEMA.names if name not in ("reason", "hold")]
     return _hash_columns(_keep_hashed_codes(rows), columns)
 
 
 def hash_for_answers(rows: pd.DataFrame) -> "pd.Series[str]":
-    """A hash for each row, of entity, key, action and the values that it gives: what a rejection or
-    an undo names.
+    """A hash for each row, of entity, key, action and the values that it gives. A rejection or an
+    undo names changes by it.
 
-    The same change asked for again has the same hash, whatever else changed in Joget meanwhile.
+    A change that is planned again has the same hash, whatever else changed in Joget meanwhile.
     """
     given = _keep_hashed_codes(rows)
     for column in VALUE_COLUMNS:

@@ -45,7 +45,7 @@ class Deferred:
 def defer_rows(plan: Plan, deferred: Deferred) -> Plan:
     """Hold the safe rows of these users and groups as `deferred`, and the rows that depend on them.
 
-    Deferring twice gives the same plan as deferring once.
+    Deferring the same rows twice gives the same plan as doing it once.
     """
     if not deferred:
         return plan

@@ -63,7 +63,7 @@ The other columns are as in DECIDED_USERS_SCHEMA.
 def decide_groups(
     run: Run, desired: pd.DataFrame, current: Current, evidence: Evidence
 ) -> pd.DataFrame:
-    """Decide every group that is listed (mapping.DESIRED_GROUPS_SCHEMA) or linked: gives
+    """Decide every group that is listed (mapping.DESIRED_GROUPS_SCHEMA) or linked; returns
     DECIDED_GROUPS_SCHEMA.
     """
     listed = _decide_listed(run, match_groups(run, desired, current), current)

@@ -12,8 +12,8 @@ from directory_sync.vocabulary import USER_ACTIONS, Cause, Outcome, Reason, Stat
 
 
 def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataFrame:
-    """Decide each account that no user in scope has: gives DECIDED_USERS_SCHEMA, listed and linked
-    false.
+    """Decide each account that no user in scope has; returns DECIDED_USERS_SCHEMA, with listed and
+    linked false.
 
     The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
     deactivation links the account, with its name (current.LEFT_OVER_SCHEMA) in place of a sub, so

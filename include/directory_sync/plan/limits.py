@@ -125,7 +125,7 @@ def limit_emptied_groups(
     current: Current,
     excesses: dict[str, Excess],
 ) -> "pd.Series[str]":
-    """Do for `emptied_group_percent` what limit_removed_memberships does for its limit."""
+    """The same for `emptied_group_percent`, group by group."""
     removed = _is_removed(rows)
     emptied = _find_emptied_groups(run.sync.limits, rows[removed], before, current)
     if not emptied:

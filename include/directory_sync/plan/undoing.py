@@ -1,4 +1,4 @@
-"""Undoing runs: the inverse of what they applied, leaving alone what changed since.
+"""Undoing runs: the inverse of what they applied, except for rows that changed since.
 
 join_runs     make the changes of several runs one
 plan_undo     plan their inverse against Joget now

@@ -74,7 +74,7 @@ alone found. before_*, after_*: changes.USER_VALUE_COLUMNS.
 def decide_users(
     run: Run, matched: pd.DataFrame, current: Current, evidence: Evidence
 ) -> pd.DataFrame:
-    """Decide every listed user: takes MATCHED_USERS_SCHEMA, and gives DECIDED_USERS_SCHEMA in the
+    """Decide every listed user: takes MATCHED_USERS_SCHEMA, and returns DECIDED_USERS_SCHEMA in the
     same order.
 
     Raises PermanentError where the run names users that the pool doesn't have.

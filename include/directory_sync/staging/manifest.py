@@ -20,7 +20,9 @@ class StagedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """manifest.json: comes last into an attempt's folder; what it doesn't name doesn't exist."""
+    """manifest.json, which is written last into an attempt's folder. A file that it doesn't name
+    doesn't exist.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 CLEANING_INTERVAL = timedelta(days=1)
 
 MOST_FILES_AT_ONCE = 50_000
-"""One cleaning deletes so many files at most, which takes some minutes; the next cleaning goes on.
-The task `load` has two hours, and the first cleaning may find years of files.
+"""One cleaning deletes at most so many files, which takes some minutes; the next cleaning
+continues. The task `load` has two hours, and the first cleaning may find years of files.
 """
 
 MOST_READERS = 16
@@ -97,8 +97,8 @@ def delete_expired_files(run: Run, age: timedelta, now: datetime, needed: Collec
     of_expired = [file.url for files in expired for file in files]
     manifests = {url for url in of_expired if url.endswith("/manifest.json")}
     log.info("deleting what is older than %d days: %d files", age.days, len(of_expired))
-    # A signpost goes before what it names, and a manifest before what it vouches for: a deletion
-    # that stops halfway leaves nothing that points to files that are gone.
+    # Signposts are deleted before the folders that they name, and manifests before their files: a
+    # deletion that stops halfway leaves nothing that points to files that are gone.
     store.delete_files(find_expired_signposts(stored, newest, now, age))
     store.delete_files(manifests)
     store.delete_files(url for url in of_expired if url not in manifests)

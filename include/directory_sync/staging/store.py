@@ -210,9 +210,9 @@ def find_connection(url: str) -> tuple[str, str] | None:
 
 
 def require_access(url: str) -> None:
-    """Check the Connection of a store's URL. First call of every task, before any path is made:
-    without a Connection or its credentials an object-store path falls back to anonymous access.
-    Raises PermanentError, or TransientError where the Connection can't be looked up now.
+    """Check the Connection of a store's URL. This is the first call of every task, before any path
+    is made: without a Connection or its credentials, an object-store path falls back to anonymous
+    access. Raises PermanentError, or TransientError where the Connection can't be looked up now.
     """
     named = find_connection(url)
     if named is None:
@@ -307,7 +307,7 @@ def _get_modification_time(info: dict[str, Any]) -> datetime:
 def delete_files(urls: Iterable[str]) -> None:
     """Delete files, one call for each: s3fs says nothing of the files that a bulk deletion leaves.
 
-    A file that is gone already is no error. Raises PermanentError where the right is missing.
+    A file that is gone already isn't an error. Raises PermanentError where the right is missing.
     """
     with ThreadPoolExecutor(DELETIONS_AT_ONCE) as deleters:
         for _ in deleters.map(_delete_file, urls):

@@ -39,7 +39,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do, in counts. Names nobody."""
+    """What a run would do, in counts. It names nobody."""
 
     sync: str
     snapshot_at: datetime

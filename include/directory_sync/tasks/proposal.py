@@ -123,7 +123,7 @@ class Loading:
         return plan
 
     def apply(self) -> tuple[Plan, str]:
-        """Plan and apply; gives the plan as it was applied, and the report's outcome. The caller
+        """Plan and apply; returns the plan as it was applied, and the report's outcome. The caller
         must hold the ledger's lock.
         """
         committed = runs.find_committed_run(self._database, self._proposal.key)
@@ -204,7 +204,7 @@ class Loading:
         self._folder.frame("directory.parquet", plan.directory)
 
     def _finish(self, committed: runs.CommittedRun) -> tuple[Plan, str]:
-        """Give the plan of an earlier attempt that ended between its COMMIT and its manifest."""
+        """Return the plan of an earlier attempt that ended between its COMMIT and its manifest."""
         plan = read_plan(committed)
         self._publish(plan)
         self._leave_signpost(committed.plan_url)

@@ -53,8 +53,8 @@ class Question:
 
 
 def request_review(load_url: str) -> str | None:
-    """Open a review of what a load held, unless one is open; gives the id of the review to start a
-    run for, or None.
+    """Open a review of what a load held, unless one is open. Returns the id of the review to start
+    a run for, or None.
 
     The review DAG's run gets that id: a run that exists isn't started twice, and a run that was
     deleted in Airflow is started again.

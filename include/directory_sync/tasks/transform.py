@@ -1,4 +1,4 @@
-"""The task `transform_snapshot`: maps a snapshot to Joget's columns."""
+"""The task `transform`: maps a snapshot to Joget's columns."""
 
 import logging
 

@@ -1,4 +1,6 @@
-"""Undoing what a run applied: first shown, then done. What changed since is left alone."""
+"""Undoing what a run applied. A dry run shows the undo first. Rows that changed since are left
+alone.
+"""
 
 import hashlib
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ from tests.stand_in import POOL_ID, Faults, Pool, stand_in, sub_of, user
 PEOPLE = [user(f"user{number}@example.org") for number in range(150)]
 
 
-def connect(
+def connect_to_pool(
     aws_connection: Callable[[str], None], endpoint: str, pool_id: str = POOL_ID
 ) -> UserPool:
     aws_connection(endpoint)
@@ -28,7 +28,7 @@ def connect(
     )
 
 
-def flat(pages: Any) -> list[Any]:
+def flatten_pages(pages: Any) -> list[Any]:
     return [found for page in pages for found in page]
 
 
@@ -38,31 +38,31 @@ def test_only_a_missing_token_ends_a_listing(
 ) -> None:
     pool = Pool(PEOPLE, {f"g{number}": PEOPLE[:number] for number in range(70)})
     with stand_in(pool, Faults(pages=lengths)) as served:
-        listed = connect(aws_connection, served.endpoint)
-        assert [sub_of(found) for found in flat(listed.users())] == [
+        listed = connect_to_pool(aws_connection, served.endpoint)
+        assert [sub_of(found) for found in flatten_pages(listed.users())] == [
             sub_of(person) for person in PEOPLE
         ]
-        assert {group["GroupName"] for group in flat(listed.groups())} == set(pool.members)
-        assert len(flat(listed.members("g69"))) == 69
-        assert flat(listed.members("g0")) == []
+        assert {group["GroupName"] for group in flatten_pages(listed.groups())} == set(pool.members)
+        assert len(flatten_pages(listed.members("g69"))) == 69
+        assert flatten_pages(listed.members("g0")) == []
         assert listed.estimated_users() == 150
 
 
-def test_every_attempt_waits_for_the_limiter_retries_too(
+def test_every_attempt_and_every_retry_waits_for_the_limiter(
     aws_connection: Callable[[str], None],
 ) -> None:
     with stand_in(Pool(PEOPLE), Faults(throttled_calls=2)) as served:
-        listed = connect(aws_connection, served.endpoint)
-        flat(listed.users())
+        listed = connect_to_pool(aws_connection, served.endpoint)
+        flatten_pages(listed.users())
         assert served.calls["ListUsers"] == 5, "two throttled, three pages"
         assert listed.progress.calls == 5
 
 
 def test_a_call_is_tried_six_times_and_no_more(aws_connection: Callable[[str], None]) -> None:
     with stand_in(Pool(PEOPLE), Faults(broken_calls=100)) as served:
-        listed = connect(aws_connection, served.endpoint)
+        listed = connect_to_pool(aws_connection, served.endpoint)
         with pytest.raises(TransientError, match="InternalErrorException"):
-            flat(listed.users())
+            flatten_pages(listed.users())
         assert served.calls["ListUsers"] == 6
 
 
@@ -72,10 +72,10 @@ def test_a_page_that_is_throttled_for_long_is_asked_for_again_and_nothing_before
     monkeypatch.setattr(cognito, "ATTEMPTS_OF_A_CALL", 1)
     faults = Faults()
     with stand_in(Pool(PEOPLE), faults) as served:
-        pages = connect(aws_connection, served.endpoint).users()
+        pages = connect_to_pool(aws_connection, served.endpoint).users()
         found = next(pages)
         faults.throttled_calls = served.calls.total() + 20
-        found += flat(pages)
+        found += flatten_pages(pages)
         assert [sub_of(one) for one in found] == [sub_of(person) for person in PEOPLE]
         assert served.calls["ListUsers"] == 23
 
@@ -96,7 +96,7 @@ def test_the_limiter_spaces_calls_of_all_threads_evenly() -> None:
     assert sorted(waits) == [0.1, 0.2, 0.3, 0.4]
     now[0] = 100.0
     limiter.take()
-    assert len(waits) == 4, "time that passed unused isn't saved up, and nobody waits for it"
+    assert len(waits) == 4, "unused time isn't saved up, and nobody waits for it"
 
 
 def test_progress_is_a_line_of_counts_every_few_seconds(caplog: pytest.LogCaptureFixture) -> None:
@@ -114,9 +114,7 @@ def test_progress_is_a_line_of_counts_every_few_seconds(caplog: pytest.LogCaptur
 def test_the_stand_in_answers_as_moto_does(
     aws_connection: Callable[[str], None], moto: Aws
 ) -> None:
-    """A contract of both, so that the stand-in can't drift away from what others know of
-    Cognito.
-    """
+    """A contract of both, so that the stand-in can't drift away from Cognito as others know it."""
     client = moto.client("cognito-idp")
     pool_id = client.create_user_pool(PoolName="contract")["UserPool"]["Id"]
     for number in range(65):
@@ -136,8 +134,8 @@ def test_the_stand_in_answers_as_moto_does(
     ) as served:
         seen = []
         for endpoint, pool in ((moto.endpoint, pool_id), (served.endpoint, POOL_ID)):
-            listed = connect(aws_connection, endpoint, pool)
-            users, members = flat(listed.users()), flat(listed.members("g0"))
+            listed = connect_to_pool(aws_connection, endpoint, pool)
+            users, members = flatten_pages(listed.users()), flatten_pages(listed.members("g0"))
             seen.append(
                 {
                     "keys": {key for found in users for key in found} - {"MFAOptions"},
@@ -145,7 +143,9 @@ def test_the_stand_in_answers_as_moto_does(
                     "members": sorted(_attribute(found, "email") for found in members),
                     "subs": {_attribute(found, "sub") for found in users}
                     == {_attribute(m, "sub") for m in members},
-                    "groups": sorted(group["GroupName"] for group in flat(listed.groups())),
+                    "groups": sorted(
+                        group["GroupName"] for group in flatten_pages(listed.groups())
+                    ),
                     "dates": {type(found["UserCreateDate"]) for found in users},
                 }
             )

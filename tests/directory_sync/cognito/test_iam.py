@@ -1,7 +1,8 @@
-"""docs/iam-policy.json and its siblings: their rights are enough, each is needed, and one that is
-missing is named.
+"""docs/iam-policy.json and its siblings: their rights are enough, each right is needed, and the
+error names a missing one.
 
-moto enforces the policy on S3. It doesn't on a pool, so there the stand-in for Cognito does.
+moto enforces the policy on S3, and the stand-in for Cognito enforces it on a pool, where moto
+doesn't.
 """
 
 import copy
@@ -31,13 +32,13 @@ def read_policy(name: str = "iam-policy.json") -> dict[str, Any]:
     return policy
 
 
-def actions(policy: dict[str, Any]) -> list[str]:
+def list_actions(policy: dict[str, Any]) -> list[str]:
     found = [statement["Action"] for statement in policy["Statement"]]
     return [action for one in found for action in ([one] if isinstance(one, str) else one)]
 
 
-def without(policy: dict[str, Any], action: str) -> dict[str, Any]:
-    """The policy with one action less."""
+def remove_action(policy: dict[str, Any], action: str) -> dict[str, Any]:
+    """The policy without one action."""
     left = copy.deepcopy(policy)
     for statement in left["Statement"]:
         listed = (
@@ -49,7 +50,7 @@ def without(policy: dict[str, Any], action: str) -> dict[str, Any]:
 
 @dataclass
 class Account:
-    """An AWS account whose IAM is enforced, with one user for the sync."""
+    """An AWS account that enforces IAM, with one user for the sync."""
 
     server: Aws
     iam: Any
@@ -58,7 +59,7 @@ class Account:
     """The access key of the sync's user."""
 
     def allow(self, policy: dict[str, Any]) -> None:
-        """Give the sync's user this policy alone."""
+        """Give the sync's user only this policy."""
         self.iam.put_user_policy(
             UserName="sync", PolicyName="sync", PolicyDocument=json.dumps(policy)
         )
@@ -98,14 +99,14 @@ def iam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 
 @pytest.fixture
 def staged(company: Company, iam: Account, monkeypatch: pytest.MonkeyPatch) -> Company:
-    """A company whose staging is in the account's bucket, by a Connection of its own."""
+    """A company with staging in the account's bucket, through a Connection of its own."""
     # Airflow keeps the store of a Connection for the life of a process, so no other test has this
     # Connection.
     monkeypatch.setenv("AIRFLOW_CONN_GUARDED_STORE", iam.connection)
     company.configure(staging_url=f"s3://guarded_store@{BUCKET}/staging")
     company.pool.users = [user("ana@example.org")]
     company.pool.members = {"Sales": company.pool.users}
-    company.faults.allowed = frozenset(actions(read_policy()))
+    company.faults.allowed = frozenset(list_actions(read_policy()))
     iam.allow(read_policy())
     return company
 
@@ -123,9 +124,11 @@ def test_the_policy_is_enough_for_runs_and_each_action_on_s3_is_needed_and_named
         "s3:ListBucket": lambda: store.list_names(url),
         "s3:DeleteObject": lambda: store.delete_files([f"{url}/report.json"]),
     }
-    assert {action for action in actions(read_policy()) if action.startswith("s3:")} == set(denials)
+    assert {action for action in list_actions(read_policy()) if action.startswith("s3:")} == set(
+        denials
+    )
     for action, operation in denials.items():
-        iam.allow(without(read_policy(), action))
+        iam.allow(remove_action(read_policy(), action))
         with pytest.raises(PermanentError, match=action) as caught:
             operation()
         assert f"Staging at s3://guarded_store@{BUCKET}/staging/" in str(caught.value)
@@ -147,12 +150,13 @@ def test_the_api_servers_policy_lets_it_read_and_not_write(staged: Company, iam:
 
 
 @pytest.mark.parametrize(
-    "action", [action for action in actions(read_policy()) if action.startswith("cognito-idp:")]
+    "action",
+    [action for action in list_actions(read_policy()) if action.startswith("cognito-idp:")],
 )
 def test_each_action_on_the_pool_is_needed_and_named(company: Company, action: str) -> None:
     company.pool.users = [user("ana@example.org")]
     company.pool.members = {"Sales": company.pool.users}
-    company.faults.allowed = frozenset(actions(without(read_policy(), action)))
+    company.faults.allowed = frozenset(list_actions(remove_action(read_policy(), action)))
     before = company.joget.contents()
     with pytest.raises(PermanentError) as caught:
         company.run()
@@ -163,9 +167,9 @@ def test_each_action_on_the_pool_is_needed_and_named(company: Company, action: s
     assert company.joget.contents() == before
 
 
-@pytest.mark.parametrize("action", actions(read_policy("iam-policy-kms.json")))
+@pytest.mark.parametrize("action", list_actions(read_policy("iam-policy-kms.json")))
 def test_a_missing_right_on_the_buckets_key_is_named_and_the_session_is_not(action: str) -> None:
-    """In AWS's words: moto checks no rights on keys."""
+    """AWS's error is imitated, since moto checks no rights on keys."""
     said = (
         f"User: arn:aws:sts::111122223333:assumed-role/sync/{SESSION_NAME} is not authorized to "
         f"perform: {action} on resource: arn:aws:kms:us-east-1:111122223333:key/1 because no "

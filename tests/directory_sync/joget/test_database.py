@@ -36,8 +36,8 @@ ODD = [
 def database(
     joget: JogetDatabase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
-    """A server that takes files from clients, or refuses them as MySQL 8 does by default; or we
-    aren't to send any.
+    """A server that takes files from clients; one that refuses them, as MySQL 8 does by default; or
+    one to which we aren't to send any.
     """
     [before] = joget.column("SELECT @@GLOBAL.local_infile")
     joget.execute(f"SET GLOBAL local_infile = {int(request.param != 'refused')}")
@@ -68,13 +68,13 @@ def database(
         (None, {"unix_socket": "/run/mysqld.sock"}, True),
     ],
 )
-def test_rows_go_as_files_only_where_nobody_stands_between(
+def test_rows_go_as_files_only_where_nobody_can_pose_as_the_server(
     host: str | None, extras: dict[str, Any], private: bool
 ) -> None:
     assert _is_private(host, extras) == private
 
 
-def frame(names: list[str | None]) -> pd.DataFrame:
+def make_names(names: list[str | None]) -> pd.DataFrame:
     rows = [
         {"id": f"{at:06}", "name": name, "active": None if at % 3 else at}
         for at, name in enumerate(names)
@@ -82,57 +82,57 @@ def frame(names: list[str | None]) -> pd.DataFrame:
     return make_frame_of_rows(rows, SCHEMA)
 
 
-def read(database: Database) -> pd.DataFrame:
+def read_rows(database: Database) -> pd.DataFrame:
     return database.frame(
         "SELECT id, name, active FROM sent ORDER BY id", schema=SCHEMA, about="sent"
     )
 
 
 def test_every_value_arrives_and_comes_back_as_it_was(database: Database) -> None:
-    sent = frame(ODD)
+    sent = make_names(ODD)
     database.fill("sent", sent, about="sent")
-    assert read(database).equals(sent)
+    assert read_rows(database).equals(sent)
 
 
 def test_more_rows_than_go_at_once_all_arrive(database: Database) -> None:
-    sent = frame([f"name {number}" for number in range(45_001)])
+    sent = make_names([f"name {number}" for number in range(45_001)])
     database.fill("sent", sent, about="sent")
-    assert read(database).equals(sent)
+    assert read_rows(database).equals(sent)
 
 
 def test_nothing_is_sent_for_no_rows(database: Database) -> None:
-    database.fill("sent", frame([]), about="sent")
-    assert read(database).empty
+    database.fill("sent", make_names([]), about="sent")
+    assert read_rows(database).empty
 
 
 def test_a_value_that_does_not_fit_is_refused_and_never_cut(database: Database) -> None:
     for name in ("x" * 256, "x" * 2000):
         with pytest.raises(RefusedRowError):
-            database.fill("sent", frame(["fits", name]), about="sent")
+            database.fill("sent", make_names(["fits", name]), about="sent")
         database.execute("DELETE FROM sent", about="sent")
 
 
 def test_a_value_is_not_cut_by_a_server_that_keeps_no_warnings(database: Database) -> None:
     database.execute("SET SESSION max_error_count = 0", about="the session")
     with pytest.raises(RefusedRowError):
-        database.fill("sent", frame(["x" * 300]), about="sent")
+        database.fill("sent", make_names(["x" * 300]), about="sent")
 
 
 def test_a_key_that_comes_twice_is_a_conflict_and_never_left_out(database: Database) -> None:
-    rows = frame(["one", "two"]).assign(id="same")
+    rows = make_names(["one", "two"]).assign(id="same")
     with pytest.raises(ConflictError):
         database.fill("sent", rows, about="sent")
 
 
-def test_a_table_that_is_not_there_is_an_error_and_nobody_waits(database: Database) -> None:
+def test_a_missing_table_is_an_error_and_no_sender_waits(database: Database) -> None:
     for _ in range(20):
         with pytest.raises(PermanentError):
-            database.fill("no_such_table", frame(["one"]), about="no_such_table")
+            database.fill("no_such_table", make_names(["one"]), about="no_such_table")
 
 
 def test_the_connection_is_usable_after_a_refusal(database: Database) -> None:
     with pytest.raises(RefusedRowError):
-        database.fill("sent", frame(["x" * 256]), about="sent")
+        database.fill("sent", make_names(["x" * 256]), about="sent")
     database.execute("DELETE FROM sent", about="sent")
-    database.fill("sent", frame(["fits"]), about="sent")
-    assert read(database)["name"].tolist() == ["fits"]
+    database.fill("sent", make_names(["fits"]), about="sent")
+    assert read_rows(database)["name"].tolist() == ["fits"]

@@ -1,5 +1,5 @@
-"""docs/joget-grants.sql: its rights are enough, each of them is needed, and one that is missing is
-named.
+"""docs/joget-grants.sql: its rights are enough, each right is needed, and the error names a missing
+one.
 """
 
 import re
@@ -14,7 +14,7 @@ from directory_sync.joget.ledger import definition
 from directory_sync.tasks import detach, review
 from tests.company import Company, causes, counts
 from tests.conftest import ROOT
-from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.plan.test_matching import rename_user
 from tests.directory_sync.tasks.test_history import forget_everything
 from tests.stand_in import user
 
@@ -24,8 +24,8 @@ Right = tuple[str, str]
 """A privilege, and the table that it is granted on."""
 
 
-def rights(*parts: int) -> set[Right]:
-    """The single rights of the file's parts."""
+def read_rights(*parts: int) -> set[Right]:
+    """Read the single rights in parts of the file."""
     found = [
         re.fullmatch(r"GRANT (.+) ON jwdb\.(\S+) TO 'directory_sync'@'%'", text)
         for text in read_grants(*parts)
@@ -33,7 +33,7 @@ def rights(*parts: int) -> set[Right]:
     return {(right, grant[2]) for grant in found if grant for right in grant[1].split(", ")}
 
 
-CREATE = {(right, table) for right, table in rights(2) if right == "CREATE"}
+CREATE = {(right, table) for right, table in read_rights(2) if right == "CREATE"}
 ALTER = {("ALTER", "directory_sync_run"), ("ALTER", "directory_sync_lock")}
 ASK = {("SELECT", "directory_sync_review"), ("INSERT", "directory_sync_review")}
 ANSWER = {("UPDATE", "directory_sync_review")}
@@ -44,8 +44,8 @@ DETACH = {
     ("UPDATE", "directory_sync_run"),
 }
 FILL = {("INSERT", "directory_sync_lock")}
-RUN = rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH
-DELETE_AND_RENAME = rights(3)
+RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH
+DELETE_AND_RENAME = read_rights(3)
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 
 def expect_denials(company: Company, wanted: set[Right], operation: Callable[[], Any]) -> None:
-    """Take each right away, see the operation fail for it without a change to Joget, and give the
-    right back.
+    """Take each right away, check that the operation fails and changes nothing in Joget, and give
+    the right back.
     """
     before = company.joget.contents()
     for right, table in sorted(wanted):
@@ -79,8 +79,8 @@ def expect_denials(company: Company, wanted: set[Right], operation: Callable[[],
     assert company.joget.contents() == before
 
 
-def start(company: Company) -> Any:
-    """A first run that creates and adopts users and groups, up to `load`; eve has a local
+def prepare_first_run(company: Company) -> Any:
+    """Do a first run up to `load`: it creates and adopts users and groups. Eve has a local
     membership in an adopted group.
     """
     company.joget.add_user(EVE)
@@ -96,14 +96,14 @@ def start(company: Company) -> Any:
 
 
 def rename_ana(company: Company) -> None:
-    company.pool.users = [renamed(user(ANA), NEW), *company.pool.users[1:]]
+    company.pool.users = [rename_user(user(ANA), NEW), *company.pool.users[1:]]
 
 
 def test_parts_one_and_two_are_enough_for_runs_and_reviews(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
-    report = company.load(start(company))
+    report = company.load(prepare_first_run(company))
     assert (counts(report)["created"], counts(report)["adopted"]) == (2, 1)
     company.pool.users = [
         user(ANA, given_name="Other"),
@@ -129,7 +129,7 @@ def test_part_three_is_enough_for_deleting_renaming_and_undoing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account()
-    company.load(start(company))
+    company.load(prepare_first_run(company))
     before = company.joget.contents()
     report = company.load(prepare_deletions_and_renames(company))
     assert counts(report).items() >= {"deleted": 1, "renamed": 1}.items()
@@ -152,11 +152,11 @@ def prepare_deletions_and_renames(company: Company) -> Any:
     return company.prepare()
 
 
-def test_each_right_of_parts_one_and_two_is_needed_and_named_where_it_is_missing(
+def test_each_right_of_parts_one_and_two_is_needed_and_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
-    prepared = start(company)
+    prepared = prepare_first_run(company)
 
     def load_without_ledger() -> None:
         forget_everything(company.joget)
@@ -178,11 +178,11 @@ def test_each_right_of_parts_one_and_two_is_needed_and_named_where_it_is_missing
     company.load(prepared)
 
 
-def test_each_right_that_a_review_needs_is_named_where_it_is_missing(
+def test_each_right_that_a_review_needs_is_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
-    company.load(start(company))
+    company.load(prepare_first_run(company))
     rename_ana(company)
     company.run()
     expect_denials(company, ASK, company.ask)
@@ -195,20 +195,20 @@ def test_each_right_that_a_review_needs_is_named_where_it_is_missing(
     expect_denials(company, ACT_ON_ANSWER, lambda: company.load_held(review_id))
 
 
-def test_each_right_that_detaching_needs_is_named_where_it_is_missing(
+def test_each_right_that_detaching_needs_is_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account(1, 2)
-    company.load(start(company))
+    company.load(prepare_first_run(company))
     expect_denials(company, DETACH, lambda: detach.detach_sync("default", is_applied=True))
     detach.detach_sync("default", is_applied=True)
 
 
-def test_each_right_of_part_three_is_needed_and_named_where_it_is_missing(
+def test_each_right_of_part_three_is_needed_and_named_if_it_is_missing(
     company: Company, account: Callable[..., None]
 ) -> None:
     account()
-    company.load(start(company))
+    company.load(prepare_first_run(company))
     prepared = prepare_deletions_and_renames(company)
     expect_denials(company, DELETE_AND_RENAME, lambda: company.load(prepared))
     assert company.load(prepared)["outcome"] == "applied"

@@ -1,4 +1,4 @@
-"""Keys: what this project calls the same is what Joget's own database calls the same."""
+"""Keys: two texts have the same key exactly if Joget's own database calls them equal."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def connection(
 
 @settings(max_examples=300)
 @given(st.text(TRICKY, max_size=5), st.text(TRICKY, max_size=5))
-def test_two_texts_have_one_key_exactly_where_the_database_says_that_they_are_equal(
+def test_two_texts_have_one_key_exactly_if_the_database_calls_them_equal(
     connection: Any, a: str, b: str
 ) -> None:
     charset, opened = connection

@@ -1,6 +1,6 @@
 """The load's statements find rows by keys, whatever the database guesses about temporary tables.
 
-conftest.py holds every statement of all tests in this folder against `find_faults`.
+conftest.py passes every statement of all tests in this folder to `find_faults`.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,15 @@ from directory_sync.joget.database import Database
 from tests.company import Company, people
 from tests.statements import NOT_IN_SQLGLOT, Statement, find_faults
 
-SMALL = {"dir_group", "dir_organization", "dir_role", "dir_department", "columns", "tables"}
-SMALL |= {"directory_sync_lock", "directory_sync_group_link", "directory_sync_local_membership"}
+SMALL_TABLES = {"dir_group", "dir_organization", "dir_role", "dir_department", "columns", "tables"}
+SMALL_TABLES |= {
+    "directory_sync_lock",
+    "directory_sync_group_link",
+    "directory_sync_local_membership",
+}
 """Tables that don't grow with the users."""
 
-WHOLE = {
+WHOLE_TABLE_READS = {
     "SELECT COUNT(*) FROM dir_user": "the seats",
     "SELECT u.id FROM dir_user u WHERE u.active = 1": "nearly all of them are linked",
     "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = "
@@ -27,15 +31,15 @@ WHOLE = {
     "FROM dir_user_replacement d": "Joget has no index on its usernames",
     "FROM information_schema.": "MySQL's views over tables that don't grow with the users",
 }
-"""What reads a whole table once, and why."""
+"""Parts of statements that read a whole table once, and why."""
 
-WRITTEN = ("INSERT", "REPLACE")
+WRITTEN_TABLE_TYPES = ("INSERT", "REPLACE")
 """The select_type of a table that is only written to: MySQL lists it as scanned."""
 
 
 @pytest.fixture
 def explained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, str]]]:
-    """By statement that ran: tables that it scans, as EXPLAIN says just before it runs."""
+    """By statement: the tables that it scans, as EXPLAIN says just before the statement runs."""
     found: dict[str, list[tuple[str, str]]] = {}
 
     def explain(database: Database, statement: str, parameters: Sequence[Any]) -> None:
@@ -45,7 +49,7 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, str]
             cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters or None)
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        rows = [row for row in rows if row["select_type"] not in WRITTEN]
+        rows = [row for row in rows if row["select_type"] not in WRITTEN_TABLE_TYPES]
         scanned = [
             (str(row["table"]), row["type"])
             for row in rows
@@ -56,7 +60,7 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, str]
     for name in ("execute", "rows", "frame", "frames"):
         original = getattr(Database, name)
 
-        def spying(
+        def explain_and_run(
             self: Database,
             statement: str,
             parameters: Sequence[Any] = (),
@@ -67,20 +71,20 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, str]
             explain(self, statement, parameters)
             return original(self, statement, parameters, **others)
 
-        monkeypatch.setattr(Database, name, spying)
+        monkeypatch.setattr(Database, name, explain_and_run)
     return found
 
 
-def scans(explained: dict[str, list[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """Tables that grow with the directory and are scanned, with the statement. Temporary tables are
-    meant to be.
+def find_scans(explained: dict[str, list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """Find the tables that are scanned and grow with the directory, each with its statement. Scans
+    of temporary tables are intended.
     """
     found = []
     for statement, tables in explained.items():
-        if not any(part in statement for part in WHOLE):
+        if not any(part in statement for part in WHOLE_TABLE_READS):
             for alias, _ in tables:
                 table = Statement(statement).tables.get(alias, alias)
-                if table not in SMALL and not table.endswith(("_change", "_text", ">")):
+                if table not in SMALL_TABLES and not table.endswith(("_change", "_text", ">")):
                     found.append((table, statement))
     return found
 
@@ -108,7 +112,7 @@ def test_no_statement_of_a_load_scans_a_table_of_joget(
     )
     company.run()
     assert len(explained) > 50
-    assert scans(explained) == []
+    assert find_scans(explained) == []
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,6 @@ def test_no_statement_of_a_load_scans_a_table_of_joget(
          "'zoe@example.org'", "has a text that stands nowhere in the code"),
     ],
 )  # fmt: skip
-def test_a_statement_that_does_what_it_may_not_is_noticed(statement: str, fault: str) -> None:
+def test_a_statement_that_the_product_may_not_send_is_noticed(statement: str, fault: str) -> None:
     faults = "; ".join(find_faults(statement))
     assert (fault in faults) if fault else faults == ""

@@ -1,4 +1,4 @@
-"""TLS to Joget's database, by the Connection's extras, with a server and certificates for real."""
+"""TLS to Joget's database, by the Connection's extras, with a real server and real certificates."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Connect = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
-    """The server's, and another one."""
+    """The server's authority, and another one."""
     folder = tmp_path_factory.mktemp("certificates")
     return make_authority(folder, "joget"), make_authority(folder, "other")
 
@@ -30,7 +30,7 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Au
 def tls_server(
     authorities: tuple[Authority, Authority], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DatabaseServer]:
-    """A server with a certificate, whose account of the sync has to use TLS."""
+    """A server with a certificate. The sync's account has to use TLS."""
     own, _ = authorities
     start = DATABASE_SERVERS[os.environ.get("JOGET_DATABASE", "mariadb")]
     options = (
@@ -59,14 +59,14 @@ def connect(tls_server: DatabaseServer, monkeypatch: pytest.MonkeyPatch) -> Conn
 
 
 @pytest.mark.parametrize("mode", ["VERIFY_CA", "VERIFY_IDENTITY"])
-def test_a_certificate_that_is_vouched_for_is_taken_by_each_connection(
+def test_every_connection_accepts_a_certificate_of_the_trusted_authority(
     connect: Connect, authorities: tuple[Authority, Authority], mode: str
 ) -> None:
     connect(ssl={"ca": str(authorities[0].ca)}, ssl_mode=mode)
     with open_session("joget_mysql") as database, database.open_another() as another:
         for opened in (database, another):
             assert opened.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]
-            assert opened._takes_files, "nobody can stand between"
+            assert opened._takes_files, "nobody else can pose as the server"
 
 
 @pytest.mark.parametrize("extras", [{}, {"ssl_mode": "VERIFY_CA"}, {"ssl_mode": "VERIFY_IDENTITY"}])
@@ -92,7 +92,7 @@ def test_an_authoritys_file_that_is_not_there_is_refused_for_good(
         pass
 
 
-def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(
+def test_an_account_that_requires_tls_is_refused_without_it_and_the_error_says_so(
     connect: Connect,
 ) -> None:
     connect()
@@ -100,7 +100,7 @@ def test_an_account_that_requires_tls_is_refused_without_and_the_error_says_so(
         pass
 
 
-def test_where_tls_is_asked_for_a_server_without_it_is_refused(
+def test_a_server_without_tls_is_refused_if_the_connection_asks_for_tls(
     connect: Connect, authorities: tuple[Authority, Authority], tmp_path: Path
 ) -> None:
     no_tls = {"mariadb": "--skip-ssl", "mysql": "--tls-version="}
@@ -122,7 +122,9 @@ def test_where_tls_is_asked_for_a_server_without_it_is_refused(
 
 
 def count_sessions(server: DatabaseServer) -> int:
-    """How many sessions the sync's account has, once the server has noticed what was closed."""
+    """Count the sessions of the sync's account, once the server has noticed which ones were
+    closed.
+    """
     until = time.monotonic() + 10
     with closing(server.connect()) as console, console.cursor() as cursor:
         while True:

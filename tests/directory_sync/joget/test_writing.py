@@ -24,7 +24,7 @@ ANA, BOB = "ana@example.org", "bob@example.org"
 
 
 class KilledError(BaseException):
-    """Stands for the death of the process: nothing of ours catches it."""
+    """Stands for the death of the process, so no code of ours catches it."""
 
 
 def test_a_load_that_died_after_its_commit_applies_nothing_and_finishes_the_report(
@@ -34,11 +34,11 @@ def test_a_load_that_died_after_its_commit_applies_nothing_and_finishes_the_repo
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     transformed = company.prepare()
 
-    def killed(*_: Any, **__: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(load, "make_report", killed)
+        patch.setattr(load, "make_report", die)
         with pytest.raises(KilledError):
             company.load(transformed)
     before = company.joget.contents(prefix="")
@@ -73,11 +73,11 @@ def test_a_load_that_dies_before_its_commit_leaves_nothing_and_a_retry_does_all(
     transformed = company.prepare()
     before = company.joget.contents()
 
-    def killed(*_: Any) -> None:
+    def die(*_: Any) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing.PlanApplication, moment, killed)
+        patch.setattr(writing.PlanApplication, moment, die)
         with pytest.raises(KilledError):
             company.load(transformed)
     assert company.joget.contents() == before
@@ -91,18 +91,18 @@ def test_the_plan_is_published_before_the_commit(
     company.pool.users = [user(ANA)]
     transformed = company.prepare()
 
-    def full(*_: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise TransientError("the store is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.Folder, "frame", full)
+        patch.setattr(store.Folder, "frame", refuse)
         with pytest.raises(TransientError, match="full"):
             company.load(transformed)
     assert company.usernames() == []
 
 
 def interfere(monkeypatch: pytest.MonkeyPatch, changes: Iterator[Callable[[], object]]) -> None:
-    """Make the next of these changes in Joget between each planning and its writing."""
+    """Between each planning and its writing, make the next of these changes in Joget."""
     send = writing.PlanApplication._send
 
     def send_and_interfere(self: writing.PlanApplication) -> None:
@@ -112,7 +112,7 @@ def interfere(monkeypatch: pytest.MonkeyPatch, changes: Iterator[Callable[[], ob
     monkeypatch.setattr(writing.PlanApplication, "_send", send_and_interfere)
 
 
-def test_what_joget_changed_between_reading_and_writing_is_planned_again(
+def test_rows_changed_in_joget_between_reading_and_writing_are_planned_again(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     company.pool.users = [user(ANA, given_name="One")]
@@ -131,7 +131,7 @@ def test_what_joget_changed_between_reading_and_writing_is_planned_again(
     eve = "eve@example.org"
     company.pool.users.append(user(eve))
     interfere(monkeypatch, iter([lambda: company.joget.add_user(eve)]))
-    assert counts(company.run())["adopted"] == 1, "single sign-on made the account meanwhile"
+    assert counts(company.run())["adopted"] == 1, "single sign-on made the account in between"
 
 
 def test_with_an_edit_in_joget_at_every_planning_only_the_edited_users_wait(
@@ -160,7 +160,7 @@ def test_with_an_edit_in_joget_at_every_planning_only_the_edited_users_wait(
     assert company.user("person001@example.org")["lastName"] == "Family"
 
 
-def test_a_user_whom_joget_has_locked_for_long_waits_and_the_others_do_not(
+def test_a_user_locked_in_joget_for_long_waits_and_the_others_do_not(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
@@ -186,18 +186,18 @@ def test_a_load_that_died_after_leaving_rows_out_reports_them_as_left_out(
     transformed = company.prepare()
     edit = "UPDATE dir_user SET lastName = CONCAT(lastName, '!') WHERE id = 'person000@example.org'"
 
-    def killed(*_: Any, **__: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:
         interfere(patch, itertools.repeat(lambda: company.joget.execute(edit)))
-        patch.setattr(proposal.Loading, "_leave_signpost", killed)
+        patch.setattr(proposal.Loading, "_leave_signpost", die)
         with pytest.raises(KilledError):
             company.load(transformed)
     assert counts(company.load(transformed)) == {"read": 3, "updated": 2, "deferred": 1}
 
 
-def test_a_row_that_joget_has_locked_is_waited_for_and_then_planned_again(company: Company) -> None:
+def test_the_load_waits_for_a_row_locked_in_joget_and_then_plans_again(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
@@ -213,7 +213,7 @@ def test_a_row_that_joget_has_locked_is_waited_for_and_then_planned_again(compan
     assert company.user(ANA)["email"] == ANA
 
 
-def test_a_second_writer_waits_for_the_lock_and_says_for_whom(
+def test_a_second_writer_waits_for_the_lock_and_names_the_run_that_holds_it(
     company: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     company.pool.users = [user(ANA)]
@@ -232,7 +232,7 @@ def test_a_second_writer_waits_for_the_lock_and_says_for_whom(
     assert company.load(transformed)["outcome"] == "nothing_to_do"
 
 
-def test_nothing_older_goes_over_something_newer(company: Company) -> None:
+def test_an_older_snapshot_is_never_applied_over_a_newer_one(company: Company) -> None:
     company.pool.users = [user(ANA, given_name="Old")]
     old = company.prepare()
     company.pool.users = [user(ANA, given_name="New")]
@@ -297,14 +297,14 @@ def test_the_sync_never_makes_joget_wait_while_it_plans(
     console.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
     plan = make_plan
 
-    def planning(*arguments: Any, **options: Any) -> Any:
+    def plan_while_joget_edits(*arguments: Any, **options: Any) -> Any:
         console.cursor().execute("UPDATE dir_user SET email = email WHERE id = %s", (ANA,))
         console.cursor().execute(
             "INSERT INTO dir_user (id, username, active) VALUES ('new', 'new', 1)"
         )
         return plan(*arguments, **options)
 
-    monkeypatch.setattr(load, "make_plan", planning)
+    monkeypatch.setattr(load, "make_plan", plan_while_joget_edits)
     company.run()
     with pytest.raises(MySQLdb.IntegrityError):
         console.cursor().execute("INSERT INTO dir_user (id) VALUES ('new')")
@@ -320,11 +320,11 @@ def test_edits_in_joget_do_not_wait_for_the_object_store(
     console.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
     frames = store.Folder.frames
 
-    def stalled(*arguments: Any, **options: Any) -> None:
+    def publish_while_joget_edits(*arguments: Any, **options: Any) -> None:
         frames(*arguments, **options)
         console.cursor().execute("UPDATE dir_user SET timeZone = timeZone WHERE id = %s", (ANA,))
 
-    monkeypatch.setattr(store.Folder, "frames", stalled)
+    monkeypatch.setattr(store.Folder, "frames", publish_while_joget_edits)
     assert counts(company.run())["updated"] == 1
 
 
@@ -336,11 +336,11 @@ def test_a_worker_that_vanishes_in_its_transaction_keeps_its_locks_for_a_short_t
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
 
-    def silent(_: writing.PlanApplication) -> None:
+    def vanish(_: writing.PlanApplication) -> None:
         time.sleep(3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing.PlanApplication, "_verify", silent)
+        patch.setattr(writing.PlanApplication, "_verify", vanish)
         with pytest.raises(TransientError):
             company.run()
     assert company.user(ANA)["firstName"] == "Given", "the server ended the session and rolled back"

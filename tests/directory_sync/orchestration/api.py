@@ -16,11 +16,11 @@ PATIENCE = 600
 """Seconds that a test waits for Airflow, on a machine that others use too."""
 
 
-def answer(port: int, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
-    """Status and text of a path of Airflow's, asked for by somebody, or by nobody."""
+def answer(port: int, path: str, reader: str | None, method: str = "GET") -> tuple[int, str]:
+    """Request one of Airflow's pages as a user, or signed out; returns its status and text."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/{path}",
-        headers={"Authorization": f"Bearer {token(port, who)}"} if who else {},
+        headers={"Authorization": f"Bearer {token(port, reader)}"} if reader else {},
         method=method,
         data=b"" if method == "POST" else None,
     )
@@ -37,16 +37,16 @@ class Api:
 
     port: int
     user: str | None = None
-    """Whose token to use, where Airflow asks for one."""
+    """The user to sign in as, if Airflow asks for a token."""
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """What tells Airflow who asks."""
+        """Headers that sign the user in."""
         signed = {"Authorization": f"Bearer {token(self.port, self.user)}"} if self.user else {}
         return {"Content-Type": "application/json", **signed}
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask for a path below /api/v2; raises HTTPError."""
+        """Request a path below /api/v2; raises HTTPError."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/api/v2/{path}",
             method=method,
@@ -58,7 +58,7 @@ class Api:
         return json.loads(content) if content else None
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
-        """Start a run by hand; gives its id."""
+        """Start a run by hand; returns its id."""
         return str(
             self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})[
                 "dag_run_id"
@@ -66,19 +66,19 @@ class Api:
         )
 
     def runs(self, dag_id: str) -> dict[str, str]:
-        """States of a DAG's runs by id."""
+        """Read the states of a DAG's runs, by id."""
         found = self.call("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
         return {run["dag_run_id"]: run["state"] for run in found}
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, str]:
-        """States of a run's tasks by id."""
-        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances")[
+        """Read the states of a run's tasks, by id."""
+        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quote_run_id(run_id)}/taskInstances")[
             "task_instances"
         ]
         return {task["task_id"]: task["state"] for task in found}
 
-    def finished(self, dag_id: str, run_id: str) -> str:
-        """Wait for a run's end; gives its state."""
+    def await_end_of_run(self, dag_id: str, run_id: str) -> str:
+        """Wait for a run's end; returns its state."""
         return str(wait(lambda: self._ended(dag_id, run_id), f"{dag_id} {run_id} to end"))
 
     def _ended(self, dag_id: str, run_id: str) -> str | None:
@@ -86,13 +86,13 @@ class Api:
         return state if state in ("success", "failed") else None
 
     def run(self, dag_id: str, **conf: Any) -> str:
-        """Start a run and wait for its end; gives its id."""
+        """Start a run and wait for its end; returns its id."""
         run_id = self.trigger(dag_id, **conf)
-        assert self.finished(dag_id, run_id) == "success", self.tasks(dag_id, run_id)
+        assert self.await_end_of_run(dag_id, run_id) == "success", self.tasks(dag_id, run_id)
         return run_id
 
-    def asked(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """Wait until a task waits for a person; gives what the page shows."""
+    def await_question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """Wait until a task waits for a person; returns what the page shows."""
         wait(
             lambda: self.tasks(dag_id, run_id).get(task_id) == "awaiting_input", f"{task_id} to ask"
         )
@@ -114,11 +114,13 @@ class Api:
         self.call("POST", f"dags/{dag_id}/clearTaskInstances", {**body, "reset_dag_runs": True})
 
     def _hitl(self, dag_id: str, run_id: str, task_id: str) -> str:
-        return f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}/-1/hitlDetails"
+        return (
+            f"dags/{dag_id}/dagRuns/{quote_run_id(run_id)}/taskInstances/{task_id}/-1/hitlDetails"
+        )
 
 
 def wait(found: Callable[[], Any], what: str) -> Any:
-    """Ask until there is an answer; fails after PATIENCE seconds."""
+    """Call a function until it returns something; fails after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if answer := found():
@@ -127,5 +129,5 @@ def wait(found: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"waited {PATIENCE} seconds for {what}")
 
 
-def quoted(run_id: str) -> str:
+def quote_run_id(run_id: str) -> str:
     return urllib.parse.quote(run_id, safe="")

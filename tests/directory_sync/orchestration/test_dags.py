@@ -1,4 +1,4 @@
-"""The DAG files: what Airflow sees of valid and of faulty settings."""
+"""The DAG files: what Airflow shows for valid and for faulty settings."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -98,7 +98,9 @@ def test_without_a_load_queue_every_task_stays_in_airflows_default_queue(dag_bag
 def test_a_task_outside_the_load_queue_never_opens_jogets_database_and_each_other_task_does(
     company: "Company", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow has no Connection to Joget here, so the tasks that open its database fail by name."""
+    """Airflow has no Connection to Joget here, so each task that opens the database fails, and the
+    error names the Connection.
+    """
     from directory_sync.tasks import extract, load, review, transform, undo
     from tests.company import attempt, people
 
@@ -230,7 +232,9 @@ def test_permanent_errors_fail_at_once_and_transient_ones_are_retried_with_growi
 
 
 def test_parsing_imports_neither_pandas_nor_a_database_driver(tmp_path: Path) -> None:
-    """Airflow parses DAG files all the time; what only tasks need is imported by tasks."""
+    """Airflow parses DAG files all the time, so modules that only tasks need are imported by
+    tasks.
+    """
     import subprocess
     import sys
 

@@ -16,21 +16,21 @@ from demo.processes import free_port
 from directory_sync.report import Report
 from tests.company import Company, people
 from tests.conftest import JogetDatabase, new_company
-from tests.directory_sync.orchestration.api import Api, quoted, wait
+from tests.directory_sync.orchestration.api import Api, quote_run_id, wait
 from tests.stand_in import user
 
 SYNC, REVIEW, UNDO = "cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"
 
 
 class Office:
-    """A company whose sync runs in an Airflow of its own."""
+    """A company with a sync that runs in an Airflow of its own."""
 
     def __init__(self, company: Company, api: Api, variables: dict[str, str]) -> None:
         self.company, self.api, self.variables = company, api, variables
 
     def start(self, leavers: int) -> str:
-        """30 users, synchronised, of whom so many leave, which a run holds; gives the review's run
-        id.
+        """Synchronise 30 users, let so many leave, and run the sync, which holds that; returns the
+        review's run id.
         """
         joget = self.company.joget
         for table in joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'"):
@@ -51,13 +51,13 @@ class Office:
         return str(review)
 
     def backfills(self) -> list[dict[str, Any]]:
-        """The sync's backfills."""
+        """List the sync's backfills."""
         found: list[dict[str, Any]] = self.api.call("GET", f"backfills?dag_id={SYNC}")["backfills"]
         return found
 
     def report(self, dag_id: str, run_id: str, task_id: str) -> Report:
-        """The report that a task of a run left."""
-        task = f"dags/{dag_id}/dagRuns/{quoted(run_id)}/taskInstances/{task_id}"
+        """Read the report that a task of a run left."""
+        task = f"dags/{dag_id}/dagRuns/{quote_run_id(run_id)}/taskInstances/{task_id}"
         value: Any = self.api.call("GET", f"{task}/xcomEntries/return_value")["value"]
         value = json.loads(value) if isinstance(value, str) else value
         return Report.model_validate_json(
@@ -91,7 +91,7 @@ def office(
 
 def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) -> None:
     review = office.start(leavers=12)
-    page = office.api.asked(REVIEW, review, "review_held")
+    page = office.api.await_question(REVIEW, review, "review_held")
     assert page["subject"] == "12 changes of Joget's users and groups wait for you"
     assert "removed_users_percent" in page["body"]
     assert "held_sha256" in page["body"]
@@ -102,18 +102,18 @@ def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) 
     assert len(office.company.active()) == 31
     assert len(office.api.runs(REVIEW)) == 1, "one review is open"
     office.api.clear(REVIEW, review, "review_held")
-    assert office.api.asked(REVIEW, review, "review_held")["body"] == page["body"], (
+    assert office.api.await_question(REVIEW, review, "review_held")["body"] == page["body"], (
         "cleared before the answer"
     )
     office.api.answer(REVIEW, review, "review_held", "Approve")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 19
     answer = office.report(REVIEW, review, "load_held").review
     assert answer
     assert (answer.answer, answer.applied, answer.changed_since) == ("approve", 12, 0)
     assert answer.answered_by
     office.api.clear(REVIEW, review, "review_held")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 19, (
         "cleared after the answer: nothing is asked or applied again"
     )
@@ -121,9 +121,9 @@ def test_an_approved_review_is_applied_and_runs_go_on_meanwhile(office: Office) 
 
 def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
     review = office.start(leavers=12)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     office.api.answer(REVIEW, review, "review_held", "Reject")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 30
     reviews = office.api.runs(REVIEW)
     run_id = office.api.run(SYNC)
@@ -131,26 +131,26 @@ def test_a_rejected_review_leaves_everything_as_it_is(office: Office) -> None:
     assert office.api.runs(REVIEW) == reviews
 
 
-def test_a_review_whose_run_was_deleted_in_airflow_is_asked_again_by_the_next_run(
+def test_if_a_review_was_deleted_in_airflow_the_next_run_asks_again(
     office: Office,
 ) -> None:
     review = office.start(leavers=12)
-    office.api.asked(REVIEW, review, "review_held")
-    run = f"dags/{REVIEW}/dagRuns/{quoted(review)}"
+    office.api.await_question(REVIEW, review, "review_held")
+    run = f"dags/{REVIEW}/dagRuns/{quote_run_id(review)}"
     office.api.call("PATCH", run, {"state": "failed"})  # Airflow deletes no run that goes on
     office.api.call("DELETE", run)
     assert review not in office.api.runs(REVIEW)
     office.api.run(SYNC)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     office.api.answer(REVIEW, review, "review_held", "Approve")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert len(office.company.active()) == 18
 
 
 def test_a_review_that_times_out_answers_nothing(office: Office) -> None:
     office.company.configure(approval={"timeout_hours": 0.002})
     review = office.start(leavers=12)
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     assert office.api.tasks(REVIEW, review) == {"review_held": "skipped", "load_held": "skipped"}
     assert len(office.company.active()) == 30
     office.company.configure(approval={"timeout_hours": 72.0})
@@ -161,12 +161,12 @@ def test_a_review_that_times_out_answers_nothing(office: Office) -> None:
 
 def test_rows_that_changed_in_between_stay_held(office: Office) -> None:
     review = office.start(leavers=12)
-    office.api.asked(REVIEW, review, "review_held")
+    office.api.await_question(REVIEW, review, "review_held")
     office.company.joget.execute(
         "UPDATE dir_user SET lastName = 'local' WHERE id = 'person003@example.org'"
     )
     office.api.answer(REVIEW, review, "review_held", "Approve")
-    assert office.api.finished(REVIEW, review) == "success"
+    assert office.api.await_end_of_run(REVIEW, review) == "success"
     answer = office.report(REVIEW, review, "load_held").review
     assert answer
     assert (answer.applied, answer.changed_since) == (11, 1)
@@ -184,8 +184,8 @@ def test_an_undo_shows_first_and_then_takes_back(office: Office) -> None:
 
 
 def backfill(office: Office, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Airflow's own command; paused meanwhile, since SQLite can't be written beside a scheduler
-    that starts runs.
+    """Run Airflow's own command. The DAG is paused meanwhile, since SQLite can't be written beside
+    a scheduler that starts runs.
     """
     office.api.call("PATCH", f"dags/{SYNC}", {"is_paused": True})
     command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", SYNC, *arguments]
@@ -197,8 +197,8 @@ def backfill(office: Office, *arguments: str) -> "subprocess.CompletedProcess[st
 
 
 def backfilled(office: Office, first_year: int) -> list[str]:
-    """The runs that a backfill of four years made: fewer where SQLite was locked beside the
-    scheduler (apache/airflow #68699), which no other database of Airflow's is.
+    """List the runs that a backfill of four years made. There are fewer if SQLite was locked beside
+    the scheduler (apache/airflow #68699); Airflow's other databases have no such lock.
     """
     before = set(office.api.runs(SYNC))
     done = backfill(
@@ -217,7 +217,7 @@ def test_a_backfill_over_any_range_reads_the_pool_once(office: Office) -> None:
         before = set(office.api.runs(SYNC))
         runs = backfilled(office, first_year)
         for run_id in runs:
-            assert office.api.finished(SYNC, run_id) == "success"
+            assert office.api.await_end_of_run(SYNC, run_id) == "success"
         # Unpausing may start the schedule's own run as well, which lists the pool for itself.
         own = [run for run in set(office.api.runs(SYNC)) - before if run.startswith("scheduled")]
         assert office.company.cognito.calls["DescribeUserPool"] <= 1 + len(own)
@@ -234,7 +234,7 @@ def test_a_backfill_over_any_range_reads_the_pool_once(office: Office) -> None:
     assert len(office.company.usernames()) >= 70
 
 
-def test_a_sync_without_a_schedule_that_is_asked_to_backfill_is_one_clear_error(
+def test_a_backfill_of_a_sync_without_a_schedule_is_one_clear_error(
     office: Office,
 ) -> None:
     office.company.configure(schedule=None)

@@ -40,8 +40,8 @@ class PrivateAirflow:
         with sqlite3.connect(self.home / "airflow.db") as database:
             return database.execute(statement).fetchall()
 
-    def everything_said(self, *outputs: "subprocess.CompletedProcess[str]") -> str:
-        """Log files, what the commands printed, and XCom."""
+    def read_output(self, *outputs: "subprocess.CompletedProcess[str]") -> str:
+        """Read the log files, what the commands printed, and XCom."""
         logs = [path.read_text(encoding="utf-8") for path in (self.home / "logs").rglob("*.log")]
         xcom = [str(row) for row in self.rows("SELECT * FROM xcom")]
         return "\n".join([*logs, *xcom, *(output.stdout + output.stderr for output in outputs)])
@@ -55,7 +55,7 @@ def airflow(tmp_path: Path, company: Company, monkeypatch: pytest.MonkeyPatch) -
     return PrivateAirflow(tmp_path / "airflow")
 
 
-def test_a_run_through_airflow_says_no_name_email_or_attribute(
+def test_a_run_through_airflow_reveals_no_name_email_or_attribute(
     company: Company, airflow: PrivateAirflow
 ) -> None:
     company.joget.add_user("local-secret@example.org", password="local-secret")
@@ -69,7 +69,7 @@ def test_a_run_through_airflow_says_no_name_email_or_attribute(
     output = airflow.run("dags", "test", "cognito_to_joget")
     assert airflow.rows("SELECT state FROM dag_run") == [("success",)], output.stdout[-3000:]
     assert company.user("secret.person@example.org")["firstName"] == "Geheim"
-    said = airflow.everything_said(output)
+    said = airflow.read_output(output)
     assert "3 users read, 1 users created, 2 users quarantined" in said.replace(
         "1 users unchanged, ", ""
     )
@@ -84,7 +84,7 @@ def test_a_run_through_airflow_says_no_name_email_or_attribute(
         assert all(isinstance(count, int) for count in counts.values())
 
 
-def test_a_failing_run_says_no_name_email_or_attribute_either(
+def test_a_failing_run_reveals_no_name_email_or_attribute_either(
     company: Company, airflow: PrivateAirflow
 ) -> None:
     company.pool.users = [
@@ -97,7 +97,7 @@ def test_a_failing_run_says_no_name_email_or_attribute_either(
     )
     output = airflow.run("dags", "test", "cognito_to_joget")
     assert airflow.rows("SELECT state FROM dag_run") == [("failed",)]
-    said = airflow.everything_said(output)
+    said = airflow.read_output(output)
     assert "MySQL error 1644 on dir_user" in said
     assert not [word for word in PRIVATE if word in said]
     tries = dict(airflow.rows("SELECT task_id, try_number FROM task_instance"))
@@ -110,7 +110,7 @@ def test_unknown_keys_in_the_configuration_fail_the_first_task(
     output = airflow.run("dags", "test", "cognito_to_joget", "--conf", '{"dryrun": true}')
     states = dict(airflow.rows("SELECT task_id, state FROM task_instance"))
     assert (states["extract_users"], states["load"]) == ("failed", "upstream_failed")
-    assert "Unknown parameter(s) dryrun" in airflow.everything_said(output)
+    assert "Unknown parameter(s) dryrun" in airflow.read_output(output)
     assert company.cognito.calls.total() == 0
 
 

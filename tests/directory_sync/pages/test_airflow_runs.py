@@ -1,4 +1,6 @@
-"""What Airflow's database tells of runs, with other DAGs beside whose runs have the same ids."""
+"""What the pages read about runs in Airflow's database, where runs of other DAGs have the same
+ids.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,10 +36,10 @@ def forget_runs() -> None:
             session.execute(delete(table))
 
 
-def note(
+def add_run(
     dag_id: str, hour: int, task: str = "load", state: str = "success", **passed_on: Any
 ) -> str:
-    """A run of an hour, with one task that passed counts on; gives its id."""
+    """Add a run of an hour, with one task that passed counts on; returns its id."""
     run_id = f"scheduled__{NOON + timedelta(hours=hour):%Y-%m-%dT%H:%M:%S}"
     run: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id}
     with create_session(scoped=False) as session:
@@ -65,13 +67,13 @@ def note(
     return run_id
 
 
-def hours(runs: list[airflow_runs.AirflowRun]) -> list[int]:
+def list_hours(runs: list[airflow_runs.AirflowRun]) -> list[int]:
     return [int((run.at - NOON) / timedelta(hours=1)) for run in runs]
 
 
-def test_a_run_is_told_with_its_tasks_and_without_those_of_other_dags() -> None:
+def test_a_run_comes_with_its_tasks_and_without_those_of_other_dags() -> None:
     for dag_id in (SYNC, OTHER):
-        run_id = note(dag_id, 1)
+        run_id = add_run(dag_id, 1)
     run = airflow_runs.find_run(SYNC, run_id)
     assert run
     assert (run.tasks, run.references) == ({"load": "success"}, {"load": {"manifest": f"{SYNC}/1"}})
@@ -80,19 +82,19 @@ def test_a_run_is_told_with_its_tasks_and_without_those_of_other_dags() -> None:
     assert airflow_runs.find_run(SYNC, "scheduled__never") is None
 
 
-def test_the_newest_runs_are_those_that_airflow_made_last() -> None:
+def test_the_newest_runs_are_the_ones_that_airflow_made_last() -> None:
     for hour in (5, 6, 1):  # the last one is a backfill's
-        note(SYNC, hour)
-    note(OTHER, 9)
-    assert hours(airflow_runs.list_newest_runs([SYNC], 2)) == [1, 6]
+        add_run(SYNC, hour)
+    add_run(OTHER, 9)
+    assert list_hours(airflow_runs.list_newest_runs([SYNC], 2)) == [1, 6]
     assert airflow_runs.list_newest_runs([], 2) == []
 
 
 def test_runs_that_changed_something_are_found_however_far_back() -> None:
-    note(SYNC, 1, users_created=3)
-    note(SYNC, 2, memberships_removed=1)
+    add_run(SYNC, 1, users_created=3)
+    add_run(SYNC, 2, memberships_removed=1)
     for hour in range(3, 300):
-        note(
+        add_run(
             SYNC,
             hour,
             users_read=9,
@@ -101,14 +103,14 @@ def test_runs_that_changed_something_are_found_however_far_back() -> None:
             users_quarantined=1,
             groups_missing=1,
         )
-    note(OTHER, 300, users_created=1)
-    assert hours(airflow_runs.list_changing_runs([SYNC], 10)) == [2, 1]
-    assert hours(airflow_runs.list_changing_runs([SYNC], 1)) == [2]
+    add_run(OTHER, 300, users_created=1)
+    assert list_hours(airflow_runs.list_changing_runs([SYNC], 10)) == [2, 1]
+    assert list_hours(airflow_runs.list_changing_runs([SYNC], 1)) == [2]
 
 
 def test_a_review_waits_however_many_runs_came_since() -> None:
-    note(REVIEW, 1, task="review_held", state="awaiting_input")
-    note(REVIEW, 2, task="review_held")
+    add_run(REVIEW, 1, task="review_held", state="awaiting_input")
+    add_run(REVIEW, 2, task="review_held")
     for hour in range(3, 60):
-        note(SYNC, hour)
-    assert hours(airflow_runs.list_waiting_reviews(REVIEW)) == [1]
+        add_run(SYNC, hour)
+    assert list_hours(airflow_runs.list_waiting_reviews(REVIEW)) == [1]

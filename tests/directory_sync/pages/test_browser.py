@@ -1,4 +1,6 @@
-"""The pages as people meet them: Chromium, a running Airflow with its scheduler, and its roles."""
+"""The pages as people see them: in Chromium, from a running Airflow with its scheduler and
+roles.
+"""
 
 import re
 import shutil
@@ -18,11 +20,11 @@ from demo import airflow
 from demo.processes import free_port
 from tests.company import Company, people
 from tests.conftest import ROOT, JogetDatabase, new_company
-from tests.directory_sync.orchestration.api import PATIENCE, Api, answer, quoted, wait
+from tests.directory_sync.orchestration.api import PATIENCE, Api, answer, quote_run_id, wait
 from tests.stand_in import user
 
 SYNC, REVIEW = "cognito_to_joget", "cognito_to_joget_review"
-SHOTS = ROOT / "build" / "screenshots"
+SCREENSHOTS = ROOT / "build" / "screenshots"
 WIDE = {"width": 1280, "height": 900}
 ROLES = {"olga": "admin", "omar": "op", "vera": "viewer"}
 ANA = "ana.almeida@example.org"
@@ -30,18 +32,18 @@ ANA = "ana.almeida@example.org"
 
 @dataclass
 class Office:
-    """A company of 300 whose sync runs in an Airflow of its own, with people of several roles."""
+    """A company of 300 with a sync in an Airflow of its own, and people with several roles."""
 
     company: Company
     port: int
     variables: dict[str, str]
 
-    def api(self, who: str = "olga") -> Api:
-        return Api(self.port, who)
+    def api(self, reader: str = "olga") -> Api:
+        return Api(self.port, reader)
 
-    def get(self, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
-        """A page below the plugin's address; status and text."""
-        return answer(self.port, f"directory-sync/{path}", who, method)
+    def get(self, path: str, reader: str | None, method: str = "GET") -> tuple[int, str]:
+        """Request a page below the plugin's address; returns its status and text."""
+        return answer(self.port, f"directory-sync/{path}", reader, method)
 
 
 @pytest.fixture(scope="module")
@@ -86,29 +88,29 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def look(office: Office, chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """Open Airflow in a browser of one's own, signed in; fails at any request that leaves the
-    machine.
+def open_airflow(office: Office, chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open Airflow in a browser session of its own, signed in. The test fails if a request leaves
+    the machine.
     """
     contexts = []
     elsewhere: list[str] = []
 
-    def noticed(request: Any) -> None:
+    def check_host(request: Any) -> None:
         parts = urllib.parse.urlsplit(request.url)
         if parts.scheme in ("http", "https") and parts.hostname != "127.0.0.1":
             elsewhere.append(request.url)
 
-    def open_as(who: str, **context: Any) -> Page:
+    def open_as(reader: str, **context: Any) -> Page:
         opened = chromium.new_context(base_url=f"http://127.0.0.1:{office.port}", **context)
         contexts.append(opened)
         opened.set_default_timeout(PATIENCE * 1000)
         page = opened.new_page()
         page.goto("/")
-        page.get_by_label("Username").fill(who)
-        page.get_by_label("Password").fill(who)
+        page.get_by_label("Username").fill(reader)
+        page.get_by_label("Password").fill(reader)
         page.get_by_role("button", name="Sign in").click()
         expect(page).not_to_have_url(re.compile("login"))
-        page.on("request", noticed)
+        page.on("request", check_host)
         return page
 
     yield open_as
@@ -117,19 +119,19 @@ def look(office: Office, chromium: Browser) -> Iterator[Callable[..., Page]]:
     assert elsewhere == []
 
 
-def frame(page: Page) -> FrameLocator:
-    """The tab's page."""
+def find_tab(page: Page) -> FrameLocator:
+    """Find the frame with the tab's page."""
     return page.frame_locator("iframe")
 
 
-def shot(page: Page, name: str) -> None:
-    """Keep a picture as build output."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png")
+def keep_screenshot(page: Page, name: str) -> None:
+    """Keep a screenshot as build output."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def barriers(shown: Frame) -> list[str]:
-    """What axe finds that keeps people with other eyes or hands out."""
+def list_accessibility_faults(shown: Frame) -> list[str]:
+    """List the accessibility faults that axe finds."""
     found = Axe().run(shown).response["violations"]
     return [
         f"{one['id']}: {node['html']} {node['failureSummary']}"
@@ -139,25 +141,25 @@ def barriers(shown: Frame) -> list[str]:
 
 
 def open_run(page: Page, dag_id: str, run_id: str) -> FrameLocator:
-    page.goto(f"/dags/{dag_id}/runs/{quoted(run_id)}")
+    page.goto(f"/dags/{dag_id}/runs/{quote_run_id(run_id)}")
     page.get_by_role("link", name="Directory changes").click()
-    return frame(page)
+    return find_tab(page)
 
 
 def test_from_the_trigger_form_to_the_changes_of_the_run(
-    office: Office, look: Callable[..., Page]
+    office: Office, open_airflow: Callable[..., Page]
 ) -> None:
-    page = look("olga", viewport=WIDE)
+    page = open_airflow("olga", viewport=WIDE)
     page.goto(f"/dags/{SYNC}")
     page.get_by_role("button", name="Trigger").first.click()
     page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
     runs = wait(lambda: office.api().runs(SYNC), "the run")
     (run_id,) = runs
-    assert office.api().finished(SYNC, run_id) == "success"
+    assert office.api().await_end_of_run(SYNC, run_id) == "success"
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("300 users created")
     expect(tab.get_by_text("The snapshot was proven complete")).to_be_visible()
-    assert barriers(page.frames[1]) == []
+    assert list_accessibility_faults(page.frames[1]) == []
     tab.get_by_label("Search").fill("ALMEIDA")
     tab.get_by_role("button", name="Show").click()
     expect(tab.get_by_role("status")).to_contain_text("4 of 922 changes")
@@ -176,13 +178,13 @@ def test_from_the_trigger_form_to_the_changes_of_the_run(
 
 
 def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(
-    office: Office, look: Callable[..., Page]
+    office: Office, open_airflow: Callable[..., Page]
 ) -> None:
     office.company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
     office.api().run(SYNC)
-    page = look("olga", viewport=WIDE, color_scheme="light")
+    page = open_airflow("olga", viewport=WIDE, color_scheme="light")
     page.goto(f"/dags/{SYNC}/plugin/directory")
-    tab = frame(page)
+    tab = find_tab(page)
     tab.get_by_label("Login, email or sub").fill(ANA.upper())
     page.keyboard.press("Enter")
     expect(tab.get_by_text("an administrator deactivated the user in Joget").first).to_be_visible()
@@ -192,22 +194,24 @@ def test_why_ana_cannot_see_the_app_is_answered_in_light_and_dark(
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         expect(tab.locator("html")).to_have_attribute("data-theme", scheme)
-        assert barriers(page.frames[1]) == []
+        assert list_accessibility_faults(page.frames[1]) == []
         tab.get_by_role("heading", name="Explain a user").scroll_into_view_if_needed()
-        shot(page, f"explained-{scheme}")
+        keep_screenshot(page, f"explained-{scheme}")
         tab.get_by_role("heading", name="The last runs").scroll_into_view_if_needed()
-        shot(page, f"directory-{scheme}")
+        keep_screenshot(page, f"directory-{scheme}")
 
 
-def test_at_700_pixels_nothing_is_cut_off(office: Office, look: Callable[..., Page]) -> None:
-    """Airflow's own pages of a DAG don't get narrower than 1,280 pixels, so ours is met without
+def test_at_700_pixels_nothing_is_cut_off(
+    office: Office, open_airflow: Callable[..., Page]
+) -> None:
+    """Airflow's own pages of a DAG don't get narrower than 1,280 pixels, so ours is opened without
     them.
     """
     run_id = next(iter(office.api().runs(SYNC)))
-    page = look("olga", viewport={"width": 700, "height": 900}, color_scheme="dark")
+    page = open_airflow("olga", viewport={"width": 700, "height": 900}, color_scheme="dark")
     for name, path in (
         ("directory", f"dags/{SYNC}"),
-        ("run", f"dags/{SYNC}/runs/{quoted(run_id)}"),
+        ("run", f"dags/{SYNC}/runs/{quote_run_id(run_id)}"),
     ):
         page.goto(f"/directory-sync/{path}")
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
@@ -216,12 +220,12 @@ def test_at_700_pixels_nothing_is_cut_off(office: Office, look: Callable[..., Pa
             for side in ("scrollWidth", "clientWidth")
         )
         assert wide <= inner, "only tables scroll sideways, within themselves"
-        assert barriers(page.main_frame) == []
-        shot(page, f"{name}-narrow")
+        assert list_accessibility_faults(page.main_frame) == []
+        keep_screenshot(page, f"{name}-narrow")
 
 
-def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
-    office: Office, look: Callable[..., Page]
+def test_a_held_run_is_found_approved_on_airflows_page_and_shown_as_applied(
+    office: Office, open_airflow: Callable[..., Page]
 ) -> None:
     everybody = office.company.pool.users
     office.company.pool.users = everybody[:-40]
@@ -229,31 +233,31 @@ def test_a_held_run_is_met_approved_on_airflows_page_and_seen_applied(
     office.company.pool.members["Sales"] = office.company.pool.members["Sales"][:-1]
     run_id = office.api().run(SYNC)
     (review,) = wait(lambda: office.api().runs(REVIEW), "the review")
-    office.api().asked(REVIEW, review, "review_held")
-    page = look("olga", viewport=WIDE)
+    office.api().await_question(REVIEW, review, "review_held")
+    page = open_airflow("olga", viewport=WIDE)
     tab = open_run(page, SYNC, run_id)
     expect(tab.get_by_role("heading", level=1)).to_contain_text("would be deactivated or deleted")
     expect(tab.get_by_role("heading", level=1)).to_contain_text(
         "since they are missing (limit 5 %)"
     )
-    shot(page, "run")
+    keep_screenshot(page, "run")
     tab.get_by_label("held only").check()
     tab.get_by_role("button", name="Show").click()
     expect(tab.locator("tr.waits").first).to_be_visible()
-    shot(page, "held")
+    keep_screenshot(page, "held")
     page.goto(f"/dags/{SYNC}/plugin/directory")
-    frame(page).get_by_role("link", name="answer it on Airflow's page").click()
+    find_tab(page).get_by_role("link", name="answer it on Airflow's page").click()
     expect(page).to_have_url(re.compile(f"/dags/{REVIEW}/runs/.*required_actions"))
     page.get_by_role("button", name="Approve").click()
-    assert office.api().finished(REVIEW, review) == "success"
+    assert office.api().await_end_of_run(REVIEW, review) == "success"
     tab = open_run(page, REVIEW, review)
     expect(tab.get_by_text("Approved by olga")).to_be_visible()
     expect(tab.get_by_role("heading", level=1)).to_contain_text("40 users deactivated")
     assert len(office.company.active()) == 259
 
 
-def routes(office: Office) -> list[tuple[str, str]]:
-    run_id = quoted(next(iter(office.api().runs(SYNC))))
+def list_routes(office: Office) -> list[tuple[str, str]]:
+    run_id = quote_run_id(next(iter(office.api().runs(SYNC))))
     run = f"dags/{SYNC}/runs/{run_id}"
     found = [("GET", run), ("POST", run), ("POST", f"{run}/changes.csv"), ("GET", f"dags/{SYNC}")]
     found += [
@@ -271,24 +275,24 @@ def routes(office: Office) -> list[tuple[str, str]]:
 
 
 def test_anonymous_is_refused_on_every_route(office: Office) -> None:
-    for method, path in routes(office):
+    for method, path in list_routes(office):
         status, text = office.get(path, None, method)
         assert status == 401, path
         assert text == "Sign in to Airflow first."
 
 
 def test_a_viewer_sees_counts_subs_and_reasons_and_an_operator_all(office: Office) -> None:
-    for method, path in routes(office)[:5]:
+    for method, path in list_routes(office)[:5]:
         status, text = office.get(path, "vera", method)
         assert status == 200
         assert "example.org" not in text
         assert "Almeida" not in text
         assert office.get(path, "omar", method)[0] == 200
-    assert ANA in office.get(routes(office)[2][1], "omar", "POST")[1]
+    assert ANA in office.get(list_routes(office)[2][1], "omar", "POST")[1]
 
 
-def test_approvers_of_the_settings_alone_see_values(office: Office) -> None:
-    path = routes(office)[2][1]
+def test_only_the_approvers_in_the_settings_see_values(office: Office) -> None:
+    path = list_routes(office)[2][1]
     office.company.configure(approval={"approvers": ["olga"]})
     assert ANA not in office.get(path, "omar", "POST")[1]
     assert ANA in office.get(path, "olga", "POST")[1]
@@ -299,7 +303,7 @@ def test_one_server_shows_each_new_run_at_once(office: Office) -> None:
     for number in range(2):
         office.company.pool.users.append(user(f"later{number}@example.org"))
         run_id = office.api().run(SYNC)
-        status, text = office.get(f"dags/{SYNC}/runs/{quoted(run_id)}", "olga")
+        status, text = office.get(f"dags/{SYNC}/runs/{quote_run_id(run_id)}", "olga")
         assert status == 200
         assert "1 user created" in text
         as_airflow_links = urllib.parse.quote(run_id, safe=":+")

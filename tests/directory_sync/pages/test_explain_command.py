@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from directory_sync.__main__ import app
 from directory_sync.pages import published_files
 from tests.company import Company, people
-from tests.directory_sync.pages.test_airflow_runs import SYNC, forget_runs, note
+from tests.directory_sync.pages.test_airflow_runs import SYNC, add_run, forget_runs
 from tests.stand_in import sub_of, user
 
 ANA, BOB = "ana@example.org", "bob@example.org"
@@ -43,7 +43,7 @@ def known(company: Company, tables: None) -> Company:
 def run(company: Company, hour: int) -> None:
     company.run()
     assert company.last
-    note(SYNC, hour, **company.last.reference)
+    add_run(SYNC, hour, **company.last.reference)
 
 
 def test_a_user_is_explained_as_text_and_as_json_and_nobody_in_the_pages_own_words(

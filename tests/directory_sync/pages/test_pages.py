@@ -1,5 +1,5 @@
-"""What the pages tell, over real runs of the sync. Who may see what in a real Airflow:
-test_browser, test_roles.
+"""What the pages show, over real runs of the sync. test_browser and test_roles test permissions in
+a real Airflow.
 """
 
 import csv
@@ -35,14 +35,14 @@ ANA, BOB = "ana@example.org", "bob@example.org"
 
 
 class Pages:
-    """A reader of the pages; `values`: whether he may answer the sync's reviews."""
+    """A reader of the pages; `values`: whether the reader may answer the sync's reviews."""
 
     def __init__(self, company: Company, client: TestClient) -> None:
         self.company, self.client, self.values = company, client, True
         self.runs: list[AirflowRun] = []
 
     def run(self, dag_id: str = SYNC, task: str = "load", **parameters: Any) -> str:
-        """One run of the sync that Airflow knows of; gives its id."""
+        """Do one run of the sync that Airflow knows of; returns its id."""
         self.company.run(**parameters)
         return self.note(dag_id, task)
 
@@ -63,7 +63,7 @@ class Pages:
         return run_id
 
     def review(self, answer: str) -> str:
-        """Ask about what the last run held, and answer; gives the id of the review's run."""
+        """Ask about what the last run held, and answer; returns the id of the review's run."""
         review_id = self.company.ask()
         assert review_id
         self.company.answer(review_id, answer)
@@ -133,7 +133,7 @@ def pages(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
 
 @pytest.fixture
 def held(pages: Pages) -> str:
-    """A run that holds twelve of forty, with what two others do."""
+    """A run that holds twelve of forty users, and two other runs."""
     pages.company.pool.users = people(40)
     pages.company.pool.members = {"Sales": pages.company.pool.users[:20]}
     pages.run()
@@ -147,7 +147,7 @@ def held(pages: Pages) -> str:
 # A run
 
 
-def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: str) -> None:
+def test_a_run_is_summed_up_in_a_line_with_what_is_held_and_why(pages: Pages, held: str) -> None:
     text = pages.changes(held)
     assert "1 user created" in text
     assert (
@@ -158,7 +158,7 @@ def test_a_run_is_told_in_a_line_with_what_is_held_and_why(pages: Pages, held: s
     assert "Look at the rows. If they are intended, approve them in the review" in text
 
 
-def test_left_over_accounts_are_named_only_where_values_may_be_seen(pages: Pages) -> None:
+def test_left_over_accounts_are_named_only_for_readers_who_may_see_values(pages: Pages) -> None:
     PluginDirectory(pages.company.joget).sync(
         [user(ANA), user(BOB)], {"A": [user(ANA)], "B": [user(ANA)]}
     )
@@ -203,7 +203,7 @@ def test_changes_are_searched_filtered_sorted_and_paged(pages: Pages) -> None:
     assert "person069@example.org" not in pages.changes(run_id, entity="user", sort_by="who")
 
 
-def test_what_is_downloaded_is_what_was_asked_for(pages: Pages) -> None:
+def test_the_download_has_the_rows_that_were_asked_for(pages: Pages) -> None:
     pages.company.pool.users = people(70)
     run_id = pages.run()
     rows = pages.csv(run_id, entity="user", text="person00", page="3")
@@ -214,7 +214,7 @@ def test_what_is_downloaded_is_what_was_asked_for(pages: Pages) -> None:
     assert rows[0]["email before"] == "—"
 
 
-def test_whoever_may_not_answer_reviews_sees_subs_and_reasons_and_nothing_of_people(
+def test_a_reader_who_may_not_answer_reviews_sees_subs_and_reasons_and_no_names(
     pages: Pages, held: str
 ) -> None:
     pages.values = False
@@ -254,14 +254,14 @@ def test_a_snapshot_that_was_not_proven_complete_says_why(pages: Pages) -> None:
     assert "50" in text
 
 
-def test_the_timings_are_held_against_the_quota(pages: Pages) -> None:
+def test_the_timings_are_compared_with_the_quota(pages: Pages) -> None:
     pages.company.pool.users = people(130)
     pages.company.configure(requests_per_second=4.0)
     text = pages.changes(pages.run())
     assert re.search(r"extract_users \d+\.\d 4 1\.0", text), text[-400:]
 
 
-def test_a_run_that_changes_nothing_says_what_is_left(pages: Pages) -> None:
+def test_a_run_that_changes_nothing_shows_what_is_still_to_do(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA), user(BOB)]
     pages.run()
     assert "Nothing to do: Joget is as the pool wants it." in pages.changes(pages.run())
@@ -269,7 +269,7 @@ def test_a_run_that_changes_nothing_says_what_is_left(pages: Pages) -> None:
     assert "Nothing changed: 1 user in quarantine, 1 user missing" in pages.changes(pages.run())
 
 
-def test_what_a_change_of_settings_alone_does_is_told(pages: Pages) -> None:
+def test_the_page_shows_what_a_change_of_settings_alone_does(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA, given_name="Ana", nickname="Anita")]
     pages.run()
     pages.company.configure(mapping={"first_name": "nickname"})
@@ -278,7 +278,7 @@ def test_what_a_change_of_settings_alone_does_is_told(pages: Pages) -> None:
     assert "user update (1)" in text
 
 
-def test_an_undo_tells_what_it_took_back_and_what_it_left(pages: Pages) -> None:
+def test_an_undo_shows_what_it_took_back_and_what_it_left(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA), user(BOB)]
     pages.run()
     assert pages.company.last
@@ -296,9 +296,7 @@ def test_an_undo_tells_what_it_took_back_and_what_it_left(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("answer", ["approve", "reject"])
-def test_an_answer_is_told_as_it_was_given_and_what_came_of_it(
-    pages: Pages, held: str, answer: str
-) -> None:
+def test_an_answer_is_shown_with_its_result(pages: Pages, held: str, answer: str) -> None:
     assert held
     run_id = pages.review(answer)
     text = pages.changes(run_id, dag_id=f"{SYNC}_review")
@@ -316,7 +314,7 @@ def test_an_answer_is_told_as_it_was_given_and_what_came_of_it(
         assert "held (removed_users_percent)" in explained
 
 
-def test_a_dag_that_is_no_syncs_gets_a_plain_sentence(pages: Pages) -> None:
+def test_a_dag_that_belongs_to_no_sync_gets_a_plain_sentence(pages: Pages) -> None:
     assert "This DAG is no directory sync's" in pages.changes("manual__0", dag_id="sales_report")
 
 
@@ -341,14 +339,14 @@ def test_a_run_without_a_report_says_why(
     assert said in pages.changes(run_id)
 
 
-def test_an_unknown_run_is_said_to_be_unknown(pages: Pages) -> None:
+def test_an_unknown_run_gets_a_sentence(pages: Pages) -> None:
     assert "Airflow has no such run" in pages.changes("manual__99")
 
 
 # The sync
 
 
-def test_the_dags_page_tells_the_last_runs_and_the_last_complete_snapshot(
+def test_the_dags_page_shows_the_last_runs_and_the_last_complete_snapshot(
     pages: Pages, held: str
 ) -> None:
     text = pages.directory()
@@ -358,7 +356,7 @@ def test_the_dags_page_tells_the_last_runs_and_the_last_complete_snapshot(
     assert "No review waits" in text
 
 
-def test_quarantine_tells_for_how_long_and_what_to_do(pages: Pages) -> None:
+def test_the_page_shows_how_long_users_are_in_quarantine_and_what_to_do(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA)]
     pages.run()
     pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
@@ -374,7 +372,7 @@ def test_quarantine_tells_for_how_long_and_what_to_do(pages: Pages) -> None:
     assert not since[1], "it wasn't there in the oldest run"
 
 
-def test_a_superseded_run_takes_nothing_away_from_what_is_known(pages: Pages) -> None:
+def test_a_superseded_run_hides_nothing_that_was_known_before(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA), user("long" * 40 + "@example.org")]
     early = pages.company.prepare()
     pages.run()
@@ -386,7 +384,7 @@ def test_a_superseded_run_takes_nothing_away_from_what_is_known(pages: Pages) ->
     assert "the login is longer than 100 characters" in text
 
 
-def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(
+def test_a_very_large_quarantine_is_shown_in_part_and_the_page_says_so(
     pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published_files, "MOST_QUARANTINED", 5)
@@ -407,7 +405,7 @@ def test_a_quarantine_of_everybody_is_shown_in_part_and_says_so(
     assert not read.is_quarantined("user", everybody[0][:-1])
 
 
-def test_people_in_quarantine_have_names_for_those_who_may_see_them(pages: Pages) -> None:
+def test_users_in_quarantine_are_named_for_readers_who_may_see_names(pages: Pages) -> None:
     pages.company.joget.add_user(ANA, password="hash")
     pages.company.pool.users = [user(ANA)]
     run_id = pages.run()
@@ -476,7 +474,7 @@ def test_who_removed_a_user_is_answered(pages: Pages) -> None:
     assert "state deactivated" in text
 
 
-def test_somebody_deleted_is_found_in_what_the_runs_did(pages: Pages) -> None:
+def test_a_deleted_user_is_found_in_what_the_runs_did(pages: Pages) -> None:
     pages.company.configure(
         policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1}
     )
@@ -488,12 +486,12 @@ def test_somebody_deleted_is_found_in_what_the_runs_did(pages: Pages) -> None:
     assert "user delete" in pages.directory(who=BOB)
 
 
-def test_what_holds_a_user_back_is_told_with_what_to_do(pages: Pages, held: str) -> None:
+def test_the_page_shows_what_holds_a_user_back_and_what_to_do(pages: Pages, held: str) -> None:
     text = pages.directory(who="person003@example.org")
     assert "What holds this user back now held (removed_users_percent)" in text
 
 
-def test_a_run_for_some_users_tells_how_they_are_now(pages: Pages) -> None:
+def test_a_run_for_some_users_shows_how_they_are_now(pages: Pages) -> None:
     pages.company.joget.add_user(ANA, password="hash")
     pages.company.pool.users = [user(ANA), user(BOB)]
     pages.run()
@@ -517,7 +515,7 @@ def test_an_excluded_user_is_not_in_scope(pages: Pages) -> None:
     assert "remove them" in text
 
 
-def test_a_membership_that_only_the_second_listing_has_is_there(pages: Pages) -> None:
+def test_a_membership_that_only_the_second_listing_has_is_shown(pages: Pages) -> None:
     ana, others = user(ANA), people(30)
     pages.company.pool.users = [ana, *others]
     pages.company.pool.members = {"Sales": [*others, ana]}
@@ -527,7 +525,7 @@ def test_a_membership_that_only_the_second_listing_has_is_there(pages: Pages) ->
     assert re.search(r"How it came about Sales Sales", pages.directory(who=ANA))
 
 
-def test_an_old_login_finds_who_had_it_and_who_has_it(pages: Pages) -> None:
+def test_an_old_login_finds_its_former_and_its_present_user(pages: Pages) -> None:
     pages.company.configure(
         policies={"missing_user": "delete", "delete_after_days": 0, "missing_runs": 1}
     )
@@ -546,10 +544,12 @@ def test_an_old_login_finds_who_had_it_and_who_has_it(pages: Pages) -> None:
     assert "user delete" in pages.directory(who=BOB, sub=str(sub_of(old)))
 
 
-def test_since_when_a_user_is_linked_is_known_when_airflow_forgot_the_run(pages: Pages) -> None:
+def test_the_page_knows_since_when_a_user_is_linked_even_if_airflow_forgot_the_run(
+    pages: Pages,
+) -> None:
     pages.company.pool.users = [user(ANA)]
     pages.run()
-    pages.company.hours_pass(24 * 90)
+    pages.company.let_hours_pass(24 * 90)
     pages.run()
     del pages.runs[1]
     since = re.search(r"since (\d{4}-\d\d-\d\d)", pages.directory(who=ANA))
@@ -557,7 +557,7 @@ def test_since_when_a_user_is_linked_is_known_when_airflow_forgot_the_run(pages:
     assert datetime.now(UTC) - datetime.fromisoformat(f"{since[1]}T00:00Z") > timedelta(days=89)
 
 
-def test_runs_further_back_are_looked_at_when_asked(pages: Pages) -> None:
+def test_older_runs_are_searched_on_request(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA)]
     for _ in range(3):
         pages.run()
@@ -566,7 +566,7 @@ def test_runs_further_back_are_looked_at_when_asked(pages: Pages) -> None:
     assert "Look further back" not in pages.directory(who=ANA)
 
 
-def test_a_user_without_a_sub_is_said_to_be_in_quarantine(pages: Pages) -> None:
+def test_a_user_without_a_sub_is_shown_as_quarantined(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA), user(BOB)]
     pages.company.pool.users[1]["Attributes"] = [
         pair for pair in pages.company.pool.users[1]["Attributes"] if pair["Name"] != "sub"
@@ -576,12 +576,12 @@ def test_a_user_without_a_sub_is_said_to_be_in_quarantine(pages: Pages) -> None:
     assert "without a sub" in pages.directory()
 
 
-def test_a_sub_that_nobody_has_is_a_sentence(pages: Pages) -> None:
+def test_a_sub_that_nobody_has_gets_a_sentence(pages: Pages) -> None:
     pages.run()
     assert "Nobody with exactly that login" in pages.directory(sub="0000")
 
 
-def test_an_unknown_user_is_a_sentence(pages: Pages) -> None:
+def test_an_unknown_user_gets_a_sentence(pages: Pages) -> None:
     pages.run()
     for who in (
         "nobody@example.org",
@@ -629,7 +629,9 @@ def test_a_cell_that_a_spreadsheet_may_split_has_no_formula_in_its_parts(pages: 
     assert row["last name after"] == "\"|\t'@SUM(1)"
 
 
-def test_the_order_without_the_right_to_see_values_tells_nothing_of_logins(pages: Pages) -> None:
+def test_without_the_right_to_see_values_the_order_reveals_nothing_about_logins(
+    pages: Pages,
+) -> None:
     pages.company.pool.users = people(70)
     pages.company.pool.members = {
         f"group{number}": pages.company.pool.users[:1] for number in range(9)
@@ -656,7 +658,7 @@ def test_the_order_without_the_right_to_see_values_tells_nothing_of_logins(pages
     assert not any("group0" in name for name in groups)
 
 
-def test_a_run_whose_files_were_deleted_is_a_sentence_and_the_others_are_shown(
+def test_a_run_without_its_files_gets_a_sentence_and_the_others_are_shown(
     pages: Pages,
 ) -> None:
     first = pages.run()
@@ -680,7 +682,7 @@ def test_a_run_whose_files_were_deleted_is_a_sentence_and_the_others_are_shown(
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "report.json", "manifest.json"])
-def test_a_damaged_file_is_a_sentence(pages: Pages, name: str) -> None:
+def test_a_damaged_file_gets_a_sentence(pages: Pages, name: str) -> None:
     pages.company.pool.users = people(20)
     run_id = pages.run()
     path = Path(str(pages.runs[0].folder("load")).removeprefix("file://")) / name
@@ -706,7 +708,7 @@ def test_a_reference_that_leads_elsewhere_is_not_followed(pages: Pages, tmp_path
         assert "lie outside of the sync's staging," in pages.changes(run_id)
 
 
-def test_a_missing_connection_is_said_before_any_path_is_made(pages: Pages) -> None:
+def test_a_missing_connection_is_reported_before_any_path_is_made(pages: Pages) -> None:
     pages.company.configure(staging_url="s3://gone_aws@bucket/prefix")
     pages.company.last = None
     run_id = f"manual__{len(pages.runs)}"
@@ -717,7 +719,7 @@ def test_a_missing_connection_is_said_before_any_path_is_made(pages: Pages) -> N
     assert "Connection 'gone_aws' (setting staging_url) doesn't exist" in pages.changes(run_id)
 
 
-def test_an_error_that_nobody_thought_of_shows_and_logs_no_value(
+def test_an_unforeseen_error_shows_and_logs_no_value(
     pages: Pages, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_id = pages.run()
@@ -733,7 +735,7 @@ def test_an_error_that_nobody_thought_of_shows_and_logs_no_value(
     assert "ValueError at " in caplog.text
 
 
-def test_pages_are_kept_by_nobody_and_load_nothing_from_elsewhere(pages: Pages) -> None:
+def test_pages_are_kept_in_no_cache_and_load_nothing_from_elsewhere(pages: Pages) -> None:
     run_id = pages.run()
     for path in (f"/dags/{SYNC}", f"/dags/{SYNC}/runs/{run_id}"):
         answer = pages.client.get(path)
@@ -759,18 +761,20 @@ def test_the_plan_of_a_large_run_is_read_a_page_at_a_time(
 
     original = pq.ParquetFile.read_row_group
 
-    def spying(self: Any, group: int, columns: list[str] | None = None, **others: Any) -> Any:
+    def count_columns(
+        self: Any, group: int, columns: list[str] | None = None, **others: Any
+    ) -> Any:
         read.append((group, len(columns or self.schema_arrow.names)))
         return original(self, group, columns=columns, **others)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spying)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", count_columns)
     pages.changes(run_id)
     wide = {group for group, columns in read if columns > 10}
     assert len(wide) <= 6, "fifty rows lie in five row groups, or six"
     assert len({group for group, _ in read}) == 18
 
 
-def test_airflow_runs_are_told_by_their_dags(company: Company, joget: JogetDatabase) -> None:
+def test_the_id_of_a_dag_says_its_sync_and_its_kind(company: Company, joget: JogetDatabase) -> None:
     assert joget.name
     company.configure(name="staff")
     place = airflow_runs.find_sync_dag("cognito_to_joget_staff_review")

@@ -1,4 +1,6 @@
-"""What Airflow is told of the pages, and what telling it costs in each of Airflow's processes."""
+"""What the plugin tells Airflow about the pages, and what it imports in each of Airflow's
+processes.
+"""
 
 import hashlib
 import subprocess
@@ -13,8 +15,8 @@ from directory_sync.orchestration import plugin
 from tests.conftest import ROOT
 
 
-def modules_new_by(statement: str, after: str) -> set[str]:
-    """The modules that a statement imports in a new process, besides those that are there
+def find_new_modules(statement: str, after: str) -> set[str]:
+    """Find the modules that a statement imports in a new process, besides those that are there
     already.
     """
     code = (
@@ -52,8 +54,8 @@ def test_tabs_follow_an_airflow_below_a_path(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_the_plugin_imports_nothing_heavy_where_nobody_asks_for_a_page() -> None:
-    new = modules_new_by("import directory_sync_pages", after="import airflow.plugins_manager")
+def test_the_plugin_imports_nothing_heavy_until_somebody_asks_for_a_page() -> None:
+    new = find_new_modules("import directory_sync_pages", after="import airflow.plugins_manager")
     assert "directory_sync.orchestration.plugin" in new
     heavy = {"pandas", "pyarrow", "numpy", "fastapi", "jinja2"}
     assert {name.split(".")[0] for name in new} & heavy == set()
@@ -64,7 +66,7 @@ def test_the_plugin_imports_nothing_heavy_where_nobody_asks_for_a_page() -> None
 
 
 def test_the_pages_know_neither_jogets_database_nor_the_pool() -> None:
-    new = modules_new_by(
+    new = find_new_modules(
         "import directory_sync.pages.routes", after="import airflow.plugins_manager"
     )
     assert "directory_sync.pages.user_explanation" in new

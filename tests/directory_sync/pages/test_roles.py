@@ -1,6 +1,4 @@
-"""The pages under the FAB auth manager, with the role that the documentation tells to make, by its
-own commands.
-"""
+"""The pages under the FAB auth manager, with the role that the documentation's commands make."""
 
 import json
 import os
@@ -16,7 +14,7 @@ import pytest
 from demo.processes import free_port, listens, server
 from tests.company import Company
 from tests.conftest import ROOT
-from tests.directory_sync.orchestration.api import answer, quoted
+from tests.directory_sync.orchestration.api import answer, quote_run_id
 from tests.stand_in import user
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
@@ -65,12 +63,12 @@ class Fab:
         for role in roles[1:]:
             self.airflow("users", "add-role", "--username", name, "--role", role)
 
-    def get(self, path: str, who: str | None, method: str = "GET") -> tuple[int, str]:
-        return answer(self.port, path, who, method)
+    def get(self, path: str, reader: str | None, method: str = "GET") -> tuple[int, str]:
+        return answer(self.port, path, reader, method)
 
 
-def documented_commands() -> list[list[str]]:
-    """The commands of the documentation that make the role."""
+def find_documented_commands() -> list[list[str]]:
+    """Find the documentation's commands that make the role."""
     text = (ROOT / "docs" / "pages.md").read_text(encoding="utf-8")
     found = re.findall(r"^airflow (roles .*)$", text, flags=re.MULTILINE)
     assert found
@@ -83,7 +81,7 @@ def fab(company: Company, tmp_path: Path) -> Iterator[Fab]:
     found = Fab(tmp_path / "airflow")
     found.airflow("db", "migrate")
     found.airflow("dags", "test", SYNC)
-    for command in documented_commands():
+    for command in find_documented_commands():
         found.airflow(*command)
     found.add_user("vera", "Viewer")
     found.add_user("rita", "Viewer", "DirectoryReader")
@@ -102,7 +100,7 @@ def fab(company: Company, tmp_path: Path) -> Iterator[Fab]:
 
 def test_the_documented_roles_see_what_they_may(fab: Fab, company: Company) -> None:
     runs = json.loads(fab.get(f"api/v2/dags/{SYNC}/dagRuns", "omar")[1])["dag_runs"]
-    run_id = quoted(runs[0]["dag_run_id"])
+    run_id = quote_run_id(runs[0]["dag_run_id"])
     dag = f"directory-sync/dags/{SYNC}"
     pages = [
         ("GET", f"{dag}/runs/{run_id}"),
@@ -113,7 +111,7 @@ def test_the_documented_roles_see_what_they_may(fab: Fab, company: Company) -> N
     for method, path in pages:
         assert fab.get(path, None, method)[0] == 401
         status, text = fab.get(path, "vera", method)
-        assert (status, "read plugins" in text) == (403, True), "Airflow shows her no tab either"
+        assert (status, "read plugins" in text) == (403, True), "Airflow shows no tab either"
         status, text = fab.get(path, "rita", method)
         assert status == 200
         assert "Almeida" not in text
@@ -132,4 +130,4 @@ def test_the_documented_roles_see_what_they_may(fab: Fab, company: Company) -> N
     }  # after lines of log
     company.configure(approval={"approvers": [str(ids["ulla"])]})
     assert ANA in fab.get(pages[0][1], "ulla")[1]
-    assert ANA not in fab.get(pages[0][1], "omar")[1], "who may edit, and isn't among the approvers"
+    assert ANA not in fab.get(pages[0][1], "omar")[1], "omar may edit, and isn't an approver"

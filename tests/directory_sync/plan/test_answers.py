@@ -8,7 +8,7 @@ from directory_sync.joget.database import open_session
 from directory_sync.joget.ledger import reviews, runs
 from directory_sync.plan.answers import AnswerUpdate
 from tests.company import Company, causes, counts, people
-from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.plan.test_matching import rename_user
 from tests.directory_sync.tasks.test_history import forget_everything
 from tests.stand_in import user
 
@@ -19,7 +19,7 @@ def test_a_rejected_rename_freezes_no_memberships(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
     company.run()
-    new = renamed(ana, NEW)
+    new = rename_user(ana, NEW)
     company.pool.users, company.pool.members = [new], {"Sales": [new], "Board": []}
     company.run()
     review_id = company.ask()
@@ -109,7 +109,7 @@ def test_an_answer_is_forgotten_once_nobody_asks_for_its_change(company: Company
     count = "SELECT COUNT(*) FROM directory_sync_decision"
     assert company.joget.column(count) == [5]
     company.run()
-    assert company.joget.column(count) == [5], "still asked for"
+    assert company.joget.column(count) == [5], "the changes are still planned"
     company.pool.users = people(9)
     company.run()
     assert company.joget.column(count) == [1]
@@ -129,11 +129,13 @@ def test_twenty_thousand_answers_are_forgotten_in_one_statement(
         statements: list[str] = []
         execute = type(database).execute
 
-        def spying(self: object, statement: str, *arguments: object, **options: object) -> object:
+        def count_statements(
+            self: object, statement: str, *arguments: object, **options: object
+        ) -> object:
             statements.append(statement)
             return execute(database, statement, *arguments, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(type(database), "execute", spying)
+        monkeypatch.setattr(type(database), "execute", count_statements)
         reviews.update_answers(database, "default", AnswerUpdate(forgotten=tuple(hashes)))
     assert len([one for one in statements if one.startswith("DELETE")]) == 1
     assert company.joget.column("SELECT COUNT(*) FROM directory_sync_decision") == [0]

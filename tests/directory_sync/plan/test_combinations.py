@@ -1,4 +1,6 @@
-"""Rules in combination: nobody loses or keeps access, and nothing reaches beyond its own row."""
+"""Rules in combination: nobody loses or keeps access by mistake, and no fault reaches beyond its
+own row.
+"""
 
 import itertools
 from typing import Any
@@ -9,7 +11,7 @@ from directory_sync.joget import database
 from directory_sync.tasks import review
 from tests.company import Company, causes, counts, people
 from tests.directory_sync.joget.test_writing import interfere
-from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.plan.test_matching import rename_user
 from tests.stand_in import OTHER_POOL_ID, sub_of, user
 
 ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "ana.lima@example.org"
@@ -48,7 +50,7 @@ def test_a_group_that_the_database_keeps_from_deletion_stops_nobody(
     assert ("person000@example.org", "Sales") not in company.memberships()
 
 
-def test_of_two_users_who_are_refused_only_together_one_is_left_out(company: Company) -> None:
+def test_one_of_two_users_is_left_out_if_only_both_together_are_refused(company: Company) -> None:
     company.joget.execute("ALTER TABLE dir_user ADD UNIQUE KEY one_email (email)")
     company.configure(mapping={"username": "sub"})
     company.pool.users = [user(ANA, sub="aaa1"), user(ANA, sub="aaa2"), user(BOB, sub="aaa3")]
@@ -56,7 +58,7 @@ def test_of_two_users_who_are_refused_only_together_one_is_left_out(company: Com
     assert "aaa3" in company.usernames()
 
 
-def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(
+def test_refused_memberships_of_a_group_cost_nobody_other_memberships(
     company: Company,
 ) -> None:
     company.configure(limits={"floor": 500})
@@ -82,7 +84,7 @@ def test_a_group_whose_memberships_are_refused_costs_nobody_other_memberships(
     ],
     ids=["group", "user", "membership"],
 )
-def test_what_joget_has_locked_around_a_membership_keeps_no_disabled_user_in(
+def test_locked_rows_around_a_membership_keep_no_disabled_user_in(
     company: Company, monkeypatch: pytest.MonkeyPatch, lock: str
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 1)
@@ -128,7 +130,7 @@ def test_a_second_account_that_was_used_during_the_load_is_not_taken_away(
     company.pool.users = [user(ANA)]
     company.run()
     company.joget.add_user(NEW)
-    company.pool.users = [renamed(user(ANA), NEW)]
+    company.pool.users = [rename_user(user(ANA), NEW)]
     company.run()
     review_id = company.ask()
     assert review_id
@@ -152,7 +154,7 @@ def test_a_user_who_is_enabled_again_with_another_login_is_let_in_under_the_old_
     company.run()
     if occupied:
         company.joget.add_user(NEW, password="local")
-    new = renamed(ana, NEW)
+    new = rename_user(ana, NEW)
     company.pool.users, company.pool.members = [new], {"Sales": [new]}
     report = company.run()
     assert causes(report) == ({"occupied_login": 1} if occupied else {"renamed_user": 1})
@@ -172,7 +174,7 @@ def test_a_login_changed_to_an_excluded_one_protects_nobody(company: Company) ->
     company.configure(
         scope={"exclude_users": ["ceo@example.org"]}, policies={"renamed_user": "rename"}
     )
-    new = renamed(ana, "ceo@example.org")
+    new = rename_user(ana, "ceo@example.org")
     company.pool.users, company.pool.members = [new], {"Sales": [new]}
     assert causes(company.run()) == {"occupied_login": 1}
     new["Enabled"] = False
@@ -214,12 +216,16 @@ def test_no_answer_releases_a_rename_to_a_login_that_two_users_want(company: Com
     ana, bob, eve = user(ANA), user(BOB), user(EVE)
     company.pool.users = [ana, bob, eve]
     company.run()
-    company.pool.users = [renamed(ana, NEW), bob, eve]
+    company.pool.users = [rename_user(ana, NEW), bob, eve]
     company.run()
     first = company.ask()
     assert first
     company.answer(first, "reject")
-    company.pool.users = [renamed(ana, NEW), renamed(bob, NEW), renamed(eve, "eve.x@example.org")]
+    company.pool.users = [
+        rename_user(ana, NEW),
+        rename_user(bob, NEW),
+        rename_user(eve, "eve.x@example.org"),
+    ]
     company.run()
     mine = review.get_review_id("manual__1", {})
     assert review.read_question("default", mine, by_hand=True)
@@ -259,10 +265,10 @@ def test_an_undo_of_a_run_id_applied_twice_leaves_another_runs_rename(company: C
     company.run()
     company.pool.users = [user(ANA, given_name="X"), user(BOB)]
     run_id = company.run()["run_id"]
-    company.pool.users = [renamed(ana, NEW, given_name="X"), user(BOB)]
+    company.pool.users = [rename_user(ana, NEW, given_name="X"), user(BOB)]
     company.run()
     company._numbers = itertools.count(1)
-    company.pool.users = [renamed(ana, NEW, given_name="Y"), user(BOB)]
+    company.pool.users = [rename_user(ana, NEW, given_name="Y"), user(BOB)]
     assert company.run()["run_id"] == run_id
     company._numbers = itertools.count(50)
     company.undo(run_id)
@@ -286,7 +292,7 @@ def test_an_undo_changes_nothing_of_a_user_who_got_role_admin(company: Company) 
 
 
 @pytest.mark.parametrize("lost", ["group", "user"])
-def test_an_undo_brings_no_membership_back_whose_group_or_user_is_out(
+def test_an_undo_brings_back_no_membership_of_a_user_or_group_that_is_out(
     company: Company, lost: str
 ) -> None:
     ana, bob = user(ANA), user(BOB)
@@ -309,7 +315,7 @@ def test_an_undo_brings_no_membership_back_whose_group_or_user_is_out(
 
 
 @pytest.mark.parametrize("policy", ["keep", "sync"])
-def test_a_membership_that_the_pool_names_is_ours_though_the_user_is_left_alone_at_the_adoption(
+def test_a_membership_that_the_pool_names_is_ours_even_if_the_adoption_leaves_the_user_alone(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"existing_memberships": policy})
@@ -340,11 +346,14 @@ def test_a_run_for_some_users_gives_no_login_that_another_user_wants(
     company.run()
     asked: Any = sub_of(ana)
     if others == "rename":
-        company.pool.users = [renamed(ana, NEW), renamed(bob, NEW)]
+        company.pool.users = [rename_user(ana, NEW), rename_user(bob, NEW)]
     elif others == "twin":
         company.pool.users, asked = [ana, bob, user(NEW), user(NEW, sub="other")], "other"
     else:
-        company.pool.users, asked = [renamed(ana, NEW), bob, user(NEW, sub="stranger")], "stranger"
+        company.pool.users, asked = (
+            [rename_user(ana, NEW), bob, user(NEW, sub="stranger")],
+            "stranger",
+        )
     before = company.joget.contents()
     company.run(users=[asked])
     assert company.joget.contents() == before

@@ -1,4 +1,6 @@
-"""Disabled comes first (rule 4): nothing about a record keeps a disabled person in."""
+"""Disabled comes first (rule 4): whatever else is wrong with the record, a disabled user loses
+access.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -110,7 +112,7 @@ def test_a_rejected_absence_does_not_silence_a_later_disabling(company: Company)
     assert "person000@example.org" not in company.active()
 
 
-def test_a_user_whom_an_administrator_of_joget_deactivated_loses_our_memberships(
+def test_a_user_deactivated_by_an_administrator_of_joget_loses_our_memberships(
     company: Company,
 ) -> None:
     ana, bob = user(ANA), user(BOB)

@@ -1,4 +1,6 @@
-"""Names that Joget asks by (rule 9): it takes the first group of a name, in any organization."""
+"""Joget asks for groups by name (rule 9), and takes the first one with that name, in any
+organization.
+"""
 
 import pytest
 
@@ -12,7 +14,7 @@ ANA, BOB, CLARK = "ana@example.org", "bob@example.org", "clark@example.org"
 def add_group(
     company: Company, group_id: str, name: str, *members: str, organization: str = "ORG-001"
 ) -> None:
-    """A group of Joget's own."""
+    """Add one of Joget's own groups."""
     company.joget.execute(
         "INSERT IGNORE INTO dir_organization (id, name) VALUES (%s, %s)", (organization,) * 2
     )
@@ -26,8 +28,8 @@ def add_group(
         )
 
 
-def first_group_named(company: Company, name: str) -> str:
-    """The group that Joget takes for a name (isUserInGroup, getGroupByName)."""
+def find_first_group(company: Company, name: str) -> str:
+    """Find the group that Joget takes for a name (isUserInGroup, getGroupByName)."""
     ids = company.joget.column("SELECT id FROM dir_group WHERE name = %s ORDER BY id", (name,))
     assert len(ids) == 1, "no other group has the name's key"
     return str(ids[0])
@@ -43,17 +45,17 @@ def test_no_group_of_the_pool_gets_a_name_that_a_local_group_has(
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Finance": [ana]}
     assert causes(company.run())["existing_group"] == 2, "a person decides: that group, or none"
-    assert first_group_named(company, "finance") == group_id
+    assert find_first_group(company, "finance") == group_id
     assert company.memberships() == {(CLARK, group_id)}
     review_id = company.ask()
     assert review_id
     company.answer(review_id, "approve")
     assert company.memberships() == {(CLARK, group_id), (ANA, group_id)}
-    assert first_group_named(company, "Finance") == group_id
+    assert find_first_group(company, "Finance") == group_id
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_two_groups_of_the_pool_whose_names_have_one_key_both_get_their_hash_as_name(
+def test_two_groups_of_the_pool_with_one_key_both_get_their_hash_as_name(
     company: Company,
 ) -> None:
     ana, bob = user(ANA), user(BOB)
@@ -72,12 +74,12 @@ def test_a_second_group_with_the_key_of_a_linked_one_is_named_with_its_hash(
     company.run()
     company.pool.members = {"Case": [ana], "case": [bob]}
     company.run()
-    assert first_group_named(company, "Case") == "Case"
+    assert find_first_group(company, "Case") == "Case"
     assert company.memberships() == {(ANA, "Case"), (BOB, hash_group_id("case"))}
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_the_raw_name_is_tried_as_an_existing_id_whatever_the_console_thinks_of_it(
+def test_the_raw_name_is_tried_as_an_existing_id_even_if_the_console_would_refuse_it(
     company: Company,
 ) -> None:
     company.joget.add_user(ANA)
@@ -90,7 +92,7 @@ def test_the_raw_name_is_tried_as_an_existing_id_whatever_the_console_thinks_of_
 
 
 @pytest.mark.parametrize("members", [(), (CLARK,)], ids=["empty", "with a local member"])
-def test_the_adoption_of_a_group_whose_members_the_pool_does_not_explain_waits_for_a_person(
+def test_the_adoption_of_a_group_with_members_from_outside_the_pool_waits_for_a_person(
     company: Company, members: tuple[str, ...]
 ) -> None:
     company.joget.add_user(CLARK, password="local")
@@ -117,7 +119,7 @@ def test_existing_group_adopt_does_not_ask(company: Company) -> None:
 
 
 @pytest.mark.parametrize("policy", ["keep", "sync"])
-def test_existing_memberships_says_whose_the_memberships_found_at_an_adoption_are(
+def test_existing_memberships_decides_who_owns_the_memberships_found_at_an_adoption(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"existing_memberships": policy})
@@ -140,7 +142,7 @@ def test_a_linked_group_that_was_renamed_or_deleted_in_joget_gets_its_name_back(
     company.run()
     company.joget.execute("UPDATE dir_group SET name = 'Verkauf' WHERE id = 'Sales'")
     assert counts(company.run(), "groups") == {"read": 1, "updated": 1}
-    assert first_group_named(company, "Sales") == "Sales"
+    assert find_first_group(company, "Sales") == "Sales"
     company.joget.execute("DELETE FROM dir_user_group WHERE groupId = 'Sales'")
     company.joget.execute("DELETE FROM dir_group WHERE id = 'Sales'")
     assert counts(company.run(), "groups") == {"read": 1, "created": 1}

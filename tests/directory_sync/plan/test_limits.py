@@ -1,4 +1,4 @@
-"""What a run may change without a person's word."""
+"""What a run may change without asking a person."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from tests.company import Company, causes, counts, people
 from tests.stand_in import user
 
 
-def leave(company: Company, count: int) -> dict[str, Any]:
-    """So many users leave; gives the report of the run that would deactivate them."""
+def let_users_leave(company: Company, count: int) -> dict[str, Any]:
+    """Let so many users leave; returns the report of the run that would deactivate them."""
     company.pool.users = company.pool.users[count:]
     company.run()
     return company.run()
@@ -26,7 +26,7 @@ def hundred(company: Company) -> Company:
 def test_up_to_the_floor_and_the_percentage_nothing_is_held(
     hundred: Company, gone: int, held: bool
 ) -> None:
-    report = leave(hundred, gone)
+    report = let_users_leave(hundred, gone)
     assert causes(report) == ({"removed_users_percent": gone} if held else {})
     assert len(hundred.active()) == (100 if held else 100 - gone)
 
@@ -48,11 +48,11 @@ def test_disabled_and_missing_users_have_limits_of_their_own(hundred: Company) -
 
 
 def test_a_slow_leak_trips_the_sum_over_24_hours(hundred: Company) -> None:
-    assert causes(leave(hundred, 4)) == {}
-    assert causes(leave(hundred, 2)) == {"removed_users_percent": 2}
+    assert causes(let_users_leave(hundred, 4)) == {}
+    assert causes(let_users_leave(hundred, 2)) == {"removed_users_percent": 2}
     assert hundred.run()["holds"][0]["figure"] == 6.0, "of the hundred that were active before both"
     assert len(hundred.active()) == 96
-    hundred.hours_pass(25)
+    hundred.let_hours_pass(25)
     assert causes(hundred.run()) == {}
     assert len(hundred.active()) == 94
 
@@ -68,7 +68,9 @@ def test_limits_mean_what_they_say_at_their_edges(
     hundred: Company, limits: dict[str, int], gone: int, held: bool
 ) -> None:
     hundred.configure(limits=limits)
-    assert causes(leave(hundred, gone)) == ({"removed_users_percent": gone} if held else {})
+    assert causes(let_users_leave(hundred, gone)) == (
+        {"removed_users_percent": gone} if held else {}
+    )
 
 
 def test_a_mass_change_is_held_and_a_newcomer_is_not(hundred: Company) -> None:
@@ -100,7 +102,7 @@ def test_creations_count_against_their_own_limits_only(company: Company) -> None
     )
 
 
-def test_no_user_is_made_beyond_the_seats(company: Company) -> None:
+def test_no_user_is_created_beyond_the_seats(company: Company) -> None:
     company.configure(limits={"max_users": 5})
     company.joget.add_user("person000@example.org")
     company.pool.users = people(3)
@@ -127,7 +129,7 @@ def test_a_group_that_loses_most_members_is_held_and_others_are_not(company: Com
     groups = [group for _, group in company.memberships()]
     assert groups.count("Big") == 12
     assert groups.count("Small") == 7, (
-        "four of the six who leave it lose Big as well, and keep both for now"
+        "four of the six leavers lose Big as well, and keep both for now"
     )
 
 
@@ -141,7 +143,7 @@ def test_a_group_that_empties_slowly_trips_the_sum_over_24_hours(company: Compan
     assert causes(company.run()) == {"emptied_group_percent": 2}
 
 
-def test_what_a_deactivated_user_loses_is_not_counted_again(company: Company) -> None:
+def test_memberships_that_a_deactivated_user_loses_are_not_counted_again(company: Company) -> None:
     staff = people(20)
     company.pool.users, company.pool.members = staff, {"All": staff}
     company.run()
@@ -152,17 +154,17 @@ def test_what_a_deactivated_user_loses_is_not_counted_again(company: Company) ->
     assert counts(report, "memberships") == {"read": 20, "removed": 5, "unchanged": 15}
 
 
-def test_what_a_person_approved_does_not_count_for_the_next_24_hours(hundred: Company) -> None:
-    leave(hundred, 40)
+def test_approved_removals_do_not_count_for_the_next_24_hours(hundred: Company) -> None:
+    let_users_leave(hundred, 40)
     review_id = hundred.ask()
     assert review_id
     hundred.answer(review_id, "approve")
-    assert causes(leave(hundred, 3)) == {}
+    assert causes(let_users_leave(hundred, 3)) == {}
     assert len(hundred.active()) == 57
 
 
-def test_deleting_who_was_deactivated_before_is_limited_too(hundred: Company) -> None:
-    leave(hundred, 40)
+def test_deletions_of_users_deactivated_before_are_limited_too(hundred: Company) -> None:
+    let_users_leave(hundred, 40)
     review_id = hundred.ask()
     assert review_id
     hundred.answer(review_id, "approve")

@@ -1,5 +1,5 @@
-"""Who is who: renames, new subs, retired logins, administrators, and a change of the pool (rules 6,
-7, 11 and 12).
+"""Matching users with accounts: renames, new subs, retired logins, administrators, and a change of
+the pool (rules 6, 7, 11 and 12).
 """
 
 from typing import Any
@@ -9,14 +9,14 @@ import pytest
 from directory_sync.errors import PermanentError
 from tests.company import Company, causes, counts, people
 from tests.conftest import BOTH_CHARSETS
-from tests.directory_sync.plan.test_missing import burden
+from tests.directory_sync.plan.test_missing import fill_every_table
 from tests.stand_in import OTHER_POOL_ID, sub_of, user
 
 ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "ana.lima@example.org"
 
 
-def renamed(person: Any, login: str, **attributes: Any) -> Any:
-    """The same sub under another login."""
+def rename_user(person: Any, login: str, **attributes: Any) -> Any:
+    """Make a user with the same sub and another login."""
     return user(login, sub=sub_of(person), **attributes)
 
 
@@ -31,7 +31,7 @@ def test_rename_moves_every_row_of_the_user_and_nothing_else(company: Company) -
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
     company.run()
-    burden(company, ANA)
+    fill_every_table(company, ANA)
     company.joget.execute(
         "UPDATE dir_user SET `c added` = 'mine', password = 'local' WHERE id = %s", (ANA,)
     )
@@ -39,7 +39,7 @@ def test_rename_moves_every_row_of_the_user_and_nothing_else(company: Company) -
         table: sorted(row.replace(f"'{ANA}'", f"'{NEW}'") for row in rows)
         for table, rows in company.joget.contents().items()
     }
-    new = renamed(ana, NEW)
+    new = rename_user(ana, NEW)
     company.pool.users, company.pool.members = [new, bob], {"Sales": [new, bob]}
     report = company.run()
     assert counts(report) == {"read": 2, "renamed": 1, "unchanged": 1}
@@ -52,7 +52,7 @@ def test_a_rename_and_a_change_of_memberships_are_one(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
     company.run()
-    new = renamed(ana, NEW, given_name="Neu")
+    new = rename_user(ana, NEW, given_name="Neu")
     company.pool.users, company.pool.members = [new], {"Sales": [], "Board": [new]}
     company.run()
     assert company.memberships() == {(NEW, "Board")}
@@ -61,7 +61,7 @@ def test_a_rename_and_a_change_of_memberships_are_one(company: Company) -> None:
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
 @BOTH_CHARSETS
-def test_swaps_chains_and_occupied_logins_are_always_held_and_no_word_can_release_them(
+def test_swaps_chains_and_occupied_logins_are_always_held_and_no_answer_releases_them(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"renamed_user": policy})
@@ -70,20 +70,28 @@ def test_swaps_chains_and_occupied_logins_are_always_held_and_no_word_can_releas
     company.pool.users = [ana, bob, eve]
     company.run()
     before = company.joget.contents()
-    company.pool.users = [renamed(ana, BOB), renamed(bob, ANA), renamed(eve, "local@example.org")]
+    company.pool.users = [
+        rename_user(ana, BOB),
+        rename_user(bob, ANA),
+        rename_user(eve, "local@example.org"),
+    ]
     report = company.run()
     assert causes(report) == {"occupied_login": 3}
     assert company.ask() is None
-    company.pool.users = [renamed(ana, NEW), renamed(bob, NEW.upper()), renamed(eve, "admin")]
+    company.pool.users = [
+        rename_user(ana, NEW),
+        rename_user(bob, NEW.upper()),
+        rename_user(eve, "admin"),
+    ]
     assert causes(company.run()) == {"occupied_login": 3}
     assert company.joget.contents() == before
 
 
-def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> None:
+def test_a_held_rename_is_applied_when_a_person_approves_it(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": []}
     company.run()
-    new = renamed(ana, NEW)
+    new = rename_user(ana, NEW)
     company.pool.users, company.pool.members = [new], {"Sales": [], "Board": [new]}
     company.run()
     review_id = company.ask()
@@ -95,7 +103,7 @@ def test_a_held_rename_is_applied_when_a_person_says_so(company: Company) -> Non
 
 
 @pytest.mark.parametrize("policy", ["hold", "rename"])
-def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(
+def test_a_second_account_from_single_sign_on_is_deleted_when_a_person_approves_it(
     company: Company, policy: str
 ) -> None:
     company.configure(policies={"renamed_user": policy})
@@ -107,7 +115,7 @@ def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(
         "INSERT INTO dir_user_extra (username, loginAttempt) VALUES (%s, 1)", (NEW.upper(),)
     )
     before = company.joget.contents()
-    new = renamed(ana, NEW, given_name="Ana")
+    new = rename_user(ana, NEW, given_name="Ana")
     company.pool.users, company.pool.members = [new], {"Sales": [new], "Board": []}
     report = company.run()
     assert (causes(report), counts(report)) == ({"occupied_by_sso": 2}, {"read": 1, "held": 1})
@@ -121,7 +129,7 @@ def test_a_second_account_that_single_sign_on_made_goes_when_a_person_says_so(
     report = company.undo(answered["run_id"])
     assert causes(report) == {}
     after = company.joget.contents()
-    assert after["dir_user_extra"] == [], "what Joget noted of its logins is gone"
+    assert after["dir_user_extra"] == [], "what Joget recorded about its logins is gone"
     kept = [table for table in before if table not in ("dir_user_extra", "dir_group")]
     assert {table: after[table] for table in kept} == {table: before[table] for table in kept}
 
@@ -144,19 +152,19 @@ def test_an_account_that_has_more_than_single_sign_on_makes_is_never_taken_away(
     company.run()
     company.joget.add_user(NEW)
     company.joget.execute(use, (NEW,))
-    company.pool.users = [renamed(user(ANA), NEW)]
+    company.pool.users = [rename_user(user(ANA), NEW)]
     assert causes(company.run()) == {"occupied_login": 1}
     assert company.ask() is None
 
 
-def test_a_second_account_with_a_login_that_was_another_persons_says_both(company: Company) -> None:
+def test_a_second_account_with_a_retired_login_is_held_as_retired_login(company: Company) -> None:
     company.configure(policies={"renamed_user": "rename"})
     company.pool.users = [user(ANA), user(NEW)]
     company.run()
-    company.pool.users = [user(ANA), renamed(user(NEW), EVE)]
+    company.pool.users = [user(ANA), rename_user(user(NEW), EVE)]
     company.run()
     company.joget.add_user(NEW)
-    company.pool.users = [renamed(user(ANA), NEW), renamed(user(NEW), EVE)]
+    company.pool.users = [rename_user(user(ANA), NEW), rename_user(user(NEW), EVE)]
     report = company.run()
     assert causes(report) == {"retired_login": 2}
     review_id = company.ask()
@@ -169,7 +177,7 @@ def test_a_rejected_second_account_stays_and_nobody_is_asked_again(company: Comp
     company.pool.users = [user(ANA)]
     company.run()
     company.joget.add_user(NEW)
-    company.pool.users = [renamed(user(ANA), NEW)]
+    company.pool.users = [rename_user(user(ANA), NEW)]
     company.run()
     review_id = company.ask()
     assert review_id
@@ -187,23 +195,24 @@ def test_a_user_who_is_renamed_and_disabled_is_deactivated_at_once_within_the_li
     staff = people(4)
     company.pool.users, company.pool.members = staff, {"All": staff}
     company.run()
-    company.pool.users = [renamed(staff[0], NEW, enabled=False), *staff[1:]]
+    company.pool.users = [rename_user(staff[0], NEW, enabled=False), *staff[1:]]
     assert counts(company.run()) == {"read": 4, "deactivated": 1, "unchanged": 3}
     assert len(company.memberships()) == 3
     company.pool.users = [
-        renamed(person, f"new.{at}@example.org", enabled=False) for at, person in enumerate(staff)
+        rename_user(person, f"new.{at}@example.org", enabled=False)
+        for at, person in enumerate(staff)
     ]
     assert causes(company.run())["disabled_users_percent"] == 6
 
 
-def test_a_held_rename_brings_no_memberships_to_whom_an_administrator_deactivated(
+def test_a_held_rename_adds_no_memberships_for_a_user_deactivated_by_an_administrator(
     company: Company,
 ) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": []}
     company.run()
     company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
-    new = renamed(ana, NEW)
+    new = rename_user(ana, NEW)
     company.pool.users, company.pool.members = [new], {"Sales": [new]}
     company.run()
     review_id = company.ask()
@@ -230,7 +239,7 @@ def test_while_both_are_listed_the_linked_user_keeps_the_account(company: Compan
     assert company.joget.contents() == before
 
 
-def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(
+def test_a_stranger_with_an_old_login_inherits_nothing_without_approval(
     company: Company,
 ) -> None:
     company.configure(policies={"missing_user": "delete"})
@@ -239,7 +248,7 @@ def test_a_stranger_with_an_old_login_inherits_nothing_without_a_persons_word(
     company.run()
     company.pool.users, company.pool.members = [stranger, user(BOB)], {"Sales": [stranger]}
     assert counts(company.run()) == {"read": 2, "unchanged": 1, "held": 1, "missing": 1}
-    assert company.ask() is None, "asked when nothing else changes the account any more"
+    assert company.ask() is None, "a person is asked when nothing else changes the account any more"
     report = company.run()
     assert counts(report) == {"read": 2, "unchanged": 1, "held": 1, "missing": 1, "deactivated": 1}
     assert company.user(ANA)["firstName"] == "Given", "the old row isn't deleted meanwhile"
@@ -261,12 +270,12 @@ def test_a_login_that_was_linked_once_stays_retired(company: Company) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users = [ana, bob, user(EVE)]
     company.run()
-    company.pool.users = [renamed(ana, NEW), user(EVE)]
+    company.pool.users = [rename_user(ana, NEW), user(EVE)]
     company.run()
     company.run()
     assert company.usernames() == [NEW, EVE]
     company.pool.users = [
-        renamed(ana, NEW),
+        rename_user(ana, NEW),
         user(EVE),
         user(ANA.upper(), sub="one"),
         user(BOB, sub="two"),
@@ -274,8 +283,8 @@ def test_a_login_that_was_linked_once_stays_retired(company: Company) -> None:
     report = company.run()
     assert causes(report) == {"retired_login": 6}
     assert company.usernames() == [NEW, EVE]
-    company.pool.users = [renamed(ana, NEW), user(EVE), bob]
-    assert counts(company.run())["created"] == 1, "whose it was may have it again"
+    company.pool.users = [rename_user(ana, NEW), user(EVE), bob]
+    assert counts(company.run())["created"] == 1, "the former user may have it again"
 
 
 # 11. The pool changed in the settings
@@ -334,12 +343,14 @@ def test_with_fewer_than_half_of_the_logins_everything_is_held(moved: Company) -
     assert review_id
     moved.answer(review_id, "approve")
     assert len(moved.usernames()) == 31
-    assert len(moved.active()) == 31, "who only the old pool had is missing, behind the limits"
+    assert len(moved.active()) == 31, (
+        "users that only the old pool had are missing, and the limits apply"
+    )
     moved.run()
     assert causes(moved.run())["removed_users_percent"] == 22
 
 
-def test_who_only_the_old_pool_had_is_missing(moved: Company) -> None:
+def test_users_that_only_the_old_pool_had_are_missing(moved: Company) -> None:
     moved.pool.users = moved.pool.users[2:]
     moved.pool.members = {"All": moved.pool.users, "Few": moved.pool.users[:1]}
     assert counts(moved.run()) == {"read": 18, "updated": 18, "missing": 2}
@@ -369,7 +380,7 @@ def test_a_stranger_who_comes_long_after_the_change_with_an_old_pools_login_is_h
     assert moved.user("person000@example.org")["firstName"] == "Given"
 
 
-def test_a_changed_pool_is_taken_over_by_a_run_for_everybody(moved: Company) -> None:
+def test_a_run_for_everybody_takes_a_changed_pool_over(moved: Company) -> None:
     with pytest.raises(PermanentError, match="for everybody once"):
         moved.run(users=["new-001"])
     assert counts(moved.run()) == {"read": 20, "updated": 20}
@@ -454,14 +465,14 @@ def test_an_employment_that_was_moved_to_another_organization_stops_nobody(
     assert sorted(organizations) == ["ORG-001", "ORG-2"]
 
 
-def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(
+def test_a_login_can_be_given_again_after_its_employment_moved_with_a_rename(
     company: Company,
 ) -> None:
     company.configure(policies={"renamed_user": "rename"})
     ana = user(ANA)
     company.pool.users = [ana]
     company.run()
-    company.pool.users = [renamed(ana, NEW), user(ANA, sub="second")]
+    company.pool.users = [rename_user(ana, NEW), user(ANA, sub="second")]
     assert counts(company.run()) == {"read": 2, "renamed": 1, "quarantined": 1}
     company.run()
     review_id = company.ask()
@@ -471,7 +482,7 @@ def test_a_login_whose_employment_moved_on_with_a_rename_can_be_given_again(
     assert company.run()["outcome"] == "nothing_to_do"
 
 
-def test_a_pool_whose_users_all_got_new_subs_is_answered_one_step_after_the_other(
+def test_if_all_users_of_a_pool_get_new_subs_a_person_answers_in_two_steps(
     company: Company,
 ) -> None:
     company.pool.users = people(20)

@@ -1,5 +1,5 @@
-"""Nobody is ever wiped: proof of completeness, and what happens to who is missing (rules 5, 9 and
-10).
+"""Nobody is removed by mistake: proof of completeness, and what happens to missing users, groups
+and memberships (rules 5, 9 and 10).
 """
 
 from typing import Any
@@ -14,15 +14,17 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 
 @pytest.fixture
 def staffed(company: Company) -> Company:
-    """300 users, of whom some are in groups, synchronised."""
+    """300 users, some of them in groups, after a first run."""
     company.pool.users = people(300)
     company.pool.members = {"All": company.pool.users, "First": company.pool.users[:120]}
     company.run()
     return company
 
 
-def loses_nobody(company: Company, runs: int = 3) -> list[dict[str, Any]]:
-    """Run some times, and see that no directory row goes or is switched off; gives the reports."""
+def check_that_nobody_is_lost(company: Company, runs: int = 3) -> list[dict[str, Any]]:
+    """Run several times, and check that no directory row is deleted or deactivated; returns the
+    reports.
+    """
     before = company.joget.contents()
     reports = [company.run() for _ in range(runs)]
     assert company.joget.contents() == before
@@ -36,7 +38,7 @@ def test_a_listing_that_was_cut_with_status_200_removes_nobody_and_says_why(
     staffed: Company,
 ) -> None:
     staffed.faults.cut_users_after = 120
-    for report in loses_nobody(staffed):
+    for report in check_that_nobody_is_lost(staffed):
         assert not report["complete"]
         assert report["users"]["missing"] == 0
         assert "120 users were listed, and Cognito estimates 300" in report["incomplete_reasons"][0]
@@ -70,7 +72,7 @@ def test_an_unproven_snapshot_adds_updates_and_disables(staffed: Company) -> Non
 
 def test_an_empty_pool_removes_nobody(staffed: Company) -> None:
     staffed.pool.users, staffed.pool.members = [], {}
-    for report in loses_nobody(staffed):
+    for report in check_that_nobody_is_lost(staffed):
         assert "the pool lists no user" in report["incomplete_reasons"]
 
 
@@ -82,14 +84,14 @@ def test_an_empty_pool_removes_nobody(staffed: Company) -> None:
         ({"estimate": "250"}, "297 users were listed, and Cognito estimates 250"),
     ],
 )
-def test_whatever_raises_doubt_stops_removals(
+def test_each_doubt_about_the_listing_stops_removals(
     staffed: Company, fault: dict[str, Any], reason: str
 ) -> None:
     staffed.pool.users = staffed.pool.users[3:]
     staffed.pool.members = {"All": staffed.pool.users, "First": staffed.pool.users[:117]}
     for name, value in fault.items():
         setattr(staffed.faults, name, value)
-    for report in loses_nobody(staffed):
+    for report in check_that_nobody_is_lost(staffed):
         assert reason in " ".join(report["incomplete_reasons"])
 
 
@@ -103,17 +105,17 @@ def test_a_few_newcomers_among_the_members_are_no_doubt(company: Company) -> Non
     assert not company.run()["complete"]
 
 
-def test_a_group_whose_listing_lacks_somebody_is_listed_twice_and_one_absence_removes_nothing(
+def test_a_group_listing_that_lacks_a_member_is_repeated_and_one_absence_removes_nothing(
     staffed: Company,
 ) -> None:
     staffed.cognito.listings.clear()
     staffed.faults.first_listing_lacks = {"All": 150}
-    for report in loses_nobody(staffed, runs=1):
+    for report in check_that_nobody_is_lost(staffed, runs=1):
         assert counts(report, "memberships") == {"read": 420, "unchanged": 420}
     assert staffed.cognito.listings == {"All": 2, "First": 1}
 
 
-def test_what_both_listings_lack_is_removed(staffed: Company) -> None:
+def test_a_membership_that_both_listings_lack_is_removed(staffed: Company) -> None:
     staffed.cognito.listings.clear()
     staffed.pool.members = {"All": staffed.pool.users[:297], "First": staffed.pool.users[:120]}
     assert counts(staffed.run(), "memberships") == {"read": 417, "removed": 3, "unchanged": 417}
@@ -161,7 +163,7 @@ def test_40_of_300_gone_are_held_while_a_newcomer_and_a_change_are_applied(
     assert staffed.user("person040@example.org")["firstName"] == "New"
 
 
-def test_a_user_who_comes_back_is_restored_with_his_memberships(company: Company) -> None:
+def test_a_user_who_comes_back_is_restored_with_their_memberships(company: Company) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
     company.run()
@@ -202,7 +204,9 @@ def test_a_miss_counts_once_for_each_snapshot(company: Company) -> None:
     ]
 
 
-def test_a_missing_user_whom_an_administrator_deactivated_stays_his(company: Company) -> None:
+def test_a_missing_user_deactivated_by_an_administrator_stays_inactive_when_listed_again(
+    company: Company,
+) -> None:
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
     company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
@@ -214,7 +218,7 @@ def test_a_missing_user_whom_an_administrator_deactivated_stays_his(company: Com
     assert company.user(ANA)["active"] == 0
 
 
-def test_who_is_frozen_and_active_is_told_so(company: Company) -> None:
+def test_the_directory_shows_a_frozen_user_as_active(company: Company) -> None:
     ana = user(ANA)
     company.pool.users = [ana]
     company.run()
@@ -234,7 +238,7 @@ def test_an_excluded_user_is_never_missing(company: Company) -> None:
     assert company.active() == [ANA, BOB]
 
 
-def test_keep_keeps_who_is_missing(company: Company) -> None:
+def test_keep_leaves_missing_users_as_they_are(company: Company) -> None:
     company.configure(policies={"missing_user": "keep"})
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana, user(BOB)], {"Sales": [ana]}
@@ -246,8 +250,8 @@ def test_keep_keeps_who_is_missing(company: Company) -> None:
     assert company.joget.contents() == before
 
 
-def burden(company: Company, login: str) -> None:
-    """Give a user one row in every table that Joget keeps of somebody."""
+def fill_every_table(company: Company, login: str) -> None:
+    """Give a user one row in every table that Joget has for users."""
     rows = company.joget.execute
     employment = company.joget.column("SELECT id FROM dir_employment WHERE userId = %s", (login,))[
         0
@@ -290,7 +294,7 @@ def test_delete_leaves_nothing_of_the_user_and_everything_of_the_others(company:
     before = company.joget.contents()
     company.pool.users, company.pool.members = [ana, user(BOB)], {"Sales": [ana, user(BOB)]}
     company.run()
-    burden(company, ANA)
+    fill_every_table(company, ANA)
     company.pool.users, company.pool.members = [user(BOB)], {"Sales": [user(BOB)]}
     assert counts(company.run()) == {"read": 1, "unchanged": 1, "missing": 1}
     assert counts(company.run()) == {"read": 1, "unchanged": 1, "missing": 1, "deleted": 1}
@@ -311,10 +315,10 @@ def test_delete_waits_for_its_days_and_deactivates_meanwhile(company: Company) -
     company.pool.users = [user(BOB)]
     company.run()
     assert counts(company.run())["deactivated"] == 1
-    company.hours_pass(47)
+    company.let_hours_pass(47)
     company.run()
     assert company.usernames() == [ANA, BOB]
-    company.hours_pass(2)
+    company.let_hours_pass(2)
     assert counts(company.run())["deleted"] == 1
     assert company.usernames() == [BOB]
 
@@ -373,7 +377,7 @@ def test_a_vanished_group_is_deleted_only_where_asked_and_without_local_members(
     assert counts(company.run(), "groups") == {"read": 1, "created": 1, "missing": 1}
 
 
-def test_a_group_that_goes_while_it_is_listed_counts_as_one_miss(company: Company) -> None:
+def test_a_group_deleted_while_it_is_listed_counts_as_one_miss(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": [ana]}
     company.run()
@@ -405,7 +409,7 @@ def test_a_vanished_group_with_a_member_who_takes_no_part_is_kept(
     assert company.memberships() == {(ANA, "Sales")}
 
 
-def test_presence_ends_a_row_of_misses_also_of_who_is_frozen_or_held(company: Company) -> None:
+def test_presence_ends_a_row_of_misses_even_for_frozen_and_held_users(company: Company) -> None:
     ana, bob = user(ANA), user(BOB)
     company.pool.users = [ana, bob, user(EVE)]
     company.run()

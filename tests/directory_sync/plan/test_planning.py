@@ -30,7 +30,7 @@ BEFORE, NOW, AFTER = (datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2, 3))
 
 
 def key(text: str) -> str:
-    """What the database's collation does, as far as these logins need it."""
+    """Do what the database's collation does, as far as these logins need it."""
     return text.casefold()
 
 
@@ -228,10 +228,10 @@ ABSENT = make_frame_of_rows(
     ],
     snapshot.ABSENT_SCHEMA,
 )
-"""Two users and a group were not asked for by name."""
+"""Two users and a group that weren't asked for by name."""
 
 
-def plan_of(world: tuple[Run, Desired, Current], *, complete: bool = True) -> Plan:
+def plan_world(world: tuple[Run, Desired, Current], *, complete: bool = True) -> Plan:
     run, desired, now = world
     return make_plan(run, desired, now, Evidence(NOW, complete=complete, absent=ABSENT))
 
@@ -246,23 +246,23 @@ def test_the_order_of_input_decides_nothing(
 ) -> None:
     run, desired, now = world
 
-    def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
+    def shuffle_rows(frame: pd.DataFrame) -> pd.DataFrame:
         order = list(range(len(frame)))
         random.shuffle(order)
         return frame.iloc[order].reset_index(drop=True)
 
     other = Desired(
-        shuffled(desired.users), shuffled(desired.groups), shuffled(desired.memberships)
+        shuffle_rows(desired.users), shuffle_rows(desired.groups), shuffle_rows(desired.memberships)
     )
     frames = [name for name, value in vars(now).items() if isinstance(value, pd.DataFrame)]
-    later = Current(**{**vars(now), **{name: shuffled(getattr(now, name)) for name in frames}})
-    one, two = plan_of(world), plan_of((run, other, later))
+    later = Current(**{**vars(now), **{name: shuffle_rows(getattr(now, name)) for name in frames}})
+    one, two = plan_world(world), plan_world((run, other, later))
     assert one.sha256 == two.sha256
     assert one.directory.equals(two.directory)
 
 
-def as_read(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]:
-    """The world with the keys that reading gives: the database isn't asked about ids that no other
+def give_keys_of_reading(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]:
+    """Give the world the keys that reading gives: the database isn't asked about ids that no other
     text names.
     """
     run, desired, now = world
@@ -276,36 +276,39 @@ def as_read(world: tuple[Run, Desired, Current]) -> tuple[Run, Desired, Current]
     keys = {key(text) for text in asked} | values(now.retired, "user_key")
     own = {user_id for user_id in quiet.values() if key(user_id) not in keys}
 
-    def with_own(frame: pd.DataFrame, ids: str, column: str) -> pd.DataFrame:
+    def give_own_keys(frame: pd.DataFrame, ids: str, column: str) -> pd.DataFrame:
         return frame.assign(**{column: frame[column].mask(frame[ids].isin(own), "=" + frame[ids])})
 
-    users = with_own(with_own(now.users, "id", "id_key"), "id", "username_key")
-    linked = with_own(now.user_links, "user_id", "user_key")
+    users = give_own_keys(give_own_keys(now.users, "id", "id_key"), "id", "username_key")
+    linked = give_own_keys(now.user_links, "user_id", "user_key")
     linked["is_compared"] = ~linked["user_id"].isin(own)
     return run, desired, replace(now, users=users, user_links=linked)
 
 
 @settings(max_examples=4 * settings().max_examples)
 @given(worlds(), st.booleans())
-def test_unchanged_users_are_planned_as_the_rules_would(
+def test_unchanged_users_are_planned_as_the_rules_would_decide(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
-    run, desired, now = as_read(world)
+    run, desired, now = give_keys_of_reading(world)
     evidence = Evidence(NOW, complete=may, absent=ABSENT)
     unchanged = find_unchanged(run, desired.users, now, evidence).current.unchanged_users
     event(f"unchanged users: {min(unchanged, 2)}")
-    by_rules, quickly = plan_of(world, complete=may), plan_of((run, desired, now), complete=may)
+    by_rules, quickly = (
+        plan_world(world, complete=may),
+        plan_world((run, desired, now), complete=may),
+    )
     assert quickly.changes.equals(by_rules.changes)
     assert quickly.directory.equals(by_rules.directory)
     assert (quickly.memberships, quickly.excesses) == (by_rules.memberships, by_rules.excesses)
 
 
 @given(worlds(), st.booleans())
-def test_only_linked_adopted_and_made_users_are_in_a_plan(
+def test_a_plan_has_only_linked_adopted_and_created_users(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
     _, _, now = world
-    plan = plan_of(world, complete=may)
+    plan = plan_world(world, complete=may)
     links = now.user_links[now.user_links["sync"] == "default"]
     users = plan.changes[plan.changes["entity"] == "user"]
     renamed = users[users["action"] == "rename"]
@@ -316,8 +319,8 @@ def test_only_linked_adopted_and_made_users_are_in_a_plan(
         adopted, "user_id"
     )
     held_names = values(for_new[for_new["hold"] == "new_sub"], "user_id")
-    taken = set(map(key, values(for_new, "user_id") - held_names)) & values(now.users, "id_key")
-    assert taken == set(), "nobody is made over a Joget user"
+    taken_ids = set(map(key, values(for_new, "user_id") - held_names)) & values(now.users, "id_key")
+    assert taken_ids == set(), "no user is created over a Joget user"
     found = now.users.set_index("id")
     for user_id in adopted["user_id"]:
         assert not found.loc[user_id, "is_admin"]
@@ -327,14 +330,16 @@ def test_only_linked_adopted_and_made_users_are_in_a_plan(
 
 
 @given(worlds(), st.booleans())
-def test_what_a_held_user_needs_is_held_with_them(
+def test_rows_that_need_a_held_user_are_held_too(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
-    plan = plan_of(world, complete=may)
+    plan = plan_world(world, complete=may)
     users = plan.held[plan.held["entity"] == "user"]
     given = values(users[users["action"].isin(["create", "adopt", "recreate", "relink"])], "sub")
-    theirs = plan.changes[plan.changes["sub"].isin(given) & (plan.changes["action"] != "seen")]
-    assert theirs["hold"].notna().all()
+    dependent_rows = plan.changes[
+        plan.changes["sub"].isin(given) & (plan.changes["action"] != "seen")
+    ]
+    assert dependent_rows["hold"].notna().all()
     leaving = values(users[users["action"].isin(["deactivate", "delete"])], "sub")
     removed = plan.changes[plan.changes["sub"].isin(leaving) & (plan.changes["action"] == "remove")]
     assert removed["hold"].notna().all()
@@ -344,7 +349,7 @@ def test_what_a_held_user_needs_is_held_with_them(
 def test_a_held_update_or_rename_holds_nothing_else(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
-    plan = plan_of(world, complete=may)
+    plan = plan_world(world, complete=may)
     users = plan.held[(plan.held["entity"] == "user") & (plan.held["hold"] != "pool_change")]
     kept = values(users[users["action"].isin(["update", "rename"])], "sub")
     kept -= values(users[~users["action"].isin(["update", "rename"])], "sub")
@@ -358,7 +363,7 @@ def test_a_listing_that_did_not_end_removes_only_what_disabled_users_have(
     world: tuple[Run, Desired, Current],
 ) -> None:
     _, desired, _ = world
-    plan = plan_of(world, complete=False)
+    plan = plan_world(world, complete=False)
     removed = plan.changes[
         (plan.changes["entity"] == "membership") & (plan.changes["action"] == "remove")
     ]
@@ -371,7 +376,7 @@ def test_nothing_of_frozen_quarantined_and_unlisted_users_changes_but_membership
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
     _, desired, _ = world
-    plan = plan_of(world, complete=may)
+    plan = plan_world(world, complete=may)
     users = plan.directory[plan.directory["entity"] == "user"]
     quiet = users[users["outcome"].isin(["missing", "unchanged"])]
     written = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
@@ -394,16 +399,18 @@ def test_nothing_of_frozen_quarantined_and_unlisted_users_changes_but_membership
 @given(worlds())
 def test_an_incomplete_snapshot_removes_nobody(world: tuple[Run, Desired, Current]) -> None:
     _, desired, _ = world
-    plan = plan_of(world, complete=False)
+    plan = plan_world(world, complete=False)
     gone = plan.changes[plan.changes["action"].isin(["deactivate", "delete", "miss", "unlink"])]
     assert values(gone, "sub") <= values(desired.users, "sub")
     assert values(gone, "group_name") == set()
 
 
 @given(worlds())
-def test_what_is_not_listed_twice_is_never_removed(world: tuple[Run, Desired, Current]) -> None:
+def test_a_membership_is_never_removed_unless_two_listings_lack_it(
+    world: tuple[Run, Desired, Current],
+) -> None:
     _, desired, _ = world
-    removed = plan_of(world).changes
+    removed = plan_world(world).changes
     removed = removed[(removed["entity"] == "membership") & (removed["action"] == "remove")]
     on, once = (
         desired.users[desired.users["active"]],
@@ -419,7 +426,7 @@ def test_what_is_not_listed_twice_is_never_removed(world: tuple[Run, Desired, Cu
 def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_can_be_answered(
     world: tuple[Run, Desired, Current],
 ) -> None:
-    plan = plan_of(world)
+    plan = plan_world(world)
     assert release_approved(plan, set()).sha256 == plan.sha256
     rest = release_approved(plan, set(hash_rows(plan.to_review)))
     assert rest.directory["outcome"].notna().all()
@@ -430,7 +437,7 @@ def test_approving_nothing_changes_nothing_and_approving_all_holds_nothing_that_
 
 @given(worlds())
 def test_limits_hold_whole_causes(world: tuple[Run, Desired, Current]) -> None:
-    plan = plan_of(world)
+    plan = plan_world(world)
     safe = plan.safe[plan.safe["entity"] == "user"]
     for cause, actions in {
         "removed_users_percent": ["deactivate", "delete"],
@@ -449,7 +456,7 @@ def test_limits_hold_whole_causes(world: tuple[Run, Desired, Current]) -> None:
 def test_every_change_changes_something_once(
     world: tuple[Run, Desired, Current], may: bool
 ) -> None:
-    changes = plan_of(world, complete=may).changes
+    changes = plan_world(world, complete=may).changes
     kinds = {
         "user": ["user_id"],
         "group": ["group_id"],

@@ -1,4 +1,4 @@
-"""Presence is evidence wherever it comes from; absence is proven by name (rule 5)."""
+"""Presence is evidence, wherever it comes from; absence is proven by name (rule 5)."""
 
 import time
 
@@ -19,7 +19,7 @@ def staffed(company: Company) -> Company:
     return company
 
 
-def test_who_is_in_a_group_is_present_though_the_list_of_users_ended_early(
+def test_a_group_member_is_present_even_if_the_list_of_users_ended_early(
     staffed: Company,
 ) -> None:
     staffed.faults.cut_users_after = 286
@@ -30,7 +30,7 @@ def test_who_is_in_a_group_is_present_though_the_list_of_users_ended_early(
     assert len(staffed.active()) == 300
 
 
-def test_who_is_seen_in_a_group_alone_joins_with_all_attributes(company: Company) -> None:
+def test_a_user_seen_only_in_a_group_joins_with_all_attributes(company: Company) -> None:
     ana = user("ana@example.org", given_name="Ana", family_name="Lima")
     company.pool.users, company.pool.members = people(3), {"Sales": [ana]}
     assert counts(company.run())["created"] == 4
@@ -38,7 +38,7 @@ def test_who_is_seen_in_a_group_alone_joins_with_all_attributes(company: Company
     assert company.memberships() == {("ana@example.org", "Sales")}
 
 
-def test_who_is_hidden_from_the_list_and_in_no_group_is_found_by_name(company: Company) -> None:
+def test_a_user_hidden_from_the_list_and_in_no_group_is_found_by_name(company: Company) -> None:
     company.configure(policies={"missing_runs": 1}, limits={"floor": 1000})
     company.pool.users = people(1000)
     company.run()
@@ -99,11 +99,11 @@ def test_two_runs_within_missing_minutes_count_one_miss(staffed: Company) -> Non
     staffed.pool.users, staffed.pool.members = STAFF[1:], {"All": STAFF[1:]}
     for _ in range(3):
         assert counts(staffed.run()).get("deactivated") is None
-    staffed.hours_pass(1)
+    staffed.let_hours_pass(1)
     assert counts(staffed.run())["deactivated"] == 1
 
 
-def test_absentees_who_are_too_many_to_be_asked_for_are_held_and_asked_for_when_approved(
+def test_too_many_absent_users_are_held_and_asked_for_by_name_when_approved(
     staffed: Company,
 ) -> None:
     staffed.configure(limits={"removed_users_percent": 100})
@@ -121,7 +121,7 @@ def test_absentees_who_are_too_many_to_be_asked_for_are_held_and_asked_for_when_
     assert sorted(staffed.active()) == sorted(f"person{at:03}@example.org" for at in range(151))
 
 
-def test_within_the_budget_each_absentee_is_asked_for(
+def test_within_the_budget_each_absent_user_is_asked_for(
     staffed: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_listing, "count_affordable_questions", lambda _: 4)

@@ -1,4 +1,4 @@
-"""What happens to whom: the design's rules, each over a real MariaDB with Joget's tables."""
+"""The design's rules, each tested over a real MariaDB with Joget's tables."""
 
 import hashlib
 import itertools
@@ -16,7 +16,7 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 # 1. New
 
 
-def test_a_new_user_gets_a_row_a_role_an_employment_and_his_memberships(company: Company) -> None:
+def test_a_new_user_gets_a_row_a_role_an_employment_and_memberships(company: Company) -> None:
     ana = user(ANA, given_name="Ana", family_name="Lima", zoneinfo="America/Lima", locale="pt-BR")
     company.pool.users = [ana]
     company.pool.members = {"Sales": [ana], "Empty": []}
@@ -87,7 +87,7 @@ def test_a_user_disabled_from_the_start_is_created_inactive_and_without_membersh
     assert company.memberships() == {(ANA, "Sales")}
 
 
-def test_random_passwords_where_the_settings_ask_for_them(company: Company) -> None:
+def test_users_get_random_passwords_if_the_settings_ask_for_them(company: Company) -> None:
     company.configure(policies={"new_password": "random"})
     company.pool.users = [user(ANA), user(BOB)]
     company.run()
@@ -99,7 +99,9 @@ def test_random_passwords_where_the_settings_ask_for_them(company: Company) -> N
 # 2. Already in Joget, not linked
 
 
-def test_a_user_of_single_sign_on_is_adopted_with_his_own_bytes(company: Company) -> None:
+def test_an_account_from_single_sign_on_is_adopted_and_its_id_keeps_its_bytes(
+    company: Company,
+) -> None:
     company.joget.add_user("Ana@Example.org")
     company.pool.users = [user(ANA, given_name="Ana", zoneinfo="Europe/Lisbon")]
     report = company.run()
@@ -141,7 +143,7 @@ def test_holders_of_role_admin_and_admin_are_never_adopted(company: Company, pol
     assert company.joget.contents() == before
 
 
-def test_an_adopted_user_whom_an_administrator_deactivated_stays_inactive(company: Company) -> None:
+def test_an_adopted_user_deactivated_by_an_administrator_stays_inactive(company: Company) -> None:
     company.joget.add_user(ANA, active=0)
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
@@ -168,12 +170,12 @@ def test_memberships_found_at_adoption_are_the_administrators_until_the_pool_nam
     company.pool.users, company.pool.members = [ana], {"Sales": []}
     assert counts(company.run(), "groups") == {"read": 1, "adopted": 1}
     company.run()
-    assert company.memberships() == {(ANA, "Sales")}, "found, and never named: stays"
+    assert company.memberships() == {(ANA, "Sales")}, "it was found, and never named, so it stays"
     company.pool.members = {"Sales": [ana]}
     company.run()
     company.pool.members = {"Sales": []}
     assert counts(company.run(), "memberships") == {"removed": 1}
-    assert company.memberships() == set(), "named once, so it is the pool's to take"
+    assert company.memberships() == set(), "it was named once, so the pool may take it"
 
 
 # 3. Changed
@@ -197,7 +199,7 @@ def test_only_the_columns_that_differ_change_and_cleared_attributes_are_cleared(
     assert company.user(ANA)["lastName"] == ""
 
 
-def test_where_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(
+def test_if_the_pool_has_no_time_zone_jogets_stays_unless_the_settings_have_a_default(
     company: Company,
 ) -> None:
     company.joget.add_user(ANA)
@@ -264,7 +266,7 @@ def test_a_disabled_user_is_deactivated_loses_our_memberships_and_gets_them_back
 
 
 @pytest.mark.parametrize("status", ["ARCHIVED", "COMPROMISED"])
-def test_an_archived_or_compromised_user_is_deactivated_and_a_new_one_is_not_made(
+def test_an_archived_or_compromised_user_is_deactivated_and_a_new_one_is_not_created(
     company: Company, status: str
 ) -> None:
     ana = user(ANA)
@@ -304,7 +306,7 @@ def test_a_user_reactivated_in_joget_while_disabled_in_the_pool_is_left_alone(
     assert company.user(ANA)["active"] == 1
 
 
-# Renamed and replaced: see test_identity for what a person may decide
+# Renamed: see test_matching for what a person may decide
 
 
 def test_a_changed_login_is_held_and_holds_nothing_else(company: Company) -> None:
@@ -334,7 +336,7 @@ def test_keep_leaves_the_username_and_changes_the_rest(company: Company) -> None
 # 8. Can't be mapped
 
 
-def test_records_that_no_mapping_likes_are_quarantined_and_never_stop_the_run(
+def test_records_that_cannot_be_mapped_are_quarantined_and_never_stop_the_run(
     company: Company,
 ) -> None:
     good = user(ANA)
@@ -357,7 +359,7 @@ def test_records_that_no_mapping_likes_are_quarantined_and_never_stop_the_run(
     assert company.usernames() == [ANA]
 
 
-def test_of_two_new_users_with_one_key_both_are_quarantined(company: Company) -> None:
+def test_two_new_users_with_one_key_are_both_quarantined(company: Company) -> None:
     company.pool.users = [user("STRASSE@x.org", sub="a"), user("straße@x.org", sub="b"), user(BOB)]
     report = company.run()
     assert counts(report) == {"read": 3, "created": 1, "quarantined": 2}
@@ -419,7 +421,7 @@ def test_a_group_name_that_the_console_refuses_gets_a_readable_id_for_ever(
 
 
 @BOTH_CHARSETS
-def test_of_two_names_with_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(
+def test_if_two_group_names_have_one_key_the_linked_group_keeps_it_and_the_other_gets_a_hash(
     company: Company,
 ) -> None:
     ana, bob = user(ANA), user(BOB)
@@ -463,7 +465,7 @@ def test_a_local_group_of_the_same_id_is_adopted_only_without_strangers(company:
     )
 
 
-def test_a_group_of_another_organization_is_adopted_only_by_a_persons_word(
+def test_a_group_of_another_organization_is_adopted_only_if_a_person_approves_it(
     company: Company,
 ) -> None:
     company.joget.execute("INSERT INTO dir_organization (id, name) VALUES ('ORG-2', 'Other')")
@@ -632,7 +634,7 @@ def test_433_users_in_70_groups_through_short_and_empty_pages_arrive_with_every_
 
 
 @pytest.mark.parametrize("joget", ["utf8mb3"], indirect=True)
-def test_emoji_are_quarantined_where_joget_stores_none(company: Company) -> None:
+def test_users_with_emoji_are_quarantined_if_joget_cannot_store_them(company: Company) -> None:
     party = user(BOB, given_name="🎉")
     company.pool.users, company.pool.members = (
         [user(ANA, given_name="日本"), party],
@@ -659,7 +661,7 @@ def make_employment_id(user_id: str, choice: int) -> str:
 @pytest.mark.parametrize(
     "login", ["ana@example.org", "bo", "élodie@example.org", "名前です@example.org"]
 )
-def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(
+def test_an_employment_gets_the_next_id_if_joget_uses_the_first_one_elsewhere(
     company: Company, login: str
 ) -> None:
     company.pool.users = [user(login)]
@@ -671,7 +673,7 @@ def test_an_employment_whose_id_joget_uses_elsewhere_gets_the_next_one(
     ]
 
 
-def test_an_employment_id_is_chosen_by_the_stored_id_of_somebody_adopted(company: Company) -> None:
+def test_an_adopted_users_employment_id_follows_from_the_stored_user_id(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.joget.add_user("Ana@Example.org")
     first = make_employment_id("Ana@Example.org", 0)

@@ -14,8 +14,8 @@ from tests.company import Company, causes, counts, people
 from tests.stand_in import OTHER_POOL_ID, POOL_ID, user
 
 
-def run_ids(company: Company) -> list[str]:
-    """The ids of the runs that staging holds files of, in the order of their numbers."""
+def list_run_ids(company: Company) -> list[str]:
+    """List the ids of the runs with files in staging, in the order of their numbers."""
     folders = {path.parent.parent.name for path in company.staging_folder.rglob("manifest.json")}
     return sorted(
         folders, key=lambda name: int("".join(filter(str.isdigit, name.partition("%")[0])))
@@ -26,9 +26,9 @@ def test_files_older_than_the_retention_are_deleted_and_younger_ones_stay(compan
     company.pool.users = people(3)
     for _ in range(3):
         company.run()
-        company.days_pass(20)
+        company.let_days_pass(20)
     company.run()
-    assert run_ids(company) == ["manual__2%2B00%3A00", "manual__3%2B00%3A00"]
+    assert list_run_ids(company) == ["manual__2%2B00%3A00", "manual__3%2B00%3A00"]
     assert not any(
         path.is_dir() and not list(path.iterdir()) for path in company.staging_folder.rglob("*")
     )
@@ -38,7 +38,7 @@ def test_signposts_to_deleted_files_are_deleted_too(company: Company) -> None:
     company.pool.users = people(3)
     for _ in range(2):
         company.run()
-        company.days_pass(40)
+        company.let_days_pass(40)
     company.run()
     for kind in ("applied", "snapshots", "cleanings"):
         signposts = list(company.staging_folder.glob(f"*/*/{kind}/*"))
@@ -54,15 +54,15 @@ def test_the_newest_run_for_everybody_stays_since_reviews_plan_from_it(company: 
     company.run()
     held = company.run()
     assert causes(held)
-    company.days_pass(400)
+    company.let_days_pass(400)
     company.run(users=["person000@example.org"])
-    assert run_ids(company)[0] == "manual__2%2B00%3A00", "and the two runs before it are gone"
+    assert list_run_ids(company)[0] == "manual__2%2B00%3A00", "and the two runs before it are gone"
     mine = review.get_review_id("manual__mine", {})
     assert review.read_question("default", mine, by_hand=True)
     assert counts(company.answer(mine, "approve"))["deactivated"] == 35
 
 
-def test_what_an_open_review_asks_about_stays(company: Company) -> None:
+def test_files_that_an_open_review_asks_about_stay(company: Company) -> None:
     company.configure(approval={"timeout_hours": 2000})
     company.pool.users = people(40)
     company.run()
@@ -71,12 +71,12 @@ def test_what_an_open_review_asks_about_stays(company: Company) -> None:
     company.run()
     review_id = company.ask()
     assert review_id
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run()
     assert counts(company.answer(review_id, "approve"))["deactivated"] == 35
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run()
-    assert run_ids(company) == ["manual__4%2B00%3A00"], "and only as long as it is open"
+    assert list_run_ids(company) == ["manual__4%2B00%3A00"], "and only as long as it is open"
 
 
 def test_a_shown_undo_can_be_applied_as_long_as_its_own_files_stay(company: Company) -> None:
@@ -84,20 +84,22 @@ def test_a_shown_undo_can_be_applied_as_long_as_its_own_files_stay(company: Comp
     company.run()
     company.pool.users.append(user("new@example.org"))
     created = company.run()["run_id"]
-    company.days_pass(20)
+    company.let_days_pass(20)
     company.run()
     shown = company.undo(created, dry_run=True)
-    company.days_pass(20)
+    company.let_days_pass(20)
     company.run()
     undone = company.undo(created)
     assert counts(shown) == counts(undone)
     assert counts(undone)["deleted"] == 1
 
 
-def test_an_undo_of_a_run_whose_files_were_deleted_says_so(company: Company) -> None:
+def test_the_error_says_that_a_run_cannot_be_undone_since_its_files_were_deleted(
+    company: Company,
+) -> None:
     company.pool.users = people(2)
     first = company.run()["run_id"]
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run()
     before = company.joget.contents()
     with pytest.raises(PermanentError, match=r"can't be undone: files are deleted after 30 days"):
@@ -111,7 +113,7 @@ def test_the_newest_complete_snapshot_stays(company: Company) -> None:
     complete = company.run()
     company.faults.cut_users_after = 30
     for _ in range(3):
-        company.days_pass(40)
+        company.let_days_pass(40)
         assert not company.run()["complete"]
     kept = {path.parent.parent.name for path in company.staging_folder.rglob("users.parquet")}
     assert {name.partition("%")[0] for name in kept} == {
@@ -126,17 +128,17 @@ def test_a_ledger_lost_long_after_the_newest_run_for_everybody_is_rebuilt_from_i
     company.pool.users = people(4)
     company.run()
     company.run()
-    company.days_pass(90)
+    company.let_days_pass(90)
     company.run(users=["person000@example.org"])
     for table in company.joget.column("SHOW TABLES LIKE 'directory_sync_%'"):
         company.joget.execute(f"DROP TABLE {table}")
     company.configure(policies={"existing_user": "quarantine"})
     report = company.run()
     assert any("ledger" in reason for reason in report["incomplete_reasons"])
-    assert not report["quarantine"], "who was linked is linked again, and nobody was adopted"
+    assert not report["quarantine"], "every linked user is linked again, and nobody was adopted"
 
 
-def test_what_people_put_beside_the_runs_stays(company: Company) -> None:
+def test_files_that_people_put_beside_the_runs_stay(company: Company) -> None:
     company.pool.users = people(2)
     company.run()
     home = company.staging_folder / "default" / company.settings["user_pool_id"]
@@ -150,7 +152,7 @@ def test_what_people_put_beside_the_runs_stays(company: Company) -> None:
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine", encoding="utf-8")
-    company.days_pass(400)
+    company.let_days_pass(400)
     company.run()
     assert all(path.read_text(encoding="utf-8") == "mine" for path in others)
     assert not list(home.glob("manual__0*/load.*"))
@@ -168,7 +170,7 @@ def test_attempts_that_ended_before_their_manifest_are_deleted_too(company: Comp
     )
     half.mkdir(parents=True)
     (half / "users.parquet").write_bytes(b"half")
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run()
     assert not half.exists()
 
@@ -205,7 +207,7 @@ def test_one_cleaning_deletes_a_limited_number_of_files_the_oldest_first(
 def test_old_files_are_looked_for_once_a_day(company: Company) -> None:
     company.pool.users = people(2)
     company.run()
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run()
     company.run()
     home = company.staging_folder / "default" / company.settings["user_pool_id"]
@@ -218,7 +220,7 @@ def test_another_pools_files_are_deleted_too_but_not_its_newest_run(company: Com
     newest = company.run()["run_id"]
     company.configure(user_pool_id=OTHER_POOL_ID)
     company.run()
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run()
     first_pool = (company.staging_folder / "default" / POOL_ID).glob("manual__*")
     assert [folder.name for folder in first_pool] == [make_folder_name(newest)]
@@ -228,18 +230,18 @@ def test_a_retention_of_null_deletes_nothing(company: Company) -> None:
     company.configure(staging_retention_days=None)
     company.pool.users = people(2)
     company.run()
-    company.days_pass(4000)
+    company.let_days_pass(4000)
     company.run()
-    assert len(run_ids(company)) == 2
+    assert len(list_run_ids(company)) == 2
 
 
 def test_a_dry_run_deletes_nothing(company: Company) -> None:
     company.pool.users = people(2)
     company.run()
     company.run()
-    company.days_pass(40)
+    company.let_days_pass(40)
     company.run(dry_run=True)
-    assert len(run_ids(company)) == 3
+    assert len(list_run_ids(company)) == 3
 
 
 def test_a_run_that_may_not_delete_is_applied_and_says_what_to_do(
@@ -251,7 +253,7 @@ def test_a_run_that_may_not_delete_is_applied_and_says_what_to_do(
     company.pool.users = people(2)
     company.run()
     company.run()
-    company.days_pass(40)
+    company.let_days_pass(40)
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm_file", refuse)
     with caplog.at_level(logging.WARNING):
         assert company.run()["outcome"] == "nothing_to_do"

@@ -37,7 +37,7 @@ def run(
     return Run(run_id=run_id, sync=Sync.model_validate(sync(staging_url=url)), dry_run=False)
 
 
-def test_what_was_staged_is_read_back_with_its_types(run: Run) -> None:
+def test_staged_frames_are_read_back_with_their_types(run: Run) -> None:
     store.require_access(run.sync.staging_url)
     folder = store.open_folder(run, "transform.1.abc")
     frame = make_frame_of_rows(
@@ -64,7 +64,7 @@ def test_what_was_staged_is_read_back_with_its_types(run: Run) -> None:
     )
 
 
-def test_of_a_file_that_is_opened_only_what_is_read_is_fetched(
+def test_an_opened_file_is_fetched_only_as_far_as_it_is_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = store.open_folder(run, "load.1.abc")
@@ -77,11 +77,11 @@ def test_of_a_file_that_is_opened_only_what_is_read_is_fetched(
     fetched = []
     fetch = s3fs.core.S3File._fetch_range
 
-    def counting(self: Any, start: int, end: int) -> Any:
+    def count_bytes(self: Any, start: int, end: int) -> Any:
         fetched.append(end - start)
         return fetch(self, start, end)
 
-    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", count_bytes)
     with store.open_parquet(sealed, "a.parquet") as file:
         assert file.read_row_group(1, columns=["count"]).column("count").to_pylist() == list(
             range(50_000, 100_000)
@@ -158,7 +158,7 @@ def test_a_store_that_is_down_is_transient(
         store.open_folder(run, "a.1.b").json("c.json", {})
 
 
-def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     run = Run(
         run_id="r",

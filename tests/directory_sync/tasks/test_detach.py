@@ -31,8 +31,8 @@ def run_command(*arguments: str) -> Result:
 
 
 def fill(company: Company) -> None:
-    """Five users in a group, one of them disabled in the pool, one off in Joget, a local member,
-    and an open review.
+    """Synchronise five users in a group, one of them disabled in the pool and one deactivated in
+    Joget, with a local member and an open review.
     """
     company.configure(policies={"renamed_user": "hold"})
     company.joget.add_user("local@example.org", password="x" * 32)
@@ -49,7 +49,7 @@ def fill(company: Company) -> None:
     assert company.ask()
 
 
-def links_of(joget: JogetDatabase, sync: str = "default") -> list[Any]:
+def read_links(joget: JogetDatabase, sync: str = "default") -> list[Any]:
     return [
         row
         for table in LEFT_OF_A_SYNC
@@ -67,7 +67,7 @@ def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: 
     )
     done = run_command("--apply")
     assert (done.exit_code, company.joget.contents()) == (0, joget)
-    assert links_of(company.joget) == []
+    assert read_links(company.joget) == []
     assert company.joget.column(
         "SELECT COUNT(*) FROM directory_sync_review WHERE closed_at IS NULL"
     ) == [0]
@@ -77,13 +77,13 @@ def test_detaching_makes_everything_local_and_changes_no_row_of_jogets(company: 
     ]
     assert figures[0] == figures[1] == ["5", "5", "2", "1", "1", "3"], figures
     assert "0 remembered answer(s) and 1 open review(s)" in done.output
-    assert "@" not in shown.output + done.output, "no login is said"
+    assert "@" not in shown.output + done.output, "no login is printed"
     again = run_command("--apply")
     assert again.exit_code == 0
-    assert company.joget.contents() == joget, "twice is harmless"
+    assert company.joget.contents() == joget, "a second time changes nothing"
 
 
-def test_a_detached_sync_is_no_lost_ledger_even_where_its_tables_were_dropped(
+def test_a_detached_sync_is_no_lost_ledger_even_if_its_tables_were_dropped(
     company: Company,
 ) -> None:
     company.pool.users = people(5)
@@ -139,7 +139,7 @@ def test_detaching_touches_only_its_own_sync_and_leaves_signposts_in_each_of_its
     )
     found = detach.detach_sync("default", is_applied=True)
     assert found.managed.other_syncs == 1
-    assert len(links_of(company.joget, "emea")) == 1
+    assert len(read_links(company.joget, "emea")) == 1
     home = company.settings_path.parent / "staging" / "default"
     signposts = {path.parent.parent.name for path in home.glob("*/applied/*.detached.*")}
     assert signposts == {company.settings["user_pool_id"], OTHER_POOL_ID}
@@ -157,12 +157,12 @@ def test_detaching_waits_for_a_run_that_holds_the_lock(
         with locks.hold_ledger_lock(database, Run(run_id="running", sync=sync, dry_run=False)):
             detached.start()
             detached.join(timeout=0.5)
-            assert len(links_of(company.joget)) == 1
+            assert len(read_links(company.joget)) == 1
         detached.join()
-    assert links_of(company.joget) == []
+    assert read_links(company.joget) == []
 
 
-def test_detaching_before_the_first_run_and_of_an_unknown_sync_says_so(company: Company) -> None:
+def test_detaching_says_if_there_was_no_run_or_no_such_sync(company: Company) -> None:
     assert detach.detach_sync("default", is_applied=False).managed.users == 0
     assert detach.detach_sync("default", is_applied=True).managed.users == 0
     assert company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'") == [], (

@@ -36,8 +36,14 @@ from directory_sync.tasks.doctor import (
 from directory_sync.tasks.doctor.findings import Finding, Status, run_check
 from tests.company import Company, people
 from tests.conftest import ROOT
-from tests.directory_sync.cognito.test_iam import Account, actions, iam, read_policy, without
-from tests.directory_sync.joget.test_grants import account, rights
+from tests.directory_sync.cognito.test_iam import (
+    Account,
+    iam,
+    list_actions,
+    read_policy,
+    remove_action,
+)
+from tests.directory_sync.joget.test_grants import account, read_rights
 from tests.stand_in import sub_of
 
 __all__ = ["account", "iam"]
@@ -118,7 +124,7 @@ def airflow() -> Iterator[None]:
 def sound(company: Company, account: Grant, airflow: None) -> Company:
     """A company with just the documented rights, a pool, and accounts that single sign-on made."""
     account()
-    company.faults.allowed = frozenset(actions(read_policy()))
+    company.faults.allowed = frozenset(list_actions(read_policy()))
     company.pool.users = people(9)
     company.pool.members = {"Sales": company.pool.users[:3]}
     for number in range(4):
@@ -198,13 +204,15 @@ def test_an_error_that_nobody_foresaw_is_a_finding_without_its_message() -> None
 
 
 def test_each_missing_right_on_the_pool_is_named(sound: Company) -> None:
-    wanted = [action for action in actions(read_policy()) if action.startswith("cognito-idp:")]
+    wanted = [action for action in list_actions(read_policy()) if action.startswith("cognito-idp:")]
     for action in wanted:
-        sound.faults.allowed = frozenset(actions(without(read_policy(), action)))
+        sound.faults.allowed = frozenset(list_actions(remove_action(read_policy(), action)))
         found = examine_pool()
         assert len(found) == 1, found
         assert f"{action} on this pool's ARN (docs/iam-policy.json)" in next(iter(found.values()))
-    sound.faults.allowed = frozenset(actions(without(read_policy(), "cognito-idp:ListUsers")))
+    sound.faults.allowed = frozenset(
+        list_actions(remove_action(read_policy(), "cognito-idp:ListUsers"))
+    )
     assert list(faulty()) == ["cognito-idp:ListUsers"], "what needs the list isn't tried"
 
 
@@ -237,12 +245,12 @@ def test_each_missing_right_on_the_bucket_is_named(
     sound.configure(staging_url="s3://examined_store@directory-sync-staging/staging")
     iam.allow(read_policy())
     assert faulty() == {}
-    for action in [one for one in actions(read_policy()) if one.startswith("s3:")]:
-        iam.allow(without(read_policy(), action))
+    for action in [one for one in list_actions(read_policy()) if one.startswith("s3:")]:
+        iam.allow(remove_action(read_policy(), action))
         found = examine_staging()
         assert len(found) == 1, (action, found)
         assert action in next(iter(found.values()))
-    iam.allow(without(read_policy(), "s3:DeleteObject"))
+    iam.allow(remove_action(read_policy(), "s3:DeleteObject"))
     sound.configure(staging_retention_days=None)
     assert examine_staging() == {}, "nothing is ever deleted"
 
@@ -253,7 +261,7 @@ def test_each_missing_right_on_the_bucket_is_named(
 def test_the_rights_that_are_tried_are_those_of_the_file() -> None:
     for need, part in PARTS.items():
         tried = {(right.privilege, right.table) for right in RIGHTS[need]}
-        assert tried == rights(part) - {("CREATE TEMPORARY TABLES", "*")}
+        assert tried == read_rights(part) - {("CREATE TEMPORARY TABLES", "*")}
 
 
 def expect_each_missing_right_to_be_found(company: Company) -> None:
@@ -261,7 +269,7 @@ def expect_each_missing_right_to_be_found(company: Company) -> None:
     connection = company.joget.server.connect(company.joget.name)
     with open_session("joget_mysql") as database, connection.cursor() as cursor:
         for need, part in PARTS.items():
-            for right, table in sorted(rights(part) - {("CREATE TEMPORARY TABLES", "*")}):
+            for right, table in sorted(read_rights(part) - {("CREATE TEMPORARY TABLES", "*")}):
                 cursor.execute(f"REVOKE {right} ON {table} FROM {ACCOUNT}@'%'")
                 missing = find_missing_rights(database, need)
                 assert [(one.privilege, one.table) for one in missing] == [(right, table)]

@@ -28,7 +28,9 @@ EVE, ANA = "eve@example.org", "ana@example.org"
 
 
 class Movers:
-    """450 people of a company of 500 stayed: 20 left, 29 never confirmed, and one has no email."""
+    """A company of 500, of which 450 people stayed: 20 left, 29 never confirmed, and one has no
+    email.
+    """
 
     def __init__(self, company: Company) -> None:
         self.company, self.plugin = company, PluginDirectory(company.joget)
@@ -46,9 +48,7 @@ class Movers:
         self.members["Team1"] += self.leavers + self.unconfirmed[:5]
 
     def fill(self) -> None:
-        """The plugin's last run, an administrator's work since, and what changed in the pool
-        since.
-        """
+        """Do the plugin's last run, then an administrator's work, then changes in the pool."""
         everybody = [*self.stayed, *self.leavers, *self.unconfirmed, self.nameless]
         self.plugin.sync(everybody, self.members)
         for statement in (
@@ -79,14 +79,14 @@ class Movers:
         }
         pool.members["Team2"] = pool.members["Team2"][10:]
 
-    def local(self) -> dict[str, list[str]]:
-        """What no sync may touch, byte for byte."""
+    def read_local_rows(self) -> dict[str, list[str]]:
+        """Read what no sync may touch, to compare byte for byte."""
         contents = self.company.joget.contents()
         chess = [row for row in contents["dir_user_group"] if "Chess" in row]
         return {"Chess": chess, **{table: contents[table] for table in LOCAL_TABLES}}
 
-    def named(self) -> set[tuple[str, str]]:
-        """The memberships that the pool names of people in scope: pairs of login and group."""
+    def list_named_memberships(self) -> set[tuple[str, str]]:
+        """List the memberships that the pool names for users in scope: pairs of login and group."""
         subs = {sub_of(one): one["Attributes"][1]["Value"] for one in self.stayed}
         pairs = (
             (sub_of(one), name)
@@ -108,7 +108,7 @@ def test_the_whole_way_from_the_plugin_loses_nothing_local_and_asks_about_the_le
 ) -> None:
     company = movers.company
     company.configure(policies=FIRST)
-    start, local = company.joget.contents(), movers.local()
+    start, local = company.joget.contents(), movers.read_local_rows()
 
     dry = company.run(dry_run=True)
     assert company.joget.contents() == start
@@ -127,17 +127,17 @@ def test_the_whole_way_from_the_plugin_loses_nothing_local_and_asks_about_the_le
     assert {key: first[key] for key in same} == {key: dry[key] for key in same}
     second = company.run()
     assert counts(second, "memberships")["removed"] == 10, (
-        "those that the pool doesn't name any more"
+        "the memberships that the pool doesn't name any more"
     )
     company.configure(policies=BACK)
     assert company.run()["outcome"] == "nothing_to_do"
-    theirs = {
+    in_pool_groups = {
         pair
         for pair in company.memberships()
         if pair[0].startswith("person") and pair[1] != "Chess"
     }
-    assert theirs == movers.named()
-    assert movers.local() == local
+    assert in_pool_groups == movers.list_named_memberships()
+    assert movers.read_local_rows() == local
     assert len(company.active()) == 500
     zones = company.joget.column(
         "SELECT DISTINCT timeZone FROM dir_user WHERE id NOT IN ('admin', 'cat')"
@@ -154,7 +154,7 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
     company = movers.company
     company.configure(policies=FIRST)
     company.run()
-    before, local = company.joget.contents(), movers.local()
+    before, local = company.joget.contents(), movers.read_local_rows()
     review_id = company.ask()
     assert review_id
     answered = company.answer(review_id, "approve")
@@ -165,8 +165,8 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
         for pair in company.memberships()
         if pair[0].startswith("leaver") and pair[1] != "Chess"
     ] == []
-    assert movers.local() == local
-    assert "waiting00@example.org" in company.active(), "who is in the pool is no leaver"
+    assert movers.read_local_rows() == local
+    assert "waiting00@example.org" in company.active(), "a user in the pool is no leaver"
     company.configure(policies={"missing_user": "delete", "missing_runs": 1})
     company.run()
     assert causes(company.run()) == {}
@@ -182,7 +182,7 @@ def test_left_over_accounts_are_deactivated_when_a_person_approves_and_an_undo_g
     assert company.ask() is None
 
 
-def test_a_plugin_that_runs_on_is_told_by_memberships_and_what_it_emptied_is_held(
+def test_a_plugin_that_still_runs_shows_in_the_memberships_and_an_emptied_organization_is_held(
     movers: Movers,
 ) -> None:
     company = movers.company
@@ -214,7 +214,7 @@ def small(company: Company) -> Company:
     return company
 
 
-def test_left_over_accounts_are_only_listed_by_default_and_named_in_staging_alone(
+def test_left_over_accounts_are_only_listed_by_default_and_named_only_in_staging(
     small: Company,
 ) -> None:
     before = small.user(EVE)
@@ -260,7 +260,7 @@ def test_other_accounts_are_not_left_over(small: Company, reason: str) -> None:
         user(f"{EVE};", sub="1"),
     ],
 )
-def test_nobody_whom_the_pool_has_in_any_state_is_a_leaver(small: Company, eve: Any) -> None:
+def test_a_user_that_the_pool_has_in_any_state_is_no_leaver(small: Company, eve: Any) -> None:
     if sub_of(eve) == "1":
         PluginDirectory(small.joget, [ANA, EVE]).sync([user(ANA), eve], {})
     small.pool.users = [user(ANA), eve]
@@ -279,7 +279,7 @@ def test_an_incomplete_snapshot_and_a_run_for_some_users_list_nobody_as_left_ove
     assert (report["complete"], report["left_over"]["leavers"], causes(report)) == (False, 0, {})
 
 
-def test_a_leaver_who_comes_back_gets_the_deactivated_account_when_a_person_says_so(
+def test_a_leaver_who_comes_back_gets_the_deactivated_account_when_a_person_approves_it(
     small: Company,
 ) -> None:
     small.configure(policies={"left_over": "ask"})
@@ -314,7 +314,7 @@ def test_a_left_over_account_that_somebody_changes_while_it_is_approved_stays(
     assert small.active() == [ANA, EVE]
 
 
-def test_a_user_whom_the_plugin_imported_as_disabled_is_let_in_once_the_pool_enables_them(
+def test_a_user_imported_as_disabled_by_the_plugin_is_let_in_once_the_pool_enables_them(
     small: Company,
 ) -> None:
     disabled = user(EVE, enabled=False)

@@ -1,5 +1,5 @@
-"""Any history: the pool and Joget change, runs come, die and are repeated, people answer and take
-back.
+"""Any history: the pool and Joget change; runs begin, die and are repeated; people answer reviews
+and undo runs.
 """
 
 import random
@@ -44,14 +44,14 @@ MOMENTS = [
 
 
 class KilledError(BaseException):
-    """Stands for the death of the process: nothing of ours catches it."""
+    """Stands for the death of the process, so no code of ours catches it."""
 
 
 class History(RuleBasedStateMachine):
     """One company from its first run on.
 
     After each run: no local row changed, nothing is left to do, nobody lost access that the pool
-    gives, and nobody kept access that the pool took.
+    gives, and nobody kept access that the pool took away.
     """
 
     new_joget: Callable[[str], JogetDatabase]
@@ -73,7 +73,7 @@ class History(RuleBasedStateMachine):
             limits={"floor": floor},
         )
         joget.add_user("local@example.org", password="local")
-        self.local = self.local_rows()
+        self.local = self.read_local_rows()
         self.company.pool.users = [user(f"{name}@example.org") for name in NAMES[:6]]
         self.company.pool.members = {"Sales": self.company.pool.users[:3]}
         self.run_ids: list[str] = []
@@ -83,7 +83,7 @@ class History(RuleBasedStateMachine):
         if hasattr(self, "exits"):
             self.exits.close()
 
-    def local_rows(self) -> list[str]:
+    def read_local_rows(self) -> list[str]:
         rows = self.company.joget.execute(
             "SELECT * FROM dir_user WHERE id IN ('admin', 'cat', 'local@example.org')"
         )
@@ -186,7 +186,7 @@ class History(RuleBasedStateMachine):
     def a_run(self, cut: int, hidden: int, groups: int) -> None:
         faults = self.company.faults
         faults.cut_users_after, faults.hidden_users, faults.cut_groups_after = cut, hidden, groups
-        before, access = set(self.company.usernames()), self.access()
+        before, access = set(self.company.usernames()), self.read_access()
         dry = self.company.run(dry_run=True)
         report = self.company.run()
         faults.cut_users_after = faults.hidden_users = faults.cut_groups_after = 0
@@ -197,19 +197,19 @@ class History(RuleBasedStateMachine):
         self.check_promise(access)
         self.check(report)
 
-    def linked(self) -> dict[str, str]:
-        """Joget's user ids of linked users, by sub."""
+    def read_linked_ids(self) -> dict[str, str]:
+        """Read the Joget user ids of linked users, by sub."""
         tables = self.company.joget.column("SHOW TABLES LIKE 'directory\\_sync\\_user\\_link'")
         if not tables:
             return {}
         links = "SELECT sub, user_id FROM directory_sync_user_link WHERE user_id_sha256 IS NOT NULL"
         return {str(sub): str(user_id) for sub, user_id in self.company.joget.execute(links)}
 
-    def access(self) -> tuple[set[str], set[tuple[str, str]]]:
-        """The subs of linked users who are active in Joget, and their memberships by sub and group
-        id.
+    def read_access(self) -> tuple[set[str], set[tuple[str, str]]]:
+        """Read the subs of linked users who are active in Joget, and their memberships by sub and
+        group id.
         """
-        subs = {user_id: sub for sub, user_id in self.linked().items()}
+        subs = {user_id: sub for sub, user_id in self.read_linked_ids().items()}
         active = {subs[user_id] for user_id in self.company.active() if user_id in subs}
         pairs = {
             (subs[user_id], group)
@@ -219,8 +219,10 @@ class History(RuleBasedStateMachine):
         return active, pairs
 
     def check_promise(self, before: tuple[set[str], set[tuple[str, str]]]) -> None:
-        """Nobody loses access that the pool gives, and nobody keeps access that the pool took."""
-        active, pairs = self.access()
+        """Check that nobody loses access that the pool gives, and that nobody keeps access that the
+        pool took away.
+        """
+        active, pairs = self.read_access()
         directory = self.company.staged("directory.parquet")
         waits = set(directory.loc[directory["outcome"].isin(["held", "deferred"]), "sub"].dropna())
         plan = self.company.staged("plan.parquet")
@@ -229,10 +231,12 @@ class History(RuleBasedStateMachine):
         enabled = {sub_of(person) for person in pool.users if person["Enabled"]}
         disabled = {sub_of(person) for person in pool.users if not person["Enabled"]}
         lost = (before[0] & enabled) - active
-        assert not lost, "somebody whom the pool has enabled was deactivated"
+        assert not lost, "a user who is enabled in the pool was deactivated"
         kept = (active & disabled) - waits
-        assert not kept, "somebody whom the pool has disabled is still in"
-        assert not {pair for pair in pairs if pair[0] in disabled - waits}, "and has memberships"
+        assert not kept, "a user who is disabled in the pool is still active"
+        assert not {pair for pair in pairs if pair[0] in disabled - waits}, (
+            "a user who is disabled in the pool has memberships"
+        )
         given = {
             (sub_of(person), group) for group, members in pool.members.items() for person in members
         }
@@ -244,11 +248,11 @@ class History(RuleBasedStateMachine):
         transformed = self.company.prepare()
         before = self.company.joget.contents()
 
-        def killed(*_: Any) -> None:
+        def die(*_: Any) -> None:
             raise KilledError
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writing.PlanApplication, moment, killed)
+            patch.setattr(writing.PlanApplication, moment, die)
             with pytest.raises(KilledError):
                 self.company.load(transformed)
         assert self.company.joget.contents() == before
@@ -265,12 +269,12 @@ class History(RuleBasedStateMachine):
             review.note_answer("default", review_id, answer, None)
         elif review_id:
             self.run_ids.append(self.company.answer(review_id, answer)["run_id"])
-            assert self.local_rows() == self.local
+            assert self.read_local_rows() == self.local
 
     @precondition(lambda self: self.run_ids)
     @rule(answer=st.sampled_from([None, "approve", "reject"]))
     def a_question_is_answered_later(self, answer: str | None) -> None:
-        """Asked at one moment, answered at another: meanwhile anything may have happened."""
+        """Ask at one moment, and answer at another: anything may have happened in between."""
         from directory_sync.tasks import review
 
         if self.asked is None or answer is None:
@@ -278,18 +282,18 @@ class History(RuleBasedStateMachine):
             self.asked = self.company.ask()
         elif review.read_question("default", self.asked, by_hand=False) is not None:
             review_id, self.asked = self.asked, None
-            access = self.access()
+            access = self.read_access()
             self.run_ids.append(self.company.answer(review_id, answer)["run_id"])
-            assert self.local_rows() == self.local
+            assert self.read_local_rows() == self.local
             if answer == "reject":
-                assert access[0] - self.access()[0] <= self.gone_or_disabled(), (
+                assert access[0] - self.read_access()[0] <= self.find_gone_or_disabled_subs(), (
                     "a rejection removes nobody"
                 )
 
-    def gone_or_disabled(self) -> set[str]:
-        """Subs that are out of the pool or disabled in it."""
+    def find_gone_or_disabled_subs(self) -> set[str]:
+        """Find the subs that are gone from the pool or disabled in it."""
         enabled = {sub_of(person) for person in self.company.pool.users if person["Enabled"]}
-        return set(self.linked()) - enabled
+        return set(self.read_linked_ids()) - enabled
 
     @precondition(lambda self: self.run_ids)
     @rule(at=st.integers(0, 9))
@@ -298,11 +302,11 @@ class History(RuleBasedStateMachine):
         run_id = f"undo__{len(self.run_ids)}"
         undo.undo_run(attempt("undo", run_id), "default", {}, conf)
         self.run_ids.append(run_id)
-        assert self.local_rows() == self.local
+        assert self.read_local_rows() == self.local
 
     def check(self, report: dict[str, Any]) -> None:
         self.run_ids.append(report["run_id"])
-        assert self.local_rows() == self.local
+        assert self.read_local_rows() == self.local
         assert set(self.company.staged("plan.parquet")["user_id"].dropna()).isdisjoint(
             {"admin", "cat"}
         )
@@ -310,13 +314,13 @@ class History(RuleBasedStateMachine):
         self.company.run(replay_run_id=report["run_id"])
         plan = self.company.staged("plan.parquet")
         left = plan[plan["hold"].isna() & ~plan["action"].isin(["miss", "seen"])]
-        # A limit is a share of who was linked before: what it held of five users it needn't hold of
-        # fifty.
+        # A limit is a share of the users linked before: it may hold rows of five users, and none
+        # of fifty.
         left = left[~hash_rows(left).isin(hash_rows(done[done["hold"].notna()]))]
         assert left.empty, f"planning what was just applied isn't empty: {left.to_dict('records')}"
-        self.company.last = None if self.company.last is None else self.loaded(report)
+        self.company.last = None if self.company.last is None else self.find_loaded_folder(report)
 
-    def loaded(self, report: dict[str, Any]) -> Any:
+    def find_loaded_folder(self, report: dict[str, Any]) -> Any:
         from directory_sync.run import Run, resolve_run
         from directory_sync.settings import find_sync
         from directory_sync.staging import store

@@ -1,5 +1,5 @@
-"""One run after the other: order, subsets, backfill, replay, changed settings, and a ledger that
-was lost.
+"""One run after the other: order, subsets, backfill, replay, changed settings, and a lost
+ledger.
 """
 
 import threading
@@ -53,7 +53,7 @@ def test_an_older_reading_never_takes_the_memberships_that_a_subset_run_gave(
     assert company.memberships() == {(ANA, "Sales")}
 
 
-def test_what_is_undone_while_a_run_is_listing_stays_undone(company: Company) -> None:
+def test_a_change_undone_while_a_run_is_listing_stays_undone(company: Company) -> None:
     company.pool.users = [user(ANA, given_name="One")]
     company.run()
     company.pool.users = [user(ANA, given_name="Two")]
@@ -78,10 +78,10 @@ def test_superseded_runs_end_in_success_and_touch_nothing(company: Company) -> N
     assert after == before
 
 
-def test_a_newest_snapshot_in_the_future_is_said_and_not_waited_for(company: Company) -> None:
+def test_a_newest_snapshot_from_the_future_stops_the_run_with_an_error(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
-    company.hours_pass(-30)
+    company.let_hours_pass(-30)
     with pytest.raises(PermanentError, match="lies in the future"):
         company.run()
 
@@ -98,7 +98,7 @@ def backfill(
     ]
 
 
-def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(
+def test_a_backfill_of_any_range_reads_the_pool_once_and_a_second_one_changes_nothing(
     company: Company,
 ) -> None:
     company.pool.users = people(130)
@@ -111,7 +111,7 @@ def test_a_backfill_reads_the_pool_once_whatever_its_range_and_twice_is_once(
     reports = backfill(company, [1, 2, 3, 4], datetime.now(UTC))
     assert dict(company.cognito.calls) == calls, "each date has its own snapshot by now"
     assert [report["outcome"] for report in reports] == ["applied", *["nothing_to_do"] * 3], (
-        "each tells its own again"
+        "each one reports the same again"
     )
     assert company.joget.contents() == before
 
@@ -131,7 +131,9 @@ def test_a_new_backfill_over_other_dates_reads_the_pool_anew(
     assert [report["outcome"] for report in backfill(company, [2], datetime.now(UTC))] == [
         "nothing_to_do"
     ]
-    assert company.usernames() == [ANA, BOB], "an older date's own snapshot goes over nothing newer"
+    assert company.usernames() == [ANA, BOB], (
+        "an older date's own snapshot isn't applied over a newer one"
+    )
 
 
 def test_a_backfill_uses_a_scheduled_runs_listing_taken_since_it_began(company: Company) -> None:
@@ -142,7 +144,7 @@ def test_a_backfill_uses_a_scheduled_runs_listing_taken_since_it_began(company: 
     assert company.cognito.calls["ListUsers"] == 1
 
 
-def test_a_backfill_uses_nobody_elses_listing_from_just_before_it_began(company: Company) -> None:
+def test_a_backfill_uses_no_other_runs_listing_from_just_before_it_began(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.pool.users = [user(ANA), user(BOB)]
@@ -250,7 +252,7 @@ def test_the_first_run_after_a_change_of_settings_says_what_the_change_alone_doe
     assert company.run()["settings_change"] is None
 
 
-def test_who_is_no_longer_excluded_is_what_the_change_adds(company: Company) -> None:
+def test_a_change_of_settings_adds_the_users_that_are_no_longer_excluded(company: Company) -> None:
     company.pool.users = [user(ANA)]
     company.run()
     company.configure(scope={"exclude_users": [ANA.upper()]})
@@ -265,7 +267,7 @@ def test_who_is_no_longer_excluded_is_what_the_change_adds(company: Company) -> 
     }
 
 
-def test_a_policy_change_alone_is_told_too(company: Company) -> None:
+def test_a_change_of_a_policy_alone_is_reported_too(company: Company) -> None:
     company.pool.users = people(3)
     company.run()
     company.pool.users = company.pool.users[1:]
@@ -294,7 +296,7 @@ def restore(joget: JogetDatabase, backup: dict[str, list[tuple[Any, ...]]]) -> N
             joget.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", row)
 
 
-def backup_of(joget: JogetDatabase) -> dict[str, list[tuple[Any, ...]]]:
+def back_up(joget: JogetDatabase) -> dict[str, list[tuple[Any, ...]]]:
     tables = joget.column("SHOW TABLES LIKE 'directory\\_sync\\_%'")
     return {table: joget.execute(f"SELECT * FROM {table}") for table in tables}
 
@@ -324,7 +326,7 @@ def test_a_lost_ledger_is_noticed_and_links_are_rebuilt_and_nobody_is_removed(
     assert company.run()["complete"]
     company.pool.users[8]["Enabled"] = True
     assert counts(company.run())["reactivated"] == 1, (
-        "who was deactivated, and by whom, is known again"
+        "it knows again which user was deactivated, and that the sync did it"
     )
 
 
@@ -332,7 +334,7 @@ def test_a_ledger_from_an_older_backup_is_noticed(company: Company) -> None:
     company.configure(policies={"existing_user": "quarantine"})
     company.pool.users = people(5)
     company.run()
-    backup = backup_of(company.joget)
+    backup = back_up(company.joget)
     company.pool.users = [*company.pool.users, user(ANA)]
     company.run()
     restore(company.joget, backup)
@@ -350,7 +352,7 @@ def test_every_kind_of_run_notices_that_the_ledger_was_lost(company: Company, ki
     )
     company.pool.users = people(5)
     first = company.run()["run_id"]
-    backup = backup_of(company.joget)
+    backup = back_up(company.joget)
     company.pool.users = [*company.pool.users, user(ANA)]
     company.run()
     restore(company.joget, backup)
@@ -395,7 +397,9 @@ def test_a_lost_ledger_is_remembered_from_the_newest_run_for_everybody(company: 
     assert company.run()["complete"]
 
 
-def test_a_local_account_made_under_a_deleted_users_name_is_never_ours(company: Company) -> None:
+def test_a_local_account_made_under_a_deleted_users_name_is_never_taken_over(
+    company: Company,
+) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": [ana]}
     company.run()
@@ -427,7 +431,7 @@ def test_a_rebuilt_link_takes_no_row_that_somebody_else_has_now(company: Company
     assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
 
 
-def test_an_account_that_became_an_administrators_meanwhile_is_not_rebuilt(
+def test_the_link_of_an_account_that_became_an_administrators_is_not_rebuilt(
     company: Company,
 ) -> None:
     company.pool.users = [user(ANA), user(BOB)]
@@ -455,7 +459,7 @@ def test_another_database_is_no_lost_ledger(
 # Two at once
 
 
-def test_two_runs_at_once_give_what_one_after_the_other_gives(company: Company) -> None:
+def test_two_runs_at_once_have_the_same_result_as_one_after_the_other(company: Company) -> None:
     company.pool.users = people(50)
     company.pool.members = {"All": company.pool.users}
     company.run()

@@ -1,4 +1,4 @@
-"""`directory-sync plan`: what settings would change in Joget, before anybody changes them."""
+"""`directory-sync plan`: what other settings would change in Joget, before anybody changes them."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def plan_as_json(*arguments: str) -> dict[str, Any]:
 
 
 def write_candidate(company: Company, folder: Path, **changes: Any) -> str:
-    """A copy of the settings with changes, as a pull request would have it."""
+    """Write a copy of the settings with changes, as a pull request would have it."""
     candidate = folder / "candidate.yaml"
     content = {"syncs": [{**company.settings, **changes}]}
     candidate.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -41,14 +41,16 @@ def synchronised(company: Company) -> Company:
     return company
 
 
-def test_where_nothing_would_change_it_says_so_and_exits_with_0(synchronised: Company) -> None:
+def test_if_nothing_would_change_the_command_says_so_and_exits_with_0(
+    synchronised: Company,
+) -> None:
     answer = plan()
     assert answer.exit_code == 0, answer.output
     assert "Nothing would change." in answer.stdout
     assert plan_as_json()["changes"] == []
 
 
-def test_a_candidate_of_the_settings_shows_what_it_alone_changes(
+def test_a_candidate_of_the_settings_shows_only_what_it_changes_itself(
     synchronised: Company, tmp_path: Path
 ) -> None:
     mapping = {"last_name": "given_name"}
@@ -65,7 +67,7 @@ def test_a_candidate_of_the_settings_shows_what_it_alone_changes(
     assert synchronised.joget.contents(prefix="") == before, "nothing was written"
 
 
-def test_what_changed_in_joget_is_told_apart_from_the_settings(
+def test_changes_in_joget_are_shown_apart_from_those_of_the_settings(
     synchronised: Company, tmp_path: Path
 ) -> None:
     synchronised.joget.execute("UPDATE dir_user SET firstName = 'X' WHERE id = %s", (ANA,))
@@ -78,7 +80,7 @@ def test_what_changed_in_joget_is_told_apart_from_the_settings(
     ]
 
 
-def test_an_attribute_that_the_snapshot_lacks_is_said(
+def test_an_attribute_that_the_snapshot_lacks_is_named(
     synchronised: Company, tmp_path: Path
 ) -> None:
     candidate = write_candidate(synchronised, tmp_path, mapping={"first_name": "nickname"})
@@ -87,7 +89,9 @@ def test_an_attribute_that_the_snapshot_lacks_is_said(
     assert "doesn't hold nickname" in answer.stderr
 
 
-def test_faults_of_a_candidate_are_said_all_at_once(synchronised: Company, tmp_path: Path) -> None:
+def test_faults_of_a_candidate_are_reported_all_at_once(
+    synchronised: Company, tmp_path: Path
+) -> None:
     candidate = write_candidate(synchronised, tmp_path, user_pool_id="nonsense", limit={})
     answer = plan("--settings", candidate)
     assert answer.exit_code == 1
@@ -95,7 +99,7 @@ def test_faults_of_a_candidate_are_said_all_at_once(synchronised: Company, tmp_p
     assert "limit" in answer.stderr
 
 
-def test_before_the_first_run_it_says_what_to_do(company: Company) -> None:
+def test_before_the_first_run_the_plan_command_says_what_to_do(company: Company) -> None:
     answer = plan()
     assert answer.exit_code == 1
     assert "was applied yet" in answer.stderr

@@ -1,4 +1,4 @@
-"""A person decides on what is held; the ledger's record of it is believed."""
+"""A person decides on held changes; the ledger's record of the answer counts."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ ANA = "ana@example.org"
 
 @pytest.fixture
 def asked(company: Company) -> tuple[Company, str]:
-    """40 of 100 users left, which is held, and a person is asked."""
+    """40 of 100 users left. The run holds that, and a person is asked."""
     company.pool.users = people(100)
     company.pool.members = {"All": company.pool.users}
     company.run()
@@ -28,7 +28,7 @@ def asked(company: Company) -> tuple[Company, str]:
     return company, review_id
 
 
-def test_what_was_approved_and_is_the_same_is_applied(asked: tuple[Company, str]) -> None:
+def test_approved_rows_that_are_still_the_same_are_applied(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     report = company.answer(review_id, "approve")
     assert report["outcome"] == "applied"
@@ -76,13 +76,15 @@ def test_approved_rows_that_changed_since_stay_held_and_are_listed(
     assert counts(report)["held"] == 1
     assert "person000@example.org" in company.active()
     assert ("person000@example.org", "All") in company.memberships(), (
-        "what depends on it stays held with it"
+        "the rows that depend on it stay held with it"
     )
     company.run()
-    assert company.user("person000@example.org")["active"] == 0, "one alone is within the limits"
+    assert company.user("person000@example.org")["active"] == 0, (
+        "a single user is within the limits"
+    )
 
 
-def test_rejected_rows_stay_held_in_silence_until_their_change_differs(
+def test_rejected_rows_stay_held_and_nobody_is_asked_until_their_change_differs(
     asked: tuple[Company, str],
 ) -> None:
     company, review_id = asked
@@ -102,7 +104,7 @@ def test_rejected_rows_stay_held_in_silence_until_their_change_differs(
     company.run()
     report = company.run()
     assert causes(report) == {"rejected": 78}, (
-        "he came and left again: that is another change, and within the limits"
+        "the user came and left again: that is another change, and within the limits"
     )
     assert "person000@example.org" not in company.active()
 
@@ -143,7 +145,7 @@ def test_started_by_hand_it_asks_about_everything_that_the_newest_run_holds(
         review.read_question("default", review.get_review_id("manual__2", {}), by_hand=True)
 
 
-def test_a_review_by_hand_after_an_approval_wants_a_run_first(asked: tuple[Company, str]) -> None:
+def test_a_review_by_hand_after_an_approval_needs_a_run_first(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     assert company.answer(review_id, "approve")["outcome"] == "applied"
     mine = review.get_review_id("manual__1", {})
@@ -154,7 +156,9 @@ def test_a_review_by_hand_after_an_approval_wants_a_run_first(asked: tuple[Compa
         review.read_question("default", mine, by_hand=True)
 
 
-def test_a_review_that_was_closed_without_an_answer_says_so(asked: tuple[Company, str]) -> None:
+def test_the_error_says_that_a_review_was_closed_without_an_answer(
+    asked: tuple[Company, str],
+) -> None:
     company, review_id = asked
     company.joget.execute("UPDATE directory_sync_review SET closed_at = UTC_TIMESTAMP(6)")
     review.note_answer("default", review_id, "approve", "Olga")
@@ -172,7 +176,7 @@ def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Com
     assert company.ask() not in (None, review_id)
 
 
-def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(
+def test_if_the_run_of_a_review_was_deleted_the_next_run_asks_again(
     asked: tuple[Company, str],
 ) -> None:
     company, review_id = asked
@@ -183,12 +187,12 @@ def test_a_review_whose_run_was_deleted_is_asked_again_by_the_next_run(
 
 def test_a_review_that_nobody_answered_in_time_is_asked_anew(asked: tuple[Company, str]) -> None:
     company, review_id = asked
-    company.hours_pass(74)
+    company.let_hours_pass(74)
     company.run()
     assert company.ask() not in (None, review_id)
 
 
-def test_a_review_by_hand_after_a_load_that_died_says_so(asked: tuple[Company, str]) -> None:
+def test_a_review_by_hand_says_if_the_load_before_it_died(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     review.note_answer("default", review_id, "timed_out", None)
     assert company.last
@@ -197,7 +201,7 @@ def test_a_review_by_hand_after_a_load_that_died_says_so(asked: tuple[Company, s
         review.read_question("default", review.get_review_id("manual__1", {}), by_hand=True)
 
 
-def test_asking_twice_is_asking_once(asked: tuple[Company, str]) -> None:
+def test_a_second_request_opens_no_second_review(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     assert company.ask() == review_id
     assert company.joget.column("SELECT COUNT(*) FROM directory_sync_review") == [1]
@@ -213,7 +217,7 @@ def test_the_first_answer_stands(asked: tuple[Company, str]) -> None:
     assert len(company.active()) == 100
 
 
-def test_a_repeated_load_applies_nothing_that_another_text_asked_for(
+def test_a_repeated_load_applies_nothing_that_its_review_did_not_show(
     asked: tuple[Company, str],
 ) -> None:
     company, review_id = asked
@@ -224,7 +228,7 @@ def test_a_repeated_load_applies_nothing_that_another_text_asked_for(
     assert causes(company.run()) == {"removed_users_percent": 60}
     assert company.load_held(review_id)["review"]["asked"] == 80
     assert len(company.active()) == 60, (
-        "cleared and repeated: finishes its own report, and nothing else"
+        "when cleared and repeated, it finishes its own report, and does nothing else"
     )
     assert review.read_question("default", review_id, by_hand=False) is None, (
         "the question isn't asked again"

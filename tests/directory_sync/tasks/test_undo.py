@@ -1,4 +1,4 @@
-"""Taking a run back."""
+"""Undoing a run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from directory_sync.errors import PermanentError
 from directory_sync.joget.database import Database
 from tests.company import Company, causes, counts, people
-from tests.directory_sync.plan.test_matching import renamed
+from tests.directory_sync.plan.test_matching import rename_user
 from tests.stand_in import user
 
 ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
@@ -17,7 +17,7 @@ ANA, BOB, EVE = "ana@example.org", "bob@example.org", "eve@example.org"
 
 @pytest.fixture
 def before(company: Company) -> dict[str, list[str]]:
-    """A first run, and Joget after it."""
+    """Do a first run; returns what Joget holds after it."""
     company.configure(
         policies={
             "renamed_user": "rename",
@@ -34,8 +34,8 @@ def before(company: Company) -> dict[str, list[str]]:
 
 
 def changed(company: Company) -> str:
-    """A run with a change of every kind; gives its run id."""
-    ana, bob = renamed(user(ANA), "ana.lima@example.org"), user(BOB, enabled=False)
+    """Do a run with a change of every kind; returns its run id."""
+    ana, bob = rename_user(user(ANA), "ana.lima@example.org"), user(BOB, enabled=False)
     company.pool.users = [
         ana,
         bob,
@@ -58,7 +58,9 @@ def changed(company: Company) -> str:
     return str(report["run_id"])
 
 
-def test_apply_then_undo_is_the_start(company: Company, before: dict[str, list[str]]) -> None:
+def test_an_undo_brings_joget_back_to_the_start(
+    company: Company, before: dict[str, list[str]]
+) -> None:
     run_id = changed(company)
     shown = company.undo(run_id, dry_run=True)
     assert shown["outcome"] == "dry_run"
@@ -69,7 +71,7 @@ def test_apply_then_undo_is_the_start(company: Company, before: dict[str, list[s
     assert company.joget.contents() == before
 
 
-def test_what_was_undone_stays_undone_until_the_pools_value_changes(
+def test_an_undone_change_stays_undone_until_the_pools_value_changes(
     company: Company, before: dict[str, list[str]]
 ) -> None:
     company.undo(changed(company))
@@ -116,7 +118,7 @@ def test_rows_that_changed_since_are_skipped_and_listed(company: Company) -> Non
     assert names == ["Given", "New", "Given", "Given"]
 
 
-def test_a_made_user_who_was_used_since_is_not_deleted(company: Company) -> None:
+def test_a_created_account_that_was_used_since_is_not_deleted(company: Company) -> None:
     company.pool.users = [user(ANA), user(BOB), user(EVE)]
     company.pool.members = {"Sales": [user(ANA), user(BOB)]}
     run_id = company.run()["run_id"]
@@ -127,7 +129,7 @@ def test_a_made_user_who_was_used_since_is_not_deleted(company: Company) -> None
     report = company.undo(run_id)
     assert counts(report) == {"read": 3, "deleted": 1, "held": 2}
     assert company.usernames() == [ANA, EVE]
-    assert company.memberships() == {(ANA, "Sales")}, "the group stays for her"
+    assert company.memberships() == {(ANA, "Sales")}, "the group stays for ana"
 
 
 def test_an_undo_can_be_undone(company: Company, before: dict[str, list[str]]) -> None:
@@ -139,7 +141,7 @@ def test_an_undo_can_be_undone(company: Company, before: dict[str, list[str]]) -
     assert company.joget.contents() == after
 
 
-def test_an_undone_change_is_applied_when_a_person_says_so(
+def test_an_undone_change_is_applied_when_a_person_approves_it(
     company: Company, before: dict[str, list[str]]
 ) -> None:
     from directory_sync.tasks import review
@@ -192,7 +194,7 @@ def test_wrong_input_is_one_error_and_writes_nothing(
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "directory.parquet"])
-def test_a_run_whose_plan_is_damaged_can_not_be_undone(company: Company, name: str) -> None:
+def test_a_run_with_a_damaged_plan_cannot_be_undone(company: Company, name: str) -> None:
     company.pool.users = people(2)
     run_id = company.run()["run_id"]
     before = company.joget.contents()
@@ -204,7 +206,7 @@ def test_a_run_whose_plan_is_damaged_can_not_be_undone(company: Company, name: s
     assert company.joget.contents() == before
 
 
-def test_a_run_whose_staging_is_gone_can_not_be_undone(company: Company, tmp_path: Any) -> None:
+def test_a_run_without_its_staged_files_cannot_be_undone(company: Company, tmp_path: Any) -> None:
     company.pool.users = [user(ANA)]
     run_id = company.run()["run_id"]
     company.joget.execute("UPDATE directory_sync_run SET plan_url = CONCAT(plan_url, '.gone')")
@@ -260,7 +262,7 @@ def test_a_run_id_that_was_applied_twice_is_undone_whole(
     company: Company, before: dict[str, list[str]]
 ) -> None:
     first = changed(company)
-    company.pool.users[0] = renamed(user(ANA), "ana.silva@example.org", given_name="Ana Maria")
+    company.pool.users[0] = rename_user(user(ANA), "ana.silva@example.org", given_name="Ana Maria")
     company.pool.users[1] = user(BOB)
     company.pool.members["Sales"] = [user(BOB), company.pool.users[2]]
     company.run()
@@ -276,7 +278,7 @@ def test_a_run_id_that_was_applied_twice_is_undone_whole(
     assert company.joget.contents() == before
 
 
-def test_an_undo_asks_each_table_once_however_many_users_it_takes_back(
+def test_an_undo_reads_each_table_once_however_many_users_it_takes_back(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     company.pool.users = people(30)
@@ -284,11 +286,11 @@ def test_an_undo_asks_each_table_once_however_many_users_it_takes_back(
     statements: list[str] = []
     frame = Database.frame
 
-    def spying(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
+    def count_statements(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
         statements.append(statement)
         return frame(self, statement, *arguments, **options)
 
-    monkeypatch.setattr(Database, "frame", spying)
+    monkeypatch.setattr(Database, "frame", count_statements)
     company.undo(run_id)
     for table in ("dir_user_password_history", "dir_user_meta", "dir_employment c"):
         assert len([one for one in statements if f"{table} " in one]) == 1

@@ -1,5 +1,5 @@
-"""What wrong settings, missing rights and unreachable servers get: one error that says what, which
-and what next.
+"""Wrong settings, missing rights and unreachable servers end in one error, which says what
+happened, to which thing, and what to do next.
 """
 
 import os
@@ -38,7 +38,7 @@ LEDGER = tuple(
 
 
 def refused(company: Company, kind: type[Exception] = PermanentError, **parameters: Any) -> str:
-    """Run, expect an error of the family, and see that nothing was written to Joget."""
+    """Run, expect an error of that family, and check that nothing was written to Joget."""
     before = company.joget.contents()
     with pytest.raises(kind) as caught:
         company.run(**parameters)
@@ -48,7 +48,7 @@ def refused(company: Company, kind: type[Exception] = PermanentError, **paramete
 
 @pytest.fixture
 def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the sync use an account that has these grants only."""
+    """Let the sync use an account that has only these grants."""
 
     def grant(*grants: str) -> None:
         company.joget.execute("DROP USER IF EXISTS sync@'127.0.0.1'")
@@ -67,7 +67,7 @@ def test_an_unknown_organization_lists_those_that_exist(company: Company) -> Non
     text = refused(company)
     assert "setting or parameter organization" in text
     assert "ORG-001" in text
-    assert company.cognito.calls.total() == 0, "said before the pool is read"
+    assert company.cognito.calls.total() == 0, "the error comes before the pool is read"
 
 
 def test_an_unknown_pool_names_pool_and_region(company: Company) -> None:
@@ -92,7 +92,7 @@ def test_a_connection_that_is_missing_or_of_another_type(
     assert "doesn't exist" in text
 
 
-def test_a_staging_connection_that_is_missing_is_said_before_any_path_is_made(
+def test_a_missing_staging_connection_is_reported_before_any_path_is_made(
     company: Company,
 ) -> None:
     company.configure(staging_url="s3://nowhere@bucket/prefix")
@@ -138,7 +138,7 @@ def test_a_repeated_token_is_transient(company: Company) -> None:
     assert "repeated a token" in refused(company, TransientError)
 
 
-def test_a_listing_whose_token_died_begins_again(company: Company) -> None:
+def test_a_listing_begins_again_after_its_token_died(company: Company) -> None:
     company.pool.users = [user(f"u{number}@example.org") for number in range(300)]
     company.faults.dying_token = 3
     report = company.run()
@@ -151,7 +151,7 @@ def test_tokens_that_always_die_are_transient(company: Company) -> None:
     assert "tokens died" in refused(company, TransientError)
 
 
-def test_a_group_that_goes_while_it_is_listed_is_not_listed(company: Company) -> None:
+def test_a_group_deleted_while_it_is_listed_is_not_listed(company: Company) -> None:
     ana = user("ana@example.org")
     company.pool.users, company.pool.members = [ana], {"Sales": [ana], "Board": [ana]}
     company.run()
@@ -200,7 +200,7 @@ def test_an_account_that_may_not_create_tables_gets_the_ddl_for_the_dba(
     assert company.run()["outcome"] == "applied"
 
 
-def test_a_user_whom_the_database_refuses_is_left_out_and_named_by_sub_and_no_value(
+def test_a_user_that_the_database_refuses_is_left_out_and_named_only_by_sub(
     company: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     people = [user(f"person{number}@example.org") for number in range(11)]
@@ -236,7 +236,7 @@ def test_a_database_that_refuses_every_row_fails_the_run_and_writes_nothing(
     assert company.usernames() == []
 
 
-def test_what_a_trigger_changed_is_noticed_and_rolled_back(company: Company) -> None:
+def test_a_change_by_a_trigger_is_noticed_and_rolled_back(company: Company) -> None:
     company.pool.users = [user("ana@example.org", given_name="Ana")]
     company.joget.execute(
         "CREATE TRIGGER shout BEFORE INSERT ON dir_user FOR EACH ROW SET NEW.firstName = 'ANA'"
@@ -298,7 +298,7 @@ def test_damaged_staging_is_noticed(company: Company) -> None:
         company.load(transformed)
 
 
-def test_staging_that_was_cleaned_up_says_what_to_do(company: Company) -> None:
+def test_the_error_about_deleted_staging_says_what_to_do(company: Company) -> None:
     with pytest.raises(PermanentError, match="clear the run from extract_users"):
         load.load_snapshot(
             attempt("load", "gone"), f"{company.settings['staging_url']}/default/gone"

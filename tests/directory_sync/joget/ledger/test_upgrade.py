@@ -20,14 +20,14 @@ from directory_sync.tasks import review
 from directory_sync.tasks.detach import detach_sync
 from tests.company import Company, causes, counts, people
 from tests.conftest import BOTH_CHARSETS, ROOT, JogetDatabase
-from tests.ledgers import LEDGERS, releases, restore
+from tests.ledgers import LEDGERS, list_releases, restore
 from tests.story import email_of
 
 NEWER = "UPDATE directory_sync_lock SET version = version + 1, written_by = '9.9.0'"
 
 FORGET_VERSION = "ALTER TABLE directory_sync_lock DROP COLUMN version, DROP COLUMN written_by"
 COUNTED_AS_TEXT = "ALTER TABLE directory_sync_run MODIFY COLUMN counted TEXT NOT NULL"
-"""Together they make the ledger that commits before release 0.1.0 left."""
+"""Together, these statements make the ledger that commits before release 0.1.0 left."""
 
 MEMORY = {
     "directory_sync_user_link": "sub, user_id, user_id_sha256, origin, state, misses",
@@ -37,22 +37,22 @@ MEMORY = {
     "directory_sync_decision": "*",
     "directory_sync_review": "review_id, held_sha256, answer, answered_by, closed_at",
 }
-"""By table: what a run that changes nothing leaves as it is."""
+"""By table: the columns that a run leaves as they are if it changes nothing."""
 
 
-def remembered(joget: JogetDatabase) -> dict[str, list[Any]]:
+def read_remembered(joget: JogetDatabase) -> dict[str, list[Any]]:
     return {
         table: sorted(joget.execute(f"SELECT {columns} FROM {table}"), key=repr)
         for table, columns in MEMORY.items()
     }
 
 
-def version_of(joget: JogetDatabase) -> tuple[Any, ...]:
+def read_version(joget: JogetDatabase) -> tuple[Any, ...]:
     return joget.execute("SELECT version, written_by FROM directory_sync_lock")[0]
 
 
-def shape(joget: JogetDatabase) -> list[tuple[Any, ...]]:
-    """Every column of the ledger, as the server describes it."""
+def describe_columns(joget: JogetDatabase) -> list[tuple[Any, ...]]:
+    """Read how the server describes every column of the ledger."""
     return joget.execute(
         "SELECT table_name, column_name, column_type, is_nullable, character_set_name, "
         "collation_name "
@@ -64,28 +64,28 @@ def shape(joget: JogetDatabase) -> list[tuple[Any, ...]]:
 
 def test_the_release_stands_in_one_place_and_its_ledger_is_kept_for_later_releases() -> None:
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert __version__ in releases(), "make ledger writes it"
+    assert __version__ in list_releases(), "make ledger writes it"
     assert f"'{__version__}'" in (LEDGERS / f"{__version__}.sql").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("release", releases())
+@pytest.mark.parametrize("release", list_releases())
 @BOTH_CHARSETS
 def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
     company: Company, release: str, request: pytest.FixtureRequest
 ) -> None:
     restore(release, company, request.node.callspec.params["joget"])
-    before, rows = remembered(company.joget), company.joget.contents()
+    before, rows = read_remembered(company.joget), company.joget.contents()
     old_run = "manual__1+00:00"
     shown = company.run(dry_run=True)
-    assert (remembered(company.joget), company.joget.contents()) == (before, rows)
+    assert (read_remembered(company.joget), company.joget.contents()) == (before, rows)
 
     report = company.run()
     assert report["complete"], report["incomplete_reasons"]
-    assert version_of(company.joget)[0] == definition.LEDGER_VERSION
+    assert read_version(company.joget)[0] == definition.LEDGER_VERSION
     assert report["plan_sha256"] == shown["plan_sha256"]
     assert causes(report) == {"renamed_user": 1, "rejected": 1, "undone": 3}
     assert counts(report)["deactivated"] == 1, "the second miss of one user"
-    after = remembered(company.joget)
+    after = read_remembered(company.joget)
     for table in MEMORY:
         assert [row for row in before[table] if email_of("finn") not in row] == [
             row for row in after[table] if email_of("finn") not in row
@@ -97,7 +97,7 @@ def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
     )
     answered = counts(company.answer(review_id, "approve"))
     assert (answered["created"], answered["renamed"]) == (1, 2), (
-        "it asks about what was rejected and undone too"
+        "it asks about rejected and undone changes too"
     )
     assert email_of("dora.open") in company.usernames()
 
@@ -106,26 +106,28 @@ def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
     "done", [(), ("counted",), ("counted", "version"), ("counted", "version", "written_by")]
 )
 @BOTH_CHARSETS
-def test_an_upgrade_that_ended_halfway_is_finished_and_gives_the_ledger_of_a_new_one(
+def test_an_upgrade_that_ended_halfway_is_finished_and_the_ledger_is_like_a_new_one(
     joget: JogetDatabase, done: tuple[str, ...]
 ) -> None:
     with open_session("joget_mysql") as database:
         tables = inspect_tables(database, "ORG-001")
         upgrade.create_or_upgrade_ledger(database, tables)
-        new = shape(joget)
+        new = describe_columns(joget)
         joget.execute(FORGET_VERSION)
         joget.execute(COUNTED_AS_TEXT)
-        assert shape(joget) != new
+        assert describe_columns(joget) != new
         for step in definition.UPGRADES[1]:
             if step.column in done:
                 joget.execute(step.statement)
-        assert definition.is_ledger_complete(database), "what isn't upgraded yet can be read"
+        assert definition.is_ledger_complete(database), (
+            "a ledger that isn't upgraded yet can be read"
+        )
         upgrade.create_or_upgrade_ledger(database, tables)
-    assert (shape(joget), version_of(joget)) == (new, (1, __version__))
+    assert (describe_columns(joget), read_version(joget)) == (new, (1, __version__))
 
 
 @BOTH_CHARSETS
-def test_tables_that_are_lacking_and_a_lost_version_are_made_again(joget: JogetDatabase) -> None:
+def test_missing_tables_and_a_lost_version_are_made_again(joget: JogetDatabase) -> None:
     with open_session("joget_mysql") as database:
         tables = inspect_tables(database, "ORG-001")
         joget.execute(definition.make_table_statements(tables)["directory_sync_lock"])
@@ -140,7 +142,7 @@ def test_tables_that_are_lacking_and_a_lost_version_are_made_again(joget: JogetD
             True,
             0,
         )
-    assert version_of(joget) == (definition.LEDGER_VERSION, __version__)
+    assert read_version(joget) == (definition.LEDGER_VERSION, __version__)
 
 
 def test_every_task_refuses_the_ledger_of_a_newer_release_before_it_reads_anything(
@@ -199,7 +201,7 @@ def test_two_runs_that_upgrade_at_once_take_turns(joget: JogetDatabase, sync: Ru
     with ThreadPoolExecutor(4) as threads:
         for one in [threads.submit(upgrade_ledger) for _ in range(4)]:
             one.result()
-    assert version_of(joget) == (definition.LEDGER_VERSION, __version__)
+    assert read_version(joget) == (definition.LEDGER_VERSION, __version__)
     assert joget.column("SELECT revision FROM directory_sync_lock") == [1], "one of them wrote"
 
 
@@ -224,7 +226,7 @@ def test_an_account_that_may_not_alter_tables_gets_all_that_a_dba_has_to_execute
     for statement in str(refusal.value).partition("once:\n")[2].split(";"):
         if statement.strip():
             company.joget.execute(statement)
-    assert version_of(company.joget) == (definition.LEDGER_VERSION, __version__)
+    assert read_version(company.joget) == (definition.LEDGER_VERSION, __version__)
     assert company.run()["outcome"] == "nothing_to_do"
     company.joget.execute(f"DROP USER {account}@'%'")
 

@@ -10,7 +10,7 @@ from typing import Any
 MINUTE = 60.0
 
 PROCESSES = multiprocessing.get_context("forkserver")
-# The server of forks imports once what each process would import again.
+# The fork server imports these modules once, so that the processes needn't.
 PRELOADED_MODULES = [
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.lineage",
@@ -24,7 +24,7 @@ PROCESSES.set_forkserver_preload(PRELOADED_MODULES)
 
 
 class StepError(Exception):
-    """The step ended with an error; the text names its type and says what it said."""
+    """The step ended with an error; the text has its type and its message."""
 
 
 class Step:
@@ -44,7 +44,7 @@ class Step:
         self._process.kill()
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait so long for the step's end, whether by itself or by a kill."""
+        """Wait for the step's end, by itself or by a kill, for so many seconds at most."""
         self._process.join(seconds)
         return self._process.exitcode is not None
 
@@ -53,7 +53,7 @@ class Step:
         return self._process.exitcode == -9
 
     def result(self) -> Any:
-        """What the function gave; raises StepError where it raised, or was killed."""
+        """What the function returned; raises StepError if it raised an error or was killed."""
         try:
             ended, value = self._answers.recv()
         except EOFError:

@@ -1,8 +1,8 @@
-"""What stands between the sync and Joget's database: it sees each statement, and cuts connections
-where a test says.
+"""A proxy between the sync and Joget's database: it sees each statement, and cuts connections where
+a test says so.
 
-It speaks MySQL's protocol as far as telling a statement from what belongs to one: a packet is three
-bytes of length, a number that begins with zero at each command, and the command.
+It knows as much of MySQL's protocol as it needs to recognise statements: a packet is three bytes of
+length, a number that begins at zero with each command, and the command.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-QUERY = 3
+QUERY_COMMAND = 3
 """The command COM_QUERY."""
 
 
@@ -21,7 +21,7 @@ class CutError(Exception):
 
 
 @dataclass
-class Between:
+class DatabaseProxy:
     """A proxy to a database server on the loopback interface; tests set what it does."""
 
     port: int = 0
@@ -30,14 +30,14 @@ class Between:
     after: Callable[[str], None] = lambda _: None
     """Called with each statement when the server has answered, before the sync gets the answer."""
     statements: list[str] = field(default_factory=list)
-    """What the server got, on all connections."""
+    """The statements that the server got, on all connections."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @contextmanager
-def between(server_port: int) -> Iterator[Between]:
-    """Stand before a server for the length of a block, on a free port."""
-    proxy = Between()
+def open_proxy(server_port: int) -> Iterator[DatabaseProxy]:
+    """Open a proxy to a server, on a free port, for the length of a block."""
+    proxy = DatabaseProxy()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy.port = listener.getsockname()[1]
         thread = threading.Thread(target=_accept, args=(listener, server_port, proxy), daemon=True)
@@ -49,7 +49,7 @@ def between(server_port: int) -> Iterator[Between]:
             thread.join()
 
 
-def _accept(listener: socket.socket, server_port: int, proxy: Between) -> None:
+def _accept(listener: socket.socket, server_port: int, proxy: DatabaseProxy) -> None:
     while True:
         try:
             client, _ = listener.accept()
@@ -67,7 +67,7 @@ def _accept(listener: socket.socket, server_port: int, proxy: Between) -> None:
 class _Connection:
     client: socket.socket
     server: socket.socket
-    proxy: Between
+    proxy: DatabaseProxy
     _asked: str = ""
 
     def send(self) -> None:
@@ -76,7 +76,7 @@ class _Connection:
             while True:
                 head = self._read(4)
                 body = self._read(int.from_bytes(head[:3], "little"))
-                if head[3] == 0 and body[:1] == bytes([QUERY]):
+                if head[3] == 0 and body[:1] == bytes([QUERY_COMMAND]):
                     statement = body[1:].decode(errors="replace")
                     with self.proxy.lock:
                         self.proxy.before(statement)
