@@ -23,7 +23,7 @@ up:  ## Airflow's UI over the demo's world, on 127.0.0.1 (PORT=8080); Ctrl-C sto
 	@$(BIN)/python -m demo up --port $(PORT)
 
 # The pure rules: no server, no Airflow task. PURE_TESTS are small enough to run at each save.
-PURE_TESTS := tests/test_design.py \
+PURE_TESTS := tests/test_design.py tests/test_architecture.py \
 	$(patsubst %,tests/directory_sync/%.py,test_mapping test_run test_settings plan/test_planning)
 quick: setup  ## Lint and the pure rules' tests, in half a minute: at each save
 	@$(BIN)/ruff check --quiet .

@@ -99,7 +99,7 @@ def doctor(
     only warnings. What couldn't be tried ("unknown") doesn't count.
     """
     with _airflow_as_server():
-        from directory_sync.tasks.doctor.examination import examine_sync
+        from directory_sync.command_line.doctor.examination import examine_sync
 
         found = examine_sync(sync)
     if as_json:
@@ -125,7 +125,7 @@ def explain(
     an error.
     """
     with _airflow_as_server(), _errors_in_a_line():
-        from directory_sync.tasks.explain import explain_login
+        from directory_sync.command_line.explain import explain_login
 
         answer = explain_login(sync, login)
     if as_json:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from directory_sync.tasks.doctor.findings import Examination
+    from directory_sync.command_line.doctor.findings import Examination
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unknown": "dim"}
 """By status."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from directory_sync.cognito.client import USERS_IN_A_PAGE, UserPool
 from directory_sync.cognito.snapshot import make_user_row, make_users_schema
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check, skip_check
 from directory_sync.errors import MissingFilesError
 from directory_sync.frames import make_frame, make_frame_of_rows
 from directory_sync.joget.database import Database
@@ -22,7 +23,6 @@ from directory_sync.run import Run
 from directory_sync.settings import Sync
 from directory_sync.staging import signposts, store
 from directory_sync.staging.signposts import SNAPSHOT_SIGNPOSTS
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check, skip_check
 
 SNAPSHOT_CHECK = "login, by the newest snapshot"
 SAMPLE_CHECK = "login, by a sample of the pool"

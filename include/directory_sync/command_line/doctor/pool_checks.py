@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from directory_sync.cognito.client import UNREACHED, GroupGoneError, UserPool
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check, skip_check
 from directory_sync.settings import Sync
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check, skip_check
 
 DESCRIBE_RIGHT = "cognito-idp:DescribeUserPool"
 POOL_CHECK = f"user pool ({DESCRIBE_RIGHT})"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from airflow import plugins_manager
 from sqlalchemy.exc import SQLAlchemyError
 
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check
 from directory_sync.orchestration.plugin import DirectorySyncPages
 from directory_sync.pages.airflow_runs import KnownDag, list_known_dags, list_sync_dags
 from directory_sync.settings import Sync
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check
 
 DAGS_CHECK = "DAGs"
 PLUGIN_CHECK = "plugin"

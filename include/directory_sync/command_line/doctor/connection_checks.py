@@ -1,9 +1,9 @@
 """The settings, and the Connections that they name."""
 
 from directory_sync import connections
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check
 from directory_sync.settings import Sync, load_settings
 from directory_sync.staging import store
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check
 
 SETTINGS_CHECK = "settings"
 

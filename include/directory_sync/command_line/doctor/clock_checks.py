@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from directory_sync.cognito.client import UserPool
+from directory_sync.command_line.doctor.findings import Finding, Status
 from directory_sync.joget.database import Database
 from directory_sync.joget.ledger.definition import read_clock
-from directory_sync.tasks.doctor.findings import Finding, Status
 
 AWS_CLOCK_CHECK = "clock, against AWS"
 DATABASE_CLOCK_CHECK = "clock, against Joget's database"

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from directory_sync.cognito.client import UserPool, open_user_pool
-from directory_sync.joget.database import Database, open_session
-from directory_sync.settings import Sync
-from directory_sync.tasks.doctor import (
+from directory_sync.command_line.doctor import (
     airflow_checks,
     clock_checks,
     connection_checks,
@@ -15,7 +13,7 @@ from directory_sync.tasks.doctor import (
     pool_checks,
     staging_checks,
 )
-from directory_sync.tasks.doctor.findings import (
+from directory_sync.command_line.doctor.findings import (
     Examination,
     Finding,
     Status,
@@ -23,6 +21,8 @@ from directory_sync.tasks.doctor.findings import (
     run_check,
     skip_check,
 )
+from directory_sync.joget.database import Database, open_session
+from directory_sync.settings import Sync
 
 
 def examine_sync(sync_name: str) -> Examination:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check
 from directory_sync.joget.database import Database
 from directory_sync.joget.ledger.definition import (
     LEDGER_TABLES,
@@ -25,7 +26,6 @@ from directory_sync.joget.schema import (
     read_server_version,
 )
 from directory_sync.settings import Sync
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check
 
 SERVER_CHECK = "Joget's database"
 TABLES_CHECK = "Joget's tables"

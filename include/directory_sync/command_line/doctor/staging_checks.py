@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check, skip_check
 from directory_sync.errors import PermanentError
 from directory_sync.settings import Sync
 from directory_sync.staging import store
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check, skip_check
 
 ACCESS_CHECK = "staging"
 WRITE_CHECK = "staging: write a file"

@@ -23,17 +23,17 @@ from demo.database import ACCOUNT
 from demo.processes import free_port
 from directory_sync.__main__ import app
 from directory_sync.cognito.client import UNREACHED, open_user_pool
-from directory_sync.joget.database import open_session
-from directory_sync.joget.rights import RIGHTS, Need, find_missing_rights
-from directory_sync.settings import Sync, find_sync
-from directory_sync.tasks.doctor import (
+from directory_sync.command_line.doctor import (
     airflow_checks,
     clock_checks,
     joget_checks,
     pool_checks,
     staging_checks,
 )
-from directory_sync.tasks.doctor.findings import Finding, Status, run_check
+from directory_sync.command_line.doctor.findings import Finding, Status, run_check
+from directory_sync.joget.database import open_session
+from directory_sync.joget.rights import RIGHTS, Need, find_missing_rights
+from directory_sync.settings import Sync, find_sync
 from tests.company import Company, people
 from tests.conftest import ROOT
 from tests.directory_sync.cognito.test_iam import (
