@@ -79,8 +79,8 @@ def carry_out_proposal(folder: store.Folder, propose: Callable[[Database], Propo
     run = folder.run
     with _open_joget(run) as (database, tables):
         proposal = propose(database)
-        loading = Loading(database, tables, folder, proposal)
-        plan, outcome = (loading.plan(), "dry_run") if run.dry_run else loading.apply()
+        attempt = LoadAttempt(database, tables, folder, proposal)
+        plan, outcome = (attempt.plan(), "dry_run") if run.dry_run else attempt.apply()
     report = proposal.make_report(plan, outcome, folder.seconds)
     folder.json("report.json", report.model_dump(mode="json"))
     log.info("%s", report.sentence())
@@ -107,7 +107,7 @@ def _open_joget(run: Run) -> Iterator[tuple[Database, JogetTables]]:
                 yield database, tables
 
 
-class Loading:
+class LoadAttempt:
     """One attempt at one proposal. It leaves plan.parquet and directory.parquet in the folder."""
 
     def __init__(

@@ -191,7 +191,7 @@ def test_a_load_that_died_after_leaving_rows_out_reports_them_as_left_out(
 
     with monkeypatch.context() as patch:
         interfere(patch, itertools.repeat(lambda: company.joget.execute(edit)))
-        patch.setattr(proposal.Loading, "_leave_signpost", die)
+        patch.setattr(proposal.LoadAttempt, "_leave_signpost", die)
         with pytest.raises(KilledError):
             company.load(transformed)
     assert counts(company.load(transformed)) == {"read": 3, "updated": 2, "deferred": 1}
