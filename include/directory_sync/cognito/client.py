@@ -54,7 +54,7 @@ on.
 
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
 
-UNREACHED = "Cognito can't be reached"
+UNREACHED_MESSAGE = "Cognito can't be reached"
 """How the error begins that says so."""
 
 THROTTLING_CODES = frozenset({"TooManyRequestsException", "ThrottlingException"})

@@ -24,11 +24,11 @@ def show_detachment(found: "Detachment", console: Console) -> None:
     }.items():
         table.add_row(what, str(count))
     console.print(table)
-    for sentence in _advise(found):
+    for sentence in _list_next_steps(found):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-def _advise(found: "Detachment") -> list[str]:
+def _list_next_steps(found: "Detachment") -> list[str]:
     managed, done = found.managed, found.is_applied
     forgotten = f"{managed.answers} remembered answer(s) and {managed.open_reviews} open review(s)"
     sentences = [

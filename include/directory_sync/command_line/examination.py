@@ -9,13 +9,13 @@ from rich.table import Table
 if TYPE_CHECKING:
     from directory_sync.command_line.doctor.findings import Examination
 
-STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unknown": "dim"}
+STATUS_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unknown": "dim"}
 """By status."""
 
 EXIT_CODES = {"ok": 0, "wrong": 1, "warning": 2}
 """By the worst status."""
 
-CONCLUSIONS = {
+CONCLUSION_SENTENCES = {
     "ok": "Nothing is wrong.",
     "warning": "A run works. Look at the warnings.",
     "wrong": "A run would fail, or do what nobody wants: correct what is wrong.",
@@ -41,8 +41,10 @@ def show_examination(examination: "Examination", console: Console) -> None:
     table.add_column(max_width=34)
     table.add_column()
     for one in examination.findings:
-        style = STYLES[one.status]
+        style = STATUS_STYLES[one.status]
         said = escape(f"{one.what.rstrip('.')}. {one.to_do}" if one.to_do else one.what)
         table.add_row(f"[{style}]{one.status}[/{style}]", escape(one.name), said)
     console.print(table, highlight=False)
-    console.print(f"Sync {examination.sync}: {CONCLUSIONS[examination.worst]}", highlight=False)
+    console.print(
+        f"Sync {examination.sync}: {CONCLUSION_SENTENCES[examination.worst]}", highlight=False
+    )

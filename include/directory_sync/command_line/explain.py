@@ -26,7 +26,7 @@ def explain_login(sync_name: str, who: str) -> UserAnswer:
         sync = find_sync(sync_name)
         store.require_access(sync.staging_url)
         try:
-            return _answer(sync, UserQuery(who=who))
+            return _answer_from_runs(sync, UserQuery(who=who))
         except SQLAlchemyError as error:
             raise TransientError(
                 f"Airflow's database gives no answer ({type(error).__name__}), and it knows which "
@@ -34,7 +34,7 @@ def explain_login(sync_name: str, who: str) -> UserAnswer:
             ) from None
 
 
-def _answer(sync: Sync, asked: UserQuery) -> UserAnswer:
+def _answer_from_runs(sync: Sync, asked: UserQuery) -> UserAnswer:
     places = list_sync_dags(sync)
     newest = list_newest_runs([place.dag_id for place in places], run_history.RUNS_SHOWN)
     past = run_history.read_past_runs(places, newest)

@@ -63,12 +63,12 @@ def show_answer(answer: "UserAnswer", console: Console) -> None:
     if answer.explained:
         _show_explanation(answer.explained, answer, console)
     elif answer.refusal:
-        _say(console, answer.refusal)
+        _print_sentence(console, answer.refusal)
     elif answer.sought:
         first = " (these are the first of them)" if answer.sought.more else ""
-        _say(console, f"Several users fit{first}; ask again with the sub of one:")
+        _print_sentence(console, f"Several users fit{first}; ask again with the sub of one:")
         for sub in answer.sought.subs:
-            _say(console, f"  {sub}")
+            _print_sentence(console, f"  {sub}")
 
 
 def _show_explanation(explained: "Explanation", answer: "UserAnswer", console: Console) -> None:
@@ -76,11 +76,11 @@ def _show_explanation(explained: "Explanation", answer: "UserAnswer", console: C
     if explained.holding_back:
         console.print("[bold red]What holds this user back now[/bold red]")
     for why, to_do in explained.holding_back:
-        _say(console, f"  {why}. {to_do}")
+        _print_sentence(console, f"  {why}. {to_do}")
     if explained.conclusion:
-        _say(console, explained.conclusion)
-    _say(console, f"In the pool: {explained.in_pool}")
-    _say(console, f"In scope: {explained.in_scope}")
+        _print_sentence(console, explained.conclusion)
+    _print_sentence(console, f"In the pool: {explained.in_pool}")
+    _print_sentence(console, f"In scope: {explained.in_scope}")
     _show_table(
         console,
         "Mapped",
@@ -88,7 +88,7 @@ def _show_explanation(explained: "Explanation", answer: "UserAnswer", console: C
         [(one.column, one.attribute, one.value or "(empty)") for one in explained.values],
         "no values.",
     )
-    _say(console, f"Linked: {_describe_link(explained)}")
+    _print_sentence(console, f"Linked: {_describe_link(explained)}")
     _show_table(
         console,
         "Groups",
@@ -105,7 +105,7 @@ def _show_explanation(explained: "Explanation", answer: "UserAnswer", console: C
     )
     if explained.unread_groups:
         unread = ", ".join(explained.unread_groups)
-        _say(
+        _print_sentence(
             console,
             f"No run listed the members of groups that aren't in scope, such as {unread}.",
         )
@@ -128,12 +128,12 @@ def _describe_link(explained: "Explanation") -> str:
 
 def _show_events(explained: "Explanation", answer: "UserAnswer", console: Console) -> None:
     if not explained.events:
-        _say(console, f"What the runs did: nothing, in the {answer.searched}.")
+        _print_sentence(console, f"What the runs did: nothing, in the {answer.searched}.")
         return
-    _say(console, "What the runs did:")
+    _print_sentence(console, "What the runs did:")
     for event in explained.events:
         dry_run = ", dry run" if event.dry_run else ""
-        _say(
+        _print_sentence(
             console,
             f"  {event.at:%Y-%m-%d %H:%M} UTC, {event.run_id}, {event.by}{dry_run}:",
         )
@@ -142,9 +142,9 @@ def _show_events(explained: "Explanation", answer: "UserAnswer", console: Consol
             reason = f": {change.reason}" if change.reason else ""
             held = f"; held: {change.meaning}" if change.hold else ""
             action = change.action.replace("_", " ")
-            _say(console, f"    {change.entity} {action}{group}{reason}{held}")
+            _print_sentence(console, f"    {change.entity} {action}{group}{reason}{held}")
             for column, before, after in change.differences:
-                _say(console, f"      {column}: {before} → {after}")
+                _print_sentence(console, f"      {column}: {before} → {after}")
 
 
 def _show_table(
@@ -155,15 +155,15 @@ def _show_table(
     nothing: str,
 ) -> None:
     if not rows:
-        _say(console, f"{title}: {nothing}")
+        _print_sentence(console, f"{title}: {nothing}")
         return
-    _say(console, f"{title}:")
+    _print_sentence(console, f"{title}:")
     table = Table(*headings)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table, highlight=False)
 
 
-def _say(console: Console, sentence: str) -> None:
+def _print_sentence(console: Console, sentence: str) -> None:
     """Print values as they are: a name may hold what rich takes for markup."""
     console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -43,7 +43,7 @@ def _list_rights(rights: dict[str, str]) -> tuple[Right, ...]:
     )
 
 
-RIGHTS = {
+RIGHTS_BY_NEED = {
     Need.DIRECTORY: _list_rights(
         {
             "dir_user": "SELECT INSERT UPDATE",
@@ -87,7 +87,7 @@ RIGHTS = {
 on the whole schema, isn't among them.
 """
 
-COLUMNS = {
+TRIED_COLUMNS = {
     "dir_user_group": "userId",
     "dir_user_role": "userId",
     "dir_department": "hod",
@@ -110,7 +110,7 @@ def find_missing_rights(database: Database, need: Need) -> list[Right]:
 
     Raises TransientError where the server can't be reached or takes no writes.
     """
-    return [right for right in RIGHTS[need] if not _has_right(database, right)]
+    return [right for right in RIGHTS_BY_NEED[need] if not _has_right(database, right)]
 
 
 def _has_right(database: Database, right: Right) -> bool:
@@ -130,7 +130,7 @@ def _make_trial(right: Right) -> tuple[str, tuple[str, ...]]:
     No row fits it. CREATE names a column twice, and ALTER drops a column that isn't there: the
     server refuses both once it has checked the right.
     """
-    table, column = right.table, COLUMNS.get(right.table, "id")
+    table, column = right.table, TRIED_COLUMNS.get(right.table, "id")
     trials: dict[str, tuple[str, tuple[str, ...]]] = {
         "SELECT": (f"SELECT {column} FROM {table} LIMIT 0", ()),
         "INSERT": (f"INSERT INTO {table} ({column}) SELECT %s FROM DUAL WHERE 1 = 0", ("0",)),

@@ -22,7 +22,7 @@ EMPLOYMENT_CHANGES_TABLE = "directory_sync_employment_change"
 MEMBERSHIP_CHANGES_TABLE = "directory_sync_membership_change"
 
 ASCII_TEXT_TYPE = f"VARCHAR(128) {ASCII_COLUMN}"
-SIDES = ("before", "after")
+CHANGE_SIDES = ("before", "after")
 
 
 def send_plan(
@@ -83,7 +83,7 @@ def _send_users(
     }
     columns |= {"sub": ASCII_TEXT_TYPE, "is_exchange": "INT"}
     users = users.assign(password=make_passwords(users, are_random=random_passwords))
-    for side in SIDES:
+    for side in CHANGE_SIDES:
         columns |= {f"{side}_id": text, f"{side}_state": ASCII_TEXT_TYPE, f"{side}_misses": "INT"}
         columns |= {
             f"{side}_{column}": "INT" if column == "active" else text for column in USER_COLUMNS
@@ -118,7 +118,7 @@ def _send_groups(database: Database, tables: JogetTables, groups: pd.DataFrame) 
     groups = groups.assign(
         group_name_sha256=[hash_name(str(name)) for name in groups["group_name"]]
     )
-    for side in SIDES:
+    for side in CHANGE_SIDES:
         columns |= {f"{side}_{column}": text for column in ("id", "name", "organizationId")}
         columns |= {f"{side}_misses": "INT", f"{side}_pool": ASCII_TEXT_TYPE}
         groups = groups.assign(**{f"{side}_pool": split_link(groups[f"{side}_link"])[0]})

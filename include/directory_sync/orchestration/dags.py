@@ -23,7 +23,7 @@ from directory_sync.settings import Sync, load_settings
 if TYPE_CHECKING:
     from directory_sync.run import Attempt
 
-RETRIES = {
+RETRY_SETTINGS = {
     "retries": 5,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": 2.0,
@@ -37,7 +37,7 @@ RETRIES = {
     ),
 }
 
-DOC = """
+SYNC_DAG_DOC = """
 ### Users and groups from Cognito to Joget
 
 Reads the user pool **{pool}** and makes the Joget organization **{organization}** know the same
@@ -149,7 +149,7 @@ def make_sync_dag(sync: Sync) -> DAG:
     with DAG(
         dag_id=sync.dag_id,
         description=f"Users and groups of {sync.user_pool_id} to Joget's {sync.organization}",
-        doc_md=DOC.format(
+        doc_md=SYNC_DAG_DOC.format(
             pool=sync.user_pool_id,
             organization=sync.organization,
             review=sync.review_dag_id,
@@ -160,7 +160,7 @@ def make_sync_dag(sync: Sync) -> DAG:
         catchup=False,
         max_active_runs=1,
         params=make_parameters(sync),
-        default_args=RETRIES,
+        default_args=RETRY_SETTINGS,
         tags=["directory-sync"],
     ) as dag:
 
@@ -218,7 +218,7 @@ def make_review_dag(sync: Sync) -> DAG:
         doc_md=REVIEW_DOC.format(dag_id=sync.dag_id),
         schedule=None,
         is_paused_upon_creation=False,
-        default_args=RETRIES,
+        default_args=RETRY_SETTINGS,
         tags=["directory-sync"],
     ) as dag:
         review_held = ReviewHeld(
@@ -268,7 +268,7 @@ def make_undo_dag(sync: Sync) -> DAG:
                 description="Show what would be taken back; write nothing.",
             ),
         },
-        default_args=RETRIES,
+        default_args=RETRY_SETTINGS,
         tags=["directory-sync"],
     ) as dag:
 

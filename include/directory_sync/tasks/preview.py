@@ -70,7 +70,7 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
             newest = _find_newest_run(database, run)
             rules = runs.find_newest_rules(database, run)
             run = run.model_copy(update={"previous": rules if rules != sync.rules else None})
-            return _preview(database, run, store.read_manifest(newest.transformed_url))
+            return _make_preview(database, run, store.read_manifest(newest.transformed_url))
 
 
 def _find_sync(name: str, path: Path | None) -> Sync:
@@ -96,7 +96,7 @@ def _find_newest_run(database: Database, run: Run) -> runs.CommittedRun:
     return newest
 
 
-def _preview(database: Database, run: Run, transformed: Manifest) -> Preview:
+def _make_preview(database: Database, run: Run, transformed: Manifest) -> Preview:
     tables = inspect_tables(database, run.sync.organization)
     users, groups = (
         store.read_manifest(transformed.inputs[task])

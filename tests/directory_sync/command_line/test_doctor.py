@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from demo.database import ACCOUNT
 from demo.processes import free_port
 from directory_sync.__main__ import app
-from directory_sync.cognito.client import UNREACHED, open_user_pool
+from directory_sync.cognito.client import UNREACHED_MESSAGE, open_user_pool
 from directory_sync.command_line.doctor import (
     airflow_checks,
     clock_checks,
@@ -32,7 +32,7 @@ from directory_sync.command_line.doctor import (
 )
 from directory_sync.command_line.doctor.findings import Finding, Status, run_check
 from directory_sync.joget.database import open_session
-from directory_sync.joget.rights import RIGHTS, Need, find_missing_rights
+from directory_sync.joget.rights import RIGHTS_BY_NEED, Need, find_missing_rights
 from directory_sync.settings import Sync, find_sync
 from tests.company import Company, people
 from tests.conftest import ROOT
@@ -230,7 +230,7 @@ def test_where_cognito_is_not_reached_it_is_said_once_and_soon(
     found = find()
     wrong = [name for name, one in found.items() if one["status"] == "wrong"]
     assert wrong == ["user pool (cognito-idp:DescribeUserPool)"]
-    assert found[wrong[0]]["what"].startswith(UNREACHED)
+    assert found[wrong[0]]["what"].startswith(UNREACHED_MESSAGE)
     assert found["clock, against AWS"]["what"] == "not tried: it needs the pool"
 
 
@@ -260,7 +260,7 @@ def test_each_missing_right_on_the_bucket_is_named(
 
 def test_the_rights_that_are_tried_are_those_of_the_file() -> None:
     for need, part in PARTS.items():
-        tried = {(right.privilege, right.table) for right in RIGHTS[need]}
+        tried = {(right.privilege, right.table) for right in RIGHTS_BY_NEED[need]}
         assert tried == read_rights(part) - {("CREATE TEMPORARY TABLES", "*")}
 
 

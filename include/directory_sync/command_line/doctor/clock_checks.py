@@ -30,7 +30,7 @@ def check_aws_clock(pool: UserPool) -> Finding:
         return Finding(AWS_CLOCK_CHECK, Status.UNKNOWN, what)
     why = "AWS refuses requests that are off by more than 5 minutes"
     status = Status.WRONG if abs(skew) >= REFUSED_SKEW else Status.WARNING
-    return _compare(AWS_CLOCK_CHECK, skew, why, status)
+    return _judge_skew(AWS_CLOCK_CHECK, skew, why, status)
 
 
 def check_database_clock(database: Database) -> Finding:
@@ -40,7 +40,7 @@ def check_database_clock(database: Database) -> Finding:
         "snapshots have this machine's time, and runs are remembered by the database's: a snapshot "
         "from the future makes later runs superseded"
     )
-    return _compare(DATABASE_CLOCK_CHECK, skew, why, Status.WARNING)
+    return _judge_skew(DATABASE_CLOCK_CHECK, skew, why, Status.WARNING)
 
 
 def _measure_skew(read: Callable[[], datetime | None]) -> timedelta | None:
@@ -51,7 +51,7 @@ def _measure_skew(read: Callable[[], datetime | None]) -> timedelta | None:
     return None if other is None else other - (before + (after - before) / 2)
 
 
-def _compare(name: str, skew: timedelta, why: str, status: Status) -> Finding:
+def _judge_skew(name: str, skew: timedelta, why: str, status: Status) -> Finding:
     if abs(skew) <= LARGEST_SKEW:
         return Finding(name, Status.OK, f"within {LARGEST_SKEW.seconds} seconds")
     seconds = f"{abs(skew).total_seconds():,.0f}"

@@ -36,11 +36,11 @@ def examine_sync(sync_name: str) -> Examination:
         findings.append(skip_check("everything else", "valid settings"))
     else:
         with ExitStack() as stack:
-            findings += _examine(sync, stack)
+            findings += _examine_parts(sync, stack)
     return Examination(sync_name, tuple(findings))
 
 
-def _examine(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
+def _examine_parts(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
     connections = connection_checks.check_connections(sync)
     yield from connections.values()
     without = {setting for setting, one in connections.items() if one.status is Status.WRONG}

@@ -12,7 +12,7 @@ from directory_sync.joget.ledger.definition import (
     refuse_newer_ledger,
 )
 from directory_sync.joget.rights import (
-    RIGHTS,
+    RIGHTS_BY_NEED,
     Need,
     Right,
     find_missing_rights,
@@ -143,7 +143,7 @@ def _check_removal_rights(sync: Sync, database: Database) -> Finding:
         what = f"{_list_missing(missing)}. The settings need them: {', '.join(asked)}"
         return Finding(REMOVAL_CHECK, Status.WRONG, what, GRANT_THEM)
     # A DBA who leaves part 3 out grants none of it but SELECT (README, occupied logins).
-    written = {right for right in RIGHTS[Need.REMOVAL] if right.privilege != "SELECT"}
+    written = {right for right in RIGHTS_BY_NEED[Need.REMOVAL] if right.privilege != "SELECT"}
     if written <= set(missing):
         what = (
             "none, and the settings need none. Undoing, and a rename that a person approves, would "
@@ -159,7 +159,7 @@ def _list_missing(missing: list[Right]) -> str:
 
 
 def _count_rights(need: Need, without: list[Right] | None = None) -> str:
-    return f"{len(RIGHTS[need]) - len(without or ())} rights, each works"
+    return f"{len(RIGHTS_BY_NEED[need]) - len(without or ())} rights, each works"
 
 
 def _check_ledger(database: Database) -> Finding:

@@ -29,7 +29,7 @@ SAMPLE_CHECK = "login, by a sample of the pool"
 LOGIN_CHECK = "login"
 """Both, where neither is tried."""
 
-CANDIDATES = (
+RULES_ALWAYS_COUNTED = (
     "sub",
     "cognito_username",
     "email",
@@ -90,7 +90,7 @@ def _check_snapshot(sync: Sync, database: Database, held: list[str]) -> Finding:
     rules = _list_rules(users, sync)
     held += rules
     counts = _count_logins(users, _read_accounts(database), rules, sync)
-    return _judge(SNAPSHOT_CHECK, counts, is_sample=False)
+    return _judge_counts(SNAPSHOT_CHECK, counts, is_sample=False)
 
 
 def _read_newest_snapshot(sync: Sync) -> pd.DataFrame | None:
@@ -128,7 +128,7 @@ def _check_sample(sync: Sync, pool: UserPool, database: Database, held: list[str
     if sync.mapping.username not in rules and _has_login(users, sync.mapping.username):
         rules.insert(0, sync.mapping.username)
     counts = _count_logins(users, _read_accounts(database), rules, sync)
-    return _judge(SAMPLE_CHECK, counts, is_sample=True)
+    return _judge_counts(SAMPLE_CHECK, counts, is_sample=True)
 
 
 def _read_sample(pool: UserPool) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def _list_rules(users: pd.DataFrame, sync: Sync) -> list[str]:
         for name in users.columns
         if name.startswith(ATTRIBUTE_PREFIX)
     ]
-    rules = dict.fromkeys([sync.mapping.username, *CANDIDATES, *attributes])
+    rules = dict.fromkeys([sync.mapping.username, *RULES_ALWAYS_COUNTED, *attributes])
     return [rule for rule in rules if _has_login(users, rule)]
 
 
@@ -175,12 +175,12 @@ def _count_logins(
     return LoginCounts(len(accounts), len(users), by_rule, sync.mapping.username)
 
 
-def _judge(name: str, counts: LoginCounts, *, is_sample: bool) -> Finding:
+def _judge_counts(name: str, counts: LoginCounts, *, is_sample: bool) -> Finding:
     if not counts.accounts:
         what = "Joget has no account that single sign-on made, so this can't be told"
         to_do = "Let somebody log in to Joget by single sign-on once, then run this again."
         return Finding(name, Status.UNKNOWN, what, to_do)
-    what = _describe(counts, is_sample=is_sample)
+    what = _describe_counts(counts, is_sample=is_sample)
     best, own = counts.by_rule[counts.best], counts.by_rule.get(counts.rule, 0)
     if best > own:
         status = Status.WRONG if best >= 2 * own else Status.WARNING
@@ -200,11 +200,11 @@ def _judge(name: str, counts: LoginCounts, *, is_sample: bool) -> Finding:
     return Finding(name, Status.OK, what)
 
 
-def _describe(counts: LoginCounts, *, is_sample: bool) -> str:
+def _describe_counts(counts: LoginCounts, *, is_sample: bool) -> str:
     shown = [
         f"{count:,} by {rule}" + (" (mapping.username)" if rule == counts.rule else "")
         for rule, count in counts.by_rule.items()
-        if count or rule in CANDIDATES or rule == counts.rule
+        if count or rule in RULES_ALWAYS_COUNTED or rule == counts.rule
     ]
     of_users = f"{counts.users:,} users" + (", a sample of the pool" if is_sample else "")
     return (

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from directory_sync.cognito.client import UNREACHED, GroupGoneError, UserPool
+from directory_sync.cognito.client import UNREACHED_MESSAGE, GroupGoneError, UserPool
 from directory_sync.command_line.doctor.findings import Finding, Status, run_check, skip_check
 from directory_sync.settings import Sync
 
@@ -35,7 +35,7 @@ def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
 
 def is_reached(findings: list[Finding]) -> bool:
     """Whether Cognito answered at all: a refusal is an answer too."""
-    return not any(one.what.startswith(UNREACHED) for one in findings)
+    return not any(one.what.startswith(UNREACHED_MESSAGE) for one in findings)
 
 
 def _describe_pool(sync: Sync, pool: UserPool) -> Finding:

@@ -15,7 +15,7 @@ DELETE_CHECK = "staging: delete it"
 FILES_CHECK = "files in staging"
 """The four before, where none of them is tried."""
 
-CONTENT = b"directory-sync doctor"
+TRIAL_CONTENT = b"directory-sync doctor"
 
 
 def check_staging(sync: Sync) -> Iterator[Finding]:
@@ -30,17 +30,17 @@ def check_staging(sync: Sync) -> Iterator[Finding]:
         yield skip_check(FILES_CHECK, "the store")
         return
     url = f"{sync.staging_url}/{sync.name}/{sync.user_pool_id}/doctor/trial"
-    written = run_check(WRITE_CHECK, lambda: _write(url))
+    written = run_check(WRITE_CHECK, lambda: _check_writing(url))
     yield written
     has_file = written.status is Status.OK
     yield (
-        run_check(READ_CHECK, lambda: _read(url))
+        run_check(READ_CHECK, lambda: _check_reading(url))
         if has_file
         else skip_check(READ_CHECK, "the file")
     )
-    yield run_check(LIST_CHECK, lambda: _list(sync))
+    yield run_check(LIST_CHECK, lambda: _check_listing(sync))
     yield (
-        run_check(DELETE_CHECK, lambda: _delete(sync, url))
+        run_check(DELETE_CHECK, lambda: _check_deleting(sync, url))
         if has_file
         else skip_check(DELETE_CHECK, "the file")
     )
@@ -51,25 +51,25 @@ def _open_store(sync: Sync) -> Finding:
     return Finding(ACCESS_CHECK, Status.OK, sync.staging_url)
 
 
-def _write(url: str) -> Finding:
-    store.write_bytes(url, CONTENT)
+def _check_writing(url: str) -> Finding:
+    store.write_bytes(url, TRIAL_CONTENT)
     return Finding(WRITE_CHECK, Status.OK, "works")
 
 
-def _read(url: str) -> Finding:
-    if store.read_bytes(url) != CONTENT:
+def _check_reading(url: str) -> Finding:
+    if store.read_bytes(url) != TRIAL_CONTENT:
         what = "the file isn't what was written"
         to_do = "Find out what else writes to staging_url, or changes files there."
         return Finding(READ_CHECK, Status.WRONG, what, to_do)
     return Finding(READ_CHECK, Status.OK, "works")
 
 
-def _list(sync: Sync) -> Finding:
+def _check_listing(sync: Sync) -> Finding:
     store.list_names(f"{sync.staging_url}/{sync.name}")
     return Finding(LIST_CHECK, Status.OK, "works")
 
 
-def _delete(sync: Sync, url: str) -> Finding:
+def _check_deleting(sync: Sync, url: str) -> Finding:
     try:
         store.delete_files([url])
     except PermanentError:
