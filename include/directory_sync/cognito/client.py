@@ -54,9 +54,6 @@ on.
 
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
 
-UNREACHED_MESSAGE = "Cognito can't be reached"
-"""How the error begins that says so."""
-
 THROTTLING_CODES = frozenset({"TooManyRequestsException", "ThrottlingException"})
 
 TRANSIENT_CODES = frozenset(
@@ -79,7 +76,7 @@ class _InvalidParameterError(Exception):
     """A bad filter, or a bad or expired token: Cognito doesn't say which."""
 
 
-class _ThrottledError(TransientError):
+class ThrottledError(TransientError):
     """The retries within the call were throttled too: the same page is asked for again, at the
     limiter's pace.
     """
@@ -240,7 +237,7 @@ class UserPool:
                         operation, self._client.list_users_in_group
                     )(UserPoolId=self._pool, Limit=USERS_IN_A_PAGE, **parameters)
                     return answer
-            except _ThrottledError:
+            except ThrottledError:
                 log.info("%s is still throttled; asking for the same page again", operation)
             except _InvalidParameterError:
                 if "PaginationToken" in parameters or "NextToken" in parameters:
@@ -287,7 +284,7 @@ class UserPool:
                 "user_pool_id."
             )
         if code in THROTTLING_CODES | TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
-            kind = _ThrottledError if code in THROTTLING_CODES else TransientError
+            kind = ThrottledError if code in THROTTLING_CODES else TransientError
             return kind(
                 f"Cognito answered {code} to {operation}, also to the retries within the call."
             )

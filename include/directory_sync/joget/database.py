@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -173,7 +173,6 @@ class Database:
             written.result()
             # With LOCAL, errors become warnings, and the server cuts values and leaves out rows.
             if self._connection.warning_count() or loaded != len(rows):
-                # None where the server's max_error_count is 0.
                 warnings = self._connection.show_warnings()
                 raise MySQLdb.DataError(warnings[0][1] if warnings else 0, "rows were refused")
 
@@ -214,9 +213,9 @@ class Database:
 
     def frames(
         self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str
-    ) -> Iterator[pd.DataFrame]:
-        """The same in frames of ROWS_IN_A_FRAME rows, so that memory is bounded. Read them all
-        before the next statement.
+    ) -> Generator[pd.DataFrame]:
+        """The same in frames of ROWS_IN_A_FRAME rows, so that memory is bounded. Read them all, or
+        close the generator, before the next statement.
         """
         batches = self._record_batches(statement, parameters, schema=schema, about=about)
         while parts := list(islice(batches, ROWS_IN_A_FRAME // ROWS_IN_A_READ)):
@@ -272,6 +271,8 @@ class Database:
             f"{LOCK_WAIT_SECONDS}"
         )
         settings += f", wait_timeout = {IDLE_SECONDS}"
+        # LOAD DATA LOCAL turns errors into warnings, and their codes are needed.
+        settings += ", max_error_count = 64"
         self.execute(f"SET SESSION {settings}", about="the session")
 
     def limit_idle_time(self, seconds: int) -> None:

@@ -5,7 +5,8 @@ In a first load nearly every row is a new user's. Other changes travel by tempor
 A key that somebody took meanwhile stops the insertion.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from directory_sync.errors import PermanentError
-from directory_sync.frames import conform_to_schema, find_positions, is_among, number_pairs
+from directory_sync.frames import (
+    conform_to_schema,
+    find_positions,
+    is_among,
+    is_true,
+    number_pairs,
+)
 from directory_sync.joget.database import Database
 from directory_sync.joget.ledger.runs import RunRow
 from directory_sync.joget.schema import JogetTables
@@ -31,23 +38,30 @@ SUBS_IN_A_QUERY = 1_000
 pool, which takes half a second for a million.
 """
 
+COLUMNS_OF_TABLES = {
+    "directory_sync_user_link": ("user_id", "state", "misses"),
+    "dir_user": ("id", "username", *USER_COLUMNS),
+    "dir_user_role": ("has_role",),
+}
+"""The columns of WRITTEN_USERS_SCHEMA that each table holds."""
+
+NUMBER_COLUMNS = ("active", "misses")
+
 WRITTEN_USERS_SCHEMA = pa.schema(
     [
         ("sub", pa.string()),
-        ("id", pa.string()),
-        ("username", pa.string()),
-        *((name, pa.int64() if name == "active" else pa.string()) for name in USER_COLUMNS),
-        ("state", pa.string()),
-        ("misses", pa.int64()),
+        *(
+            (name, pa.int64() if name in NUMBER_COLUMNS else pa.string())
+            for table in ("directory_sync_user_link", "dir_user")
+            for name in COLUMNS_OF_TABLES[table]
+        ),
         ("has_role", pa.bool_()),
-        ("has_employment", pa.bool_()),
     ]
 )
-"""Users as they were written, with the link that leads to them. id, username and USER_COLUMNS are
-dir_user's; state and misses are the link's.
-"""
+"""Users as they were written, with the links that lead to them."""
 
-WRITTEN_MEMBERSHIPS_SCHEMA = pa.schema([("user_id", pa.string()), ("group_id", pa.string())])
+WRITTEN_PAIRS_SCHEMA = pa.schema([("user_id", pa.string()), ("other_id", pa.string())])
+"""A user, and their employment or group."""
 
 
 @dataclass(frozen=True)
@@ -119,113 +133,143 @@ class NewUsers:
         """
         if self.users.empty:
             return
-        condition = "l.sync = %s AND l.user_pool_id = %s AND l.changed_by = %s"
-        parameters: tuple[str, ...] = (row.run.sync.name, row.run.sync.user_pool_id, row.key)
-        if len(self.users) <= SUBS_IN_A_QUERY:
-            condition += f" AND l.sub IN ({', '.join(['%s'] * len(self.users))})"
-            parameters += tuple(self.users["sub"])
-        if not self._has_all_users(_read_users(database, tables, condition, parameters)):
-            raise _make_error("dir_user")
-        if not self._has_all_memberships(_read_memberships(database, condition, parameters)):
-            raise _make_error("dir_user_group")
+        written = WrittenRows(database, tables, row, self.users["sub"])
+        with closing(written.read_users()) as rows:
+            wrong = self._find_wrong_tables(rows)
+        with closing(written.read_pairs("dir_employment", "id")) as rows:
+            if not self._has_all_pairs(self.employments, "employment_id", rows):
+                wrong.append("dir_employment")
+        with closing(written.read_pairs("dir_user_group", "groupId")) as rows:
+            if not self._has_all_pairs(self.memberships, "group_id", rows):
+                wrong.append("dir_user_group")
+        if wrong:
+            raise PermanentError(
+                f"{wrong[0]} doesn't hold what was written to it; the run was rolled back. Look "
+                f"for a trigger or a constraint of this database's own on {wrong[0]}."
+            )
 
-    def _has_all_users(self, written: Iterator[pd.DataFrame]) -> bool:
+    def _find_wrong_tables(self, written: Iterator[pd.DataFrame]) -> list[str]:
         planned = self._make_written_users()
-        found = np.zeros(len(planned), dtype=bool)
+        found = {table: np.zeros(len(planned), dtype=bool) for table in COLUMNS_OF_TABLES}
         for rows in written:
             at = find_positions(rows["sub"], planned["sub"])
             is_planned = at >= 0
-            found[at[is_planned]] = _are_as_planned(rows[is_planned], planned.iloc[at[is_planned]])
-        return bool(found.all())
+            new_rows, planned_rows = rows[is_planned], planned.iloc[at[is_planned]]
+            for table, columns in COLUMNS_OF_TABLES.items():
+                found[table][at[is_planned]] = _are_as_planned(new_rows, planned_rows, columns)
+        return [table for table, is_found in found.items() if not is_found.all()]
 
     def _make_written_users(self) -> pd.DataFrame:
         """The users as they should have been written: columns WRITTEN_USERS_SCHEMA."""
         users = self.users
         values = {
             "sub": users["sub"],
+            "user_id": users["after_id"],
+            "state": users["after_state"],
+            "misses": users["after_misses"],
             "id": users["after_id"],
             "username": users["after_id"],
             **{column: users[f"after_{column}"] for column in USER_COLUMNS},
-            "state": users["after_state"],
-            "misses": users["after_misses"],
             "has_role": users["sub"].isin(self.roles["sub"]),
-            "has_employment": users["sub"].isin(self.employments["sub"]),
         }
         return conform_to_schema(pd.DataFrame(values), WRITTEN_USERS_SCHEMA)
 
-    def _has_all_memberships(self, written: Iterator[pd.DataFrame]) -> bool:
-        columns = ("user_id", "group_id")
-        users = self.users["after_id"]
-        groups = self.memberships["group_id"].drop_duplicates()
-        planned = number_pairs(self.memberships, columns, users, groups)
+    def _has_all_pairs(
+        self, planned_rows: pd.DataFrame, column: str, written: Iterator[pd.DataFrame]
+    ) -> bool:
+        users, others = self.users["after_id"], planned_rows[column].drop_duplicates()
+        planned = number_pairs(planned_rows, ("user_id", column), users, others)
         found = np.zeros(len(planned), dtype=bool)
         for rows in written:
-            found |= is_among(planned, number_pairs(rows, columns, users, groups))
+            pairs = number_pairs(rows, WRITTEN_PAIRS_SCHEMA.names, users, others)
+            found |= is_among(planned, pairs)
         return bool(found.all())
 
 
-def split_new_users(plan: Plan, linked_before: "pd.Series[str]") -> tuple[NewUsers, Plan]:
+@dataclass(frozen=True)
+class WrittenRows:
+    """Reads back what a run wrote of new users, by their links. It may give rows of other users
+    too, whose links the run changed.
+    """
+
+    database: Database
+    tables: JogetTables
+    row: RunRow
+    subs: "pd.Series[str]"
+
+    @property
+    def _condition(self) -> str:
+        condition = "l.sync = %s AND l.user_pool_id = %s AND l.changed_by = %s"
+        if len(self.subs) > SUBS_IN_A_QUERY:
+            return condition
+        return f"{condition} AND l.sub IN ({', '.join(['%s'] * len(self.subs))})"
+
+    @property
+    def _parameters(self) -> tuple[str, ...]:
+        sync = self.row.run.sync
+        subs = self.subs if len(self.subs) <= SUBS_IN_A_QUERY else ()
+        return (sync.name, sync.user_pool_id, self.row.key, *subs)
+
+    def read_users(self) -> Generator[pd.DataFrame]:
+        """Columns WRITTEN_USERS_SCHEMA; dir_user's are null where the link leads nowhere."""
+        columns = ", ".join(f"d.{column}" for column in COLUMNS_OF_TABLES["dir_user"])
+        user_id = self.tables.as_directory("l.user_id")
+        return self.database.frames(
+            f"SELECT l.sub, l.user_id, l.state, l.misses, {columns}, EXISTS (SELECT 1 FROM "
+            "dir_user_role r WHERE r.userId = d.id AND r.roleId = %s) FROM "
+            f"directory_sync_user_link l LEFT JOIN dir_user d ON d.id = {user_id} "
+            f"WHERE {self._condition}",
+            (self.tables.role_user, *self._parameters),
+            schema=WRITTEN_USERS_SCHEMA,
+            about="dir_user",
+        )
+
+    def read_pairs(self, table: str, column: str) -> Generator[pd.DataFrame]:
+        """Columns WRITTEN_PAIRS_SCHEMA: a child table's rows of the users."""
+        user_id = self.tables.as_directory("l.user_id")
+        return self.database.frames(
+            f"SELECT d.userId, d.{column} FROM directory_sync_user_link l STRAIGHT_JOIN {table} d "
+            f"ON d.userId = {user_id} WHERE {self._condition}",
+            self._parameters,
+            schema=WRITTEN_PAIRS_SCHEMA,
+            about=table,
+        )
+
+
+def split_new_users(
+    plan: Plan, user_pool_id: str, linked_before: "pd.Series[str]"
+) -> tuple[NewUsers, Plan]:
     """The new users of a plan, and the plan without their rows.
 
     linked_before: subs with an ended link in the ledger. Their links are updated, not inserted, so
-    they stay in the plan.
+    they stay in the plan; so do users whose link, which an undo gives back, is to another pool.
     """
     users = plan.safe_part(Entity.USER)
-    created = users[(users["action"] == Action.CREATE) & ~users["sub"].isin(linked_before)]
+    is_new = (users["action"] == Action.CREATE) & ~users["sub"].isin(linked_before)
+    is_new &= users["after_link"] == user_pool_id + "/" + users["sub"]
+    created = users[is_true(is_new)]
     if created.empty:
         return NewUsers(created, *(plan.part(entity).iloc[:0] for entity in ADDED_ENTITIES)), plan
     parts, own = dict(plan.parts), {}
     for entity in (Entity.USER, *ADDED_ENTITIES):
         rows = plan.part(entity)
-        is_new = rows["sub"].isin(created["sub"]) & rows["hold"].isna()
-        own[entity], parts[entity] = rows[is_new], rows[~is_new]
+        is_own = rows["sub"].isin(created["sub"]) & rows["hold"].isna()
+        own[entity] = rows if is_own.all() else rows[is_own]
+        parts[entity] = rows[~is_own]
     return NewUsers(*own.values()), replace(plan, parts=parts)
 
 
-def _read_users(
-    database: Database, tables: JogetTables, condition: str, parameters: tuple[str, ...]
-) -> Iterator[pd.DataFrame]:
-    columns = ", ".join(f"d.{column}" for column in USER_COLUMNS)
-    return database.frames(
-        f"SELECT l.sub, d.id, d.username, {columns}, l.state, l.misses, EXISTS (SELECT 1 FROM "
-        "dir_user_role r WHERE r.userId = d.id AND r.roleId = %s), EXISTS (SELECT 1 FROM "
-        "dir_employment e WHERE e.userId = d.id AND e.organizationId = %s) FROM "
-        "directory_sync_user_link l STRAIGHT_JOIN dir_user d ON d.id = l.user_id WHERE "
-        f"{condition}",
-        (tables.role_user, tables.organization, *parameters),
-        schema=WRITTEN_USERS_SCHEMA,
-        about="dir_user",
-    )
-
-
-def _read_memberships(
-    database: Database, condition: str, parameters: tuple[str, ...]
-) -> Iterator[pd.DataFrame]:
-    return database.frames(
-        "SELECT d.userId, d.groupId FROM directory_sync_user_link l STRAIGHT_JOIN dir_user_group d "
-        f"ON d.userId = l.user_id WHERE {condition}",
-        parameters,
-        schema=WRITTEN_MEMBERSHIPS_SCHEMA,
-        about="dir_user_group",
-    )
-
-
-def _are_as_planned(rows: pd.DataFrame, planned: pd.DataFrame) -> "np.ndarray[Any, Any]":
-    """Whether each row is as planned; a role or an employment that wasn't planned may be there."""
+def _are_as_planned(
+    rows: pd.DataFrame, planned: pd.DataFrame, columns: Sequence[str]
+) -> "np.ndarray[Any, Any]":
+    """Whether each row is as planned, by bytes. A role that wasn't planned may be there."""
     same = np.ones(len(rows), dtype=bool)
-    for name in WRITTEN_USERS_SCHEMA.names:
+    for name in columns:
         one, other = pa.array(rows[name]), pa.array(planned[name])
-        if name.startswith("has_"):
+        if name == "has_role":
             equal = pc.greater_equal(one, other)
         else:
             both_null = pc.and_(pc.is_null(one), pc.is_null(other))
             equal = pc.or_(pc.fill_null(pc.equal(one, other), False), both_null)
         same &= equal.to_numpy(zero_copy_only=False)
     return same
-
-
-def _make_error(table: str) -> PermanentError:
-    return PermanentError(
-        f"{table} doesn't hold what was written to it; the run was rolled back. Look for a "
-        f"trigger or a constraint of this database's own on {table}."
-    )

@@ -6,7 +6,7 @@ that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -116,23 +116,25 @@ class PlanApplication:
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()
             published.result()
-            return self._write(self.update_answers(self.row.plan), hashed)
+            hashed.result()
+        return self._write(self.update_answers(self.row.plan))
 
     @cached_property
     def _parts(self) -> tuple[NewUsers, Plan]:
         """The new users, and the part of the plan that travels by temporary tables. Where rows may
         be left out (`defers`), that is all of it: the temporary tables tell which rows are locked.
         """
-        plan = self.row.plan
+        plan, run = self.row.plan, self.row.run
         if self.defers:
-            return split_new_users(plan, plan.part(Entity.USER)["sub"])
-        return split_new_users(plan, links.read_ended_subs(self.database, self.row.run))
+            return split_new_users(plan, run.sync.user_pool_id, plan.part(Entity.USER)["sub"])
+        ended = links.read_ended_subs(self.database, run)
+        return split_new_users(plan, run.sync.user_pool_id, ended)
 
     @property
     def _new_users(self) -> NewUsers:
         return self._parts[0]
 
-    def _write(self, answers: AnswerUpdate, hashed: "Future[str]") -> Plan:
+    def _write(self, answers: AnswerUpdate) -> Plan:
         with self.database.writing_transaction():
             self._take_turn()
             row = self._leave_out_changed()
@@ -144,7 +146,6 @@ class PlanApplication:
             self._delete_groups()
             self._delete_users()
             self._write_employments()
-            hashed.result()
             self._write_ledger(row)
             self._verify()
             if row is not self.row:

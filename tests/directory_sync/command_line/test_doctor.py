@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from demo.database import ACCOUNT
 from demo.processes import free_port
 from directory_sync.__main__ import app
-from directory_sync.cognito.client import UNREACHED_MESSAGE, open_user_pool
+from directory_sync.cognito.client import open_user_pool
 from directory_sync.command_line.doctor import (
     airflow_checks,
     clock_checks,
@@ -230,8 +230,15 @@ def test_where_cognito_is_not_reached_it_is_said_once_and_soon(
     found = find()
     wrong = [name for name, one in found.items() if one["status"] == "wrong"]
     assert wrong == ["user pool (cognito-idp:DescribeUserPool)"]
-    assert found[wrong[0]]["what"].startswith(UNREACHED_MESSAGE)
+    assert found[wrong[0]]["what"].startswith("Cognito can't be reached")
     assert found["clock, against AWS"]["what"] == "not tried: it needs the pool"
+
+
+def test_if_others_use_up_cognitos_quota_nothing_is_wrong(sound: Company) -> None:
+    sound.faults.throttled_calls = 1_000
+    found = find()["user pool (cognito-idp:DescribeUserPool)"]
+    assert found["status"] == "unknown"
+    assert "Cognito throttles this account now" in found["what"]
 
 
 def test_each_missing_right_on_the_bucket_is_named(
@@ -386,6 +393,16 @@ def test_attributes_that_the_snapshot_lacks_are_compared_by_a_sample(sound: Comp
     assert list(found) == [SAMPLE]
     assert "4 by email (mapping.username), 8 by custom:staff" in found[SAMPLE]
     assert "a sample of the pool" in found[SAMPLE]
+    assert find()[SAMPLE]["status"] == "warning", "a sample proves nothing"
+
+
+def test_an_attribute_that_two_users_share_is_no_login(sound: Company) -> None:
+    sound.run()
+    for number, one in enumerate(sound.pool.users):
+        one["Attributes"].append({"Name": "custom:manager", "Value": f"manager{number % 8}"})
+    for number in range(8):
+        sound.joget.add_user(f"manager{number}")
+    assert "custom:manager" not in find()[SAMPLE]["what"]
 
 
 def test_accounts_with_a_password_and_administrators_are_not_single_sign_ons(

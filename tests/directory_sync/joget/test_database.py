@@ -136,3 +136,23 @@ def test_the_connection_is_usable_after_a_refusal(database: Database) -> None:
     database.execute("DELETE FROM sent", about="sent")
     database.fill("sent", make_names(["fits"]), about="sent")
     assert read_rows(database)["name"].tolist() == ["fits"]
+
+
+class ClusterDatabase(Database):
+    """Answers as a node of a Galera cluster that splits LOAD DATA into transactions, or doesn't."""
+
+    def __init__(self, splitting: str) -> None:
+        super().__init__(None, "joget_mysql", "target")
+        self.splitting = splitting
+
+    def rows(self, statement: str, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        if statement.startswith("SHOW VARIABLES"):
+            return [("wsrep_load_data_splitting", self.splitting)]
+        return [(1,)]
+
+
+@pytest.mark.parametrize(("splitting", "takes_files"), [("ON", False), ("OFF", True)])
+def test_a_cluster_that_commits_parts_of_a_file_gets_no_file(
+    splitting: str, takes_files: bool
+) -> None:
+    assert ClusterDatabase(splitting)._takes_files == takes_files

@@ -10,6 +10,7 @@ import pytest
 
 from directory_sync.joget.database import Database
 from tests.company import Company, people
+from tests.stand_in import user
 from tests.statements import NOT_IN_SQLGLOT, Statement, find_faults
 
 SMALL_TABLES = {"dir_group", "dir_organization", "dir_role", "dir_department", "columns", "tables"}
@@ -105,13 +106,14 @@ def test_no_statement_of_a_load_scans_a_table_of_joget(
     ):
         company.joget.execute(f"ANALYZE TABLE {table}")
     company.pool.users[7]["Enabled"] = False
-    company.pool.users = company.pool.users[:-3]
+    company.pool.users = [*company.pool.users[:-3], user("new@example.org")]
     company.pool.members["Sales"] = company.pool.users[5:]
     company.configure(
         policies={"missing_user": "delete", "missing_runs": 1, "renamed_user": "rename"}
     )
     company.run()
     assert len(explained) > 50
+    assert any("FROM directory_sync_user_link l LEFT JOIN dir_user d" in one for one in explained)
     assert find_scans(explained) == []
 
 

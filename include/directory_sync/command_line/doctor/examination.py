@@ -56,8 +56,8 @@ def _examine_parts(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
         yield skip_check(joget_checks.DIRECTORY_AND_LEDGER_CHECK, "the database")
     else:
         yield from joget_checks.check_database(sync, database)
-    reached = pool if pool_checks.is_reached(of_pool) else None
-    yield from _examine_clocks(reached, database)
+    answering = pool if pool_checks.is_answered(of_pool) else None
+    yield from _examine_clocks(answering, database)
     if database is None:
         yield skip_check(login_checks.LOGIN_CHECK, "Joget's database")
     else:

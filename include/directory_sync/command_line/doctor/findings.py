@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from directory_sync.errors import DirectorySyncError, hide_values
+from directory_sync.errors import ConflictError, DirectorySyncError, hide_values
 
 
 class Status(StrEnum):
@@ -50,6 +50,8 @@ def run_check(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         with hide_values(name):
             return check()
+    except ConflictError as error:  # somebody else was in the way, and a run would plan again
+        return Finding(name, Status.UNKNOWN, str(error), "Run this again.")
     except DirectorySyncError as error:
         return Finding(name, Status.WRONG, str(error))
 

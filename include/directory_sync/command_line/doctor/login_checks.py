@@ -170,7 +170,9 @@ def _count_logins(
     lowered = pc.utf8_lower(accounts)
     by_rule = {}
     for rule in rules:
-        logins = pc.utf8_lower(pa.array(map_login(users, rule), pa.string()))
+        logins = pc.utf8_lower(pa.array(map_login(users, rule), pa.string())).drop_null()
+        if rule != sync.mapping.username and len(pc.unique(logins)) < len(logins):
+            continue  # two users have one value, such as a manager's email: it is no login
         by_rule[rule] = int(pc.sum(pc.is_in(lowered, value_set=pc.unique(logins))).as_py() or 0)
     return LoginCounts(len(accounts), len(users), by_rule, sync.mapping.username)
 
@@ -183,7 +185,8 @@ def _judge_counts(name: str, counts: LoginCounts, *, is_sample: bool) -> Finding
     what = _describe_counts(counts, is_sample=is_sample)
     best, own = counts.by_rule[counts.best], counts.by_rule.get(counts.rule, 0)
     if best > own:
-        status = Status.WRONG if best >= 2 * own else Status.WARNING
+        is_plain = best >= 2 * own and not is_sample
+        status = Status.WRONG if is_plain else Status.WARNING
         to_do = (
             f"Single sign-on seems to log in with {counts.best}: set mapping.username to it, or "
             f"correct what single sign-on takes as the username in Joget."

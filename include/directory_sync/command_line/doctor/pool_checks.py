@@ -1,9 +1,9 @@
 """The user pool, and each right of docs/iam-policy.json on it, by the calls of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from directory_sync.cognito.client import UNREACHED_MESSAGE, GroupGoneError, UserPool
+from directory_sync.cognito.client import GroupGoneError, ThrottledError, UserPool
 from directory_sync.command_line.doctor.findings import Finding, Status, run_check, skip_check
 from directory_sync.settings import Sync
 
@@ -18,24 +18,40 @@ RIGHTS_CHECK = "rights on the pool"
 
 def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
     """Whether the pool is there, and each right on it; lists are asked for one row."""
-    described = run_check(POOL_CHECK, lambda: _describe_pool(sync, pool))
+    described = _ask(POOL_CHECK, lambda: _describe_pool(sync, pool))
     yield described
-    if described.status is Status.WRONG and DESCRIBE_RIGHT not in described.what:
+    if not is_answered([described]):
         yield skip_check(RIGHTS_CHECK, "the pool")
         return
-    yield run_check(USERS_CHECK, lambda: _try_list(USERS_CHECK, pool, "ListUsers", []))
+    yield _ask(USERS_CHECK, lambda: _try_list(USERS_CHECK, pool, "ListUsers", []))
     groups: list[dict[str, Any]] = []
-    finding = run_check(GROUPS_CHECK, lambda: _try_list(GROUPS_CHECK, pool, "ListGroups", groups))
+    finding = _ask(GROUPS_CHECK, lambda: _try_list(GROUPS_CHECK, pool, "ListGroups", groups))
     yield finding
-    if finding.status is Status.WRONG:
+    if finding.status is not Status.OK:
         yield skip_check(MEMBERS_CHECK, "the name of a group")
     else:
-        yield run_check(MEMBERS_CHECK, lambda: _try_members(pool, groups))
+        yield _ask(MEMBERS_CHECK, lambda: _try_members(pool, groups))
 
 
-def is_reached(findings: list[Finding]) -> bool:
-    """Whether Cognito answered at all: a refusal is an answer too."""
-    return not any(one.what.startswith(UNREACHED_MESSAGE) for one in findings)
+def is_answered(findings: list[Finding]) -> bool:
+    """Whether Cognito answered for this pool. To refuse the right to describe it is an answer
+    too.
+    """
+    described = findings[0]
+    return described.status is not Status.WRONG or DESCRIBE_RIGHT in described.what
+
+
+def _ask(name: str, check: Callable[[], Finding]) -> Finding:
+    """What a check finds. If others use up the account's quota just now, nothing is wrong."""
+
+    def ask() -> Finding:
+        try:
+            return check()
+        except ThrottledError:
+            what = "Cognito throttles this account now, so this couldn't be tried"
+            return Finding(name, Status.UNKNOWN, what, "Run this again.")
+
+    return run_check(name, ask)
 
 
 def _describe_pool(sync: Sync, pool: UserPool) -> Finding:
