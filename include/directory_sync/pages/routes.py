@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from directory_sync.errors import DirectorySyncError, TransientError, describe_error
-from directory_sync.pages import changes, run_history, run_summary
+from directory_sync.pages import changes, changes_csv, run_history, run_summary
 from directory_sync.pages.airflow_runs import (
     AirflowRun,
     SyncDag,
@@ -180,7 +180,7 @@ def send_changes_csv(dag_id: str, run_id: str, user: Reader, asked: ChangeFilter
     def parts() -> Iterator[bytes]:
         try:
             with store.open_parquet(found.folder, "plan.parquet") as file:
-                yield from changes.write_csv(file, asked, values=values)
+                yield from changes_csv.write_csv(file, asked, values=values)
         except DirectorySyncError:
             raise
         except Exception as error:

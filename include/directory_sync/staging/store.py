@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import ObjectStoragePath
@@ -375,17 +377,54 @@ def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
 
     Raises PermanentError where it is gone or damaged.
     """
+    with _open_in_parts(manifest, name) as file:
+        found = pq.ParquetFile(file)
+        _require_row_count(manifest, name, found.metadata)
+        yield found
+
+
+def find_rows(
+    manifest: Manifest,
+    name: str,
+    condition: pc.Expression,
+    *,
+    columns: list[str] | None = None,
+    schema: pa.Schema | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of a staged Parquet file that meet a condition, with one row group in memory at a
+    time. The hash isn't checked. schema: columns that the file may lack, and then are null.
+
+    A row group whose statistics rule the condition out isn't read. One without such rows is only
+    read in the condition's columns.
+    """
+    with _open_in_parts(manifest, name) as file:
+        fragment = ds.ParquetFileFormat().make_fragment(file)
+        _require_row_count(manifest, name, fragment.metadata)
+        for part in fragment.split_by_row_group(condition, schema):
+            # With threads, Arrow may still hold the Python file when the process ends, and then
+            # aborts it.
+            scanner = part.scanner(
+                schema=schema, columns=columns, filter=condition, use_threads=False
+            )
+            if scanner.count_rows():
+                yield from scanner.to_table().to_pylist()
+
+
+@contextmanager
+def _open_in_parts(manifest: Manifest, name: str) -> Iterator[IO[bytes]]:
     url = f"{manifest.url}/{name}"
     with _store_errors(url), ObjectStoragePath(url).open("rb", block_size=READ_AHEAD_BYTES) as file:
         try:
-            found = pq.ParquetFile(file)
-            if name not in manifest.files or found.metadata.num_rows != manifest.files[name].rows:
-                raise _make_damage_error(manifest.url, name)
-            yield found
+            yield file
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the store's own error; Arrow's error for a broken page has no number
             raise _make_damage_error(manifest.url, name) from None
+
+
+def _require_row_count(manifest: Manifest, name: str, metadata: pq.FileMetaData) -> None:
+    if name not in manifest.files or metadata.num_rows != manifest.files[name].rows:
+        raise _make_damage_error(manifest.url, name)
 
 
 def read_parquet(content: bytes) -> pd.DataFrame:
