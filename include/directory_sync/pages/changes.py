@@ -233,9 +233,7 @@ def _read_changes(
 
 def find_user_changes(plan: Manifest, sub: str, *, values: bool) -> list[Change]:
     """What the plan in this folder changes about a user."""
-    rows = store.find_rows(
-        plan, "plan.parquet", pc.field("sub") == sub, columns=_list_columns(values=values)
-    )
+    rows = store.find_rows(plan, "plan.parquet", "sub", [sub], columns=_list_columns(values=values))
     return [_make_change(row, values=values) for row in rows]
 
 

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from itertools import islice
 
-import pyarrow.compute as pc
-
 from directory_sync.pages.published_files import PublishedRun
 from directory_sync.report import LEFT_OVER_NAMES
 from directory_sync.staging import store
 from directory_sync.vocabulary import LEFT_OVER_REASONS, Outcome, advise_on_reason
 
 MOST_ACCOUNTS_SHOWN = 100
-ACCOUNT_COLUMNS = ["sub", "joget_id", "code", "reason"]
+ACCOUNT_COLUMNS = ["sub", "joget_id", "outcome", "code", "reason"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,14 @@ def find_left_over(found: PublishedRun, *, values: bool) -> LeftOverAccounts:
 
 
 def _read_accounts(found: PublishedRun, *, values: bool) -> tuple[LeftOverAccount, ...]:
-    is_left_over = pc.field("code").isin([str(reason) for reason in LEFT_OVER_REASONS]) & (
-        pc.field("outcome") != str(Outcome.DEACTIVATED)
+    rows = store.find_rows(
+        found.folder, "directory.parquet", "code", LEFT_OVER_REASONS, columns=ACCOUNT_COLUMNS
     )
-    rows = store.find_rows(found.folder, "directory.parquet", is_left_over, columns=ACCOUNT_COLUMNS)
-    return tuple(
+    accounts = (
         LeftOverAccount(
             row["joget_id" if values else "sub"], row["reason"], advise_on_reason(row["code"])
         )
-        for row in islice(rows, MOST_ACCOUNTS_SHOWN)
+        for row in rows
+        if row["outcome"] != Outcome.DEACTIVATED
     )
+    return tuple(islice(accounts, MOST_ACCOUNTS_SHOWN))

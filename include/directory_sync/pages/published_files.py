@@ -2,12 +2,10 @@
 folder is ever listed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-import pyarrow.compute as pc
 
 from directory_sync.errors import MissingFilesError, PermanentError
 from directory_sync.report import Quarantined, Report
@@ -55,14 +53,14 @@ class PublishedRun:
         )
 
     def find_rows(
-        self, name: str, condition: pc.Expression, **options: Any
+        self, name: str, column: str, values: Collection[str], **options: Any
     ) -> Iterator[dict[str, Any]]:
-        """The rows of a file that meet a condition (staging.store.find_rows); none where no folder
-        has the file.
+        """The rows of a file with one of these values in a column (staging.store.find_rows); none
+        where no folder has the file.
         """
         holder = self.holders.get(name)
-        if holder is not None:
-            yield from store.find_rows(holder, name, condition, **options)
+        if holder is not None and values:
+            yield from store.find_rows(holder, name, column, values, **options)
 
 
 def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
 from directory_sync.errors import DirectorySyncError, PermanentError
 from directory_sync.mapping import MAPPED_COLUMNS
 from directory_sync.pages.changes import Change, find_user_changes
@@ -121,7 +119,7 @@ def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
         )
     newest = read_by.published
     listed, desired = (
-        next(newest.find_rows(name, pc.field("sub") == sub), {})
+        next(newest.find_rows(name, "sub", [sub]), {})
         for name in ("users.parquet", "desired_users.parquet")
     )
     decided_by, known = _find_known_row(sub, runs, read_by)
@@ -171,7 +169,7 @@ def _find_known_row(
         if past.published is None:
             continue
         try:
-            row = next(past.published.find_rows("directory.parquet", pc.field("sub") == sub), None)
+            row = next(past.published.find_rows("directory.parquet", "sub", [sub]), None)
         except DirectorySyncError:
             continue  # the files were deleted since
         if row and row.get("code") != Reason.NOT_ASKED:
@@ -248,10 +246,7 @@ def _list_groups(
     sub: str, newest: PublishedRun, events: tuple[UserEvent, ...], *, values: bool
 ) -> Iterator[InGroup]:
     names = sorted(
-        {
-            row["group_name"]
-            for row in newest.find_rows("desired_memberships.parquet", pc.field("sub") == sub)
-        }
+        {row["group_name"] for row in newest.find_rows("desired_memberships.parquet", "sub", [sub])}
     )
     wanted = _find_groups(newest, "desired_groups.parquet", names)
     there = _find_groups(newest, "directory.parquet", names)
@@ -282,22 +277,21 @@ def _list_groups(
 
 
 def _list_unread_groups(newest: PublishedRun, *, values: bool) -> list[str]:
-    rows = newest.find_rows("desired_groups.parquet", pc.field("verdict") == str(Verdict.FROZEN))
+    rows = newest.find_rows("desired_groups.parquet", "verdict", [Verdict.FROZEN])
     names = sorted(row["group_name"] for row in rows)[:MOST_GROUPS_NAMED]
     return [name if values else make_hidden_name(name) for name in names]
 
 
 def _find_groups(newest: PublishedRun, name: str, groups: list[str]) -> dict[str, dict[str, Any]]:
     """The rows of these groups in a file, by group name."""
-    rows = newest.find_rows(name, pc.field("group_name").isin(groups)) if groups else ()
-    return {row["group_name"]: row for row in rows}
+    return {row["group_name"]: row for row in newest.find_rows(name, "group_name", groups)}
 
 
 def _list_obstacles(
     known: dict[str, Any], sub: str, decided_by: PastRun
 ) -> Iterator[tuple[str, str]]:
     if decided_by.published and decided_by.place.kind != "undo":
-        rows = decided_by.published.find_rows("plan.parquet", pc.field("sub") == sub)
+        rows = decided_by.published.find_rows("plan.parquet", "sub", [sub])
         for cause in sorted({row["hold"] for row in rows if row["hold"]}):
             yield f"held ({cause}): {describe_cause(cause)}", advise_on_cause(cause)
     outcome, reason = known.get("outcome"), known.get("reason") or ""

@@ -5,11 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import reduce
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from directory_sync.pages.published_files import PublishedRun
 from directory_sync.pages.run_history import PastRun, find_newest_full_run, map_side_by_side
+from directory_sync.staging import store
 
 MOST_FOUND = 20
 
@@ -51,13 +51,13 @@ def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResul
     newest = find_newest_full_run(runs)
     if not text or newest is None:
         return SearchResult()
-    columns = SEARCHED_COLUMNS if values else ("sub",)
+    searched = SEARCHED_COLUMNS if values else ("sub",)
     found = [
         *map_side_by_side(
             [newest] * len(SEARCHED_FILES),
-            lambda past, at: _find_subs(past, SEARCHED_FILES[at], text, columns),
+            lambda past, at: _find_subs(past, SEARCHED_FILES[at], text, searched),
         ),
-        *map_side_by_side(runs, lambda past, _: _find_subs(past, "plan.parquet", text, columns)),
+        *map_side_by_side(runs, lambda past, _: _find_subs(past, "plan.parquet", text, searched)),
     ]
     subs = list(dict.fromkeys(sub for some in found for sub in some))
     known = [sub for sub in subs if sub]
@@ -66,24 +66,24 @@ def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResul
     )
 
 
-def _find_subs(past: PastRun, name: str, text: str, columns: Collection[str]) -> list[str]:
+def _find_subs(past: PastRun, name: str, text: str, searched: Collection[str]) -> list[str]:
     """The subs of the users that fit; an empty text for a user without a sub."""
-    if past.published is None:
+    manifest = past.published.holders.get(name) if past.published else None
+    if manifest is None:
         return []
-    fits = reduce(
-        operator.or_, [pc.utf8_lower(pc.field(column)) == text.lower() for column in columns]
-    )
-    # No file has all of these columns.
-    schema = pa.schema([(column, pa.string()) for column in columns])
-    rows = past.published.find_rows(name, fits, columns=["sub"], schema=schema)
-    return list(dict.fromkeys(row["sub"] or "" for row in rows))
+    found: list[str] = []
+    with store.open_parquet(manifest, name) as file:
+        columns = [column for column in searched if column in file.schema_arrow.names]
+        fits = reduce(
+            operator.or_, [pc.utf8_lower(pc.field(column)) == text.lower() for column in columns]
+        )
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=columns).filter(fits)
+            found += rows.column("sub").to_pylist()
+    return list(dict.fromkeys(sub or "" for sub in found))
 
 
 def find_logins(published: PublishedRun, subs: Collection[str]) -> dict[str, str]:
     """The logins of the given users that a run read, by sub."""
-    if not subs:
-        return {}
-    rows = published.find_rows(
-        "desired_users.parquet", pc.field("sub").isin(list(subs)), columns=["sub", "username"]
-    )
+    rows = published.find_rows("desired_users.parquet", "sub", subs, columns=["sub", "username"])
     return {row["sub"]: row["username"] for row in rows if row["username"]}

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -386,28 +386,29 @@ def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
 def find_rows(
     manifest: Manifest,
     name: str,
-    condition: pc.Expression,
+    column: str,
+    values: Collection[str],
     *,
     columns: list[str] | None = None,
-    schema: pa.Schema | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a staged Parquet file that meet a condition, with one row group in memory at a
-    time. The hash isn't checked. schema: columns that the file may lack, and then are null.
+    """The rows of a staged Parquet file with one of these values in a column, with one row group in
+    memory at a time. The hash isn't checked.
 
-    A row group whose statistics rule the condition out isn't read. One without such rows is only
-    read in the condition's columns.
+    A row group whose statistics exclude the values isn't read. One without them is only read in
+    that column.
     """
+    fits = pc.field(column).isin(list(values))
     with _open_in_parts(manifest, name) as file:
         fragment = ds.ParquetFileFormat().make_fragment(file)
         _require_row_count(manifest, name, fragment.metadata)
-        for part in fragment.split_by_row_group(condition, schema):
-            # With threads, Arrow may still hold the Python file when the process ends, and then
-            # aborts it.
-            scanner = part.scanner(
-                schema=schema, columns=columns, filter=condition, use_threads=False
-            )
-            if scanner.count_rows():
-                yield from scanner.to_table().to_pylist()
+        # The dataset only chooses row groups here. Its scanner reads ahead in threads, and Arrow
+        # aborts a process that ends while one of them still holds a Python file.
+        opened = pq.ParquetFile(file, metadata=fragment.metadata)
+        for part in fragment.split_by_row_group(fits):
+            (group,) = part.row_groups
+            if len(opened.read_row_group(group.id, columns=[column]).filter(fits)):
+                rows = opened.read_row_group(group.id, columns=columns).filter(fits)
+                yield from rows.to_pylist()
 
 
 @contextmanager
