@@ -7,11 +7,11 @@ from typing import Any
 
 from directory_sync.errors import DirectorySyncError, PermanentError
 from directory_sync.mapping import MAPPED_COLUMNS
-from directory_sync.pages.changes import Change, find_user_changes
 from directory_sync.pages.labels import VALUE_LABELS
-from directory_sync.pages.permissions import make_hidden_name
 from directory_sync.pages.published_files import PublishedRun
-from directory_sync.pages.run_history import PastRun, find_newest_full_run, map_side_by_side
+from directory_sync.pages.run_history import PastRun, find_newest_full_run
+from directory_sync.pages.user_events import UserEvent, list_events
+from directory_sync.pages.user_groups import InGroup, list_groups, list_unread_groups
 from directory_sync.settings import Mapping
 from directory_sync.vocabulary import (
     Action,
@@ -24,9 +24,6 @@ from directory_sync.vocabulary import (
     advise_on_reason,
     describe_cause,
 )
-
-MOST_GROUPS_NAMED = 20
-"""How many groups out of scope a page names."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,6 @@ class MappedValue:
     column: str
     attribute: str
     value: str
-
-
-@dataclass(frozen=True)
-class InGroup:
-    """A group that has the user as a member in the pool."""
-
-    name: str
-    joget_id: str
-    came: str
-    """What the runs did about this membership, or that they did nothing."""
-    note: str
-    """Why Joget doesn't have it, or empty."""
-
-
-@dataclass(frozen=True)
-class UserEvent:
-    """What one run did to the user."""
-
-    dag_id: str
-    run_id: str
-    at: datetime
-    by: str
-    dry_run: bool
-    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True)
@@ -123,7 +96,7 @@ def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
         for name in ("users.parquet", "desired_users.parquet")
     )
     decided_by, known = _find_known_row(sub, runs, read_by)
-    events = tuple(_list_events(sub, runs, values=values))
+    events = tuple(list_events(sub, runs, values=values))
     verdict, reason = desired.get("verdict") or "", desired.get("reason") or ""
     if known.get("outcome") == Outcome.FROZEN and verdict == Verdict.MAPPED:
         # Planning finds some frozen users, such as excluded ones, after the mapping.
@@ -144,8 +117,8 @@ def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
         state=known.get("state") or "",
         reason=known.get("reason") or "",
         linked_since=_find_link_time(known, events, decided_by),
-        groups=tuple(_list_groups(sub, newest, events, values=values)),
-        unread_groups=tuple(_list_unread_groups(newest, values=values)),
+        groups=tuple(list_groups(sub, newest, events, values=values)),
+        unread_groups=tuple(list_unread_groups(newest, values=values)),
         events=events,
         holding_back=tuple(_list_obstacles(known, sub, decided_by)),
     )
@@ -174,7 +147,7 @@ def _find_known_row(
             continue  # the files were deleted since
         if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
-        if past.is_full or past.place.kind == "review":
+        if past.is_full or past.sync_dag.kind == "review":
             return past, {}
     return read_by, {}
 
@@ -188,37 +161,6 @@ def _list_mapped_values(newest: PublishedRun, desired: dict[str, Any]) -> Iterat
         attribute = getattr(mapping, setting)
         if attribute:
             yield MappedValue(VALUE_LABELS[column], attribute, desired[column] or "")
-
-
-def _list_events(sub: str, runs: list[PastRun], *, values: bool) -> Iterator[UserEvent]:
-    """What each run did, the newest first."""
-
-    def changes_of(past: PastRun, _: int) -> list[Change]:
-        if past.published is None:
-            return []
-        return find_user_changes(past.published.folder, sub, values=values)
-
-    for past, changes in zip(runs, map_side_by_side(runs, changes_of), strict=True):
-        if changes and past.published:
-            dry_run = past.published.report.dry_run
-            yield UserEvent(
-                past.run.dag_id,
-                past.run.run_id,
-                past.ended,
-                _describe_actor(past),
-                dry_run,
-                tuple(changes),
-            )
-
-
-def _describe_actor(past: PastRun) -> str:
-    review = past.published.report.review if past.published else None
-    if review:
-        said = "approved" if review.answer == "approve" else "rejected"
-        return f"{said} by {review.answered_by}" if review.answered_by else said
-    if past.place.kind == "undo":
-        return f"undo by {past.run.started_by}" if past.run.started_by else "undo"
-    return f"started by {past.run.started_by}" if past.run.started_by else past.run.run_type
 
 
 LINKING_ACTIONS = (Action.CREATE, Action.ADOPT, Action.RELINK, Action.RECREATE)
@@ -242,55 +184,10 @@ def _find_link_time(
     return f"{since or decided_by.ended:%Y-%m-%d %H:%M} UTC"
 
 
-def _list_groups(
-    sub: str, newest: PublishedRun, events: tuple[UserEvent, ...], *, values: bool
-) -> Iterator[InGroup]:
-    names = sorted(
-        {row["group_name"] for row in newest.find_rows("desired_memberships.parquet", "sub", [sub])}
-    )
-    wanted = _find_groups(newest, "desired_groups.parquet", names)
-    there = _find_groups(newest, "directory.parquet", names)
-    for name in names:
-        shown = name if values else make_hidden_name(name)
-        done = [
-            (change.action, f"{change.action} on {event.at:%Y-%m-%d} ({event.by})")
-            for event in events
-            for change in event.changes
-            if change.entity == Entity.MEMBERSHIP
-            and change.group == shown
-            and not change.hold
-            and not event.dry_run
-        ]
-        desired, known = wanted.get(name, {}), there.get(name, {})
-        note = desired.get("reason") or ""
-        if done and done[0][0] == Action.REMOVE:
-            note = "the sync took it away"
-        if not note and known.get("outcome") in (Outcome.QUARANTINED, Outcome.HELD, Outcome.FROZEN):
-            note = known.get("reason") or known["outcome"]
-        joget_id = (known.get("joget_id") or "") if values else ""
-        yield InGroup(
-            shown,
-            joget_id,
-            "; ".join(said for _, said in done) or "in the pool; unchanged in the runs searched",
-            note,
-        )
-
-
-def _list_unread_groups(newest: PublishedRun, *, values: bool) -> list[str]:
-    rows = newest.find_rows("desired_groups.parquet", "verdict", [Verdict.FROZEN])
-    names = sorted(row["group_name"] for row in rows)[:MOST_GROUPS_NAMED]
-    return [name if values else make_hidden_name(name) for name in names]
-
-
-def _find_groups(newest: PublishedRun, name: str, groups: list[str]) -> dict[str, dict[str, Any]]:
-    """The rows of these groups in a file, by group name."""
-    return {row["group_name"]: row for row in newest.find_rows(name, "group_name", groups)}
-
-
 def _list_obstacles(
     known: dict[str, Any], sub: str, decided_by: PastRun
 ) -> Iterator[tuple[str, str]]:
-    if decided_by.published and decided_by.place.kind != "undo":
+    if decided_by.published and decided_by.sync_dag.kind != "undo":
         rows = decided_by.published.find_rows("plan.parquet", "sub", [sub])
         for cause in sorted({row["hold"] for row in rows if row["hold"]}):
             yield f"held ({cause}): {describe_cause(cause)}", advise_on_cause(cause)
