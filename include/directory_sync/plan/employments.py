@@ -10,13 +10,13 @@ another user or organization keeps its id.
 
 
 def choose_employment_ids(
-    organization: str, user_ids: Iterable[str], taken: Collection[str] = ()
+    organization: str, user_ids: Iterable[str], used_ids: Collection[str] = ()
 ) -> list[str]:
-    """The ids of these users' new employments: the first of each user's ids that isn't taken."""
+    """The ids of these users' new employments: the first of each user's ids that isn't used."""
     chosen = []
     for user_id in user_ids:
         ids = [make_employment_id(organization, user_id, at) for at in range(MOST_EMPLOYMENT_IDS)]
-        chosen.append(next((one for one in ids if one not in taken), ids[0]))
+        chosen.append(next((one for one in ids if one not in used_ids), ids[0]))
     return chosen
 
 

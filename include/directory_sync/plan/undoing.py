@@ -276,7 +276,7 @@ def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]"
 
 def _is_of_admin(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a row's user got ROLE_ADMIN since (rule 12)."""
-    admins = current.users.loc[is_true(current.users["is_admin"]), "id"]
+    admins = current.users.loc[current.users["is_admin"], "id"]
     subs = rows.loc[rows["user_id"].isin(admins), "sub"].dropna()
     return rows["user_id"].isin(admins) | rows["sub"].isin(subs)
 
@@ -286,7 +286,7 @@ def _is_parent_lost(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     the undo doesn't bring them back.
     """
     users, groups = (rows[rows["entity"] == entity] for entity in (Entity.USER, Entity.GROUP))
-    active = current.users.loc[is_true(current.users["active"] == 1), "id"]
+    active = current.users.loc[current.users["active"] == 1, "id"]
     brought = users.loc[users["after_active"] == 1, ["before_id", "after_id"]]
     has_user = rows["user_id"].isin(
         pd.concat([active, brought["before_id"], brought["after_id"]]).dropna()
@@ -308,7 +308,7 @@ def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[b
 
 
 def _make_children_of_restored(
-    organization: str, inverse: pd.DataFrame, taken: set[str]
+    organization: str, inverse: pd.DataFrame, used_ids: set[str]
 ) -> pd.DataFrame:
     """Add ROLE_USER and the employment to users who come back, where the inverse doesn't.
 
@@ -332,7 +332,7 @@ def _make_children_of_restored(
         )
 
     employments = find_lacking(Entity.EMPLOYMENT, employed)
-    ids = choose_employment_ids(organization, employments["user_id"], taken)
+    ids = choose_employment_ids(organization, employments["user_id"], used_ids)
     return pd.concat([find_lacking(Entity.ROLE, rows), employments.assign(employment_id=ids)])
 
 
