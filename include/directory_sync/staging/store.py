@@ -566,7 +566,9 @@ def _describe_denial(cause: BaseException | None) -> str:
     code = _find_code(cause)
     if code not in DENIED_CODES:
         return f" ({code}). Renew the keys of the Connection in staging_url."
-    said = DENIED_ACTION_PATTERN.search(cause.response["Error"].get("Message", ""))
-    action = said[1] if said else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
+    named = DENIED_ACTION_PATTERN.search(cause.response["Error"].get("Message", ""))
+    action = (
+        named[1] if named else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
+    )
     policy = "iam-policy-kms.json" if action.startswith("kms:") else "iam-policy.json"
     return f" {action}. Give the Connection in staging_url this right, as docs/{policy} does."
