@@ -1,7 +1,7 @@
 """Frames in Arrow types: what pandas loses between two steps is put back here."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,54 +112,6 @@ def number_pairs(
     return np.where((first >= 0) & (second >= 0), first.astype("int64") * len(seconds) + second, -1)
 
 
-def is_among(
-    numbers: "np.ndarray[Any, Any]", others: "np.ndarray[Any, Any]"
-) -> "np.ndarray[Any, Any]":
-    """Whether each number is one of the others. This hashes the numbers; numpy would sort them."""
-    found: np.ndarray[Any, Any] = pc.is_in(pa.array(numbers), value_set=pa.array(others)).to_numpy(
-        zero_copy_only=False
-    )
-    return found
-
-
-def sort_texts(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """A table in the order of text columns, nulls last; the same table where it is in order
-    already.
-    """
-    numbers, size = np.zeros(len(table), dtype="int64"), 1
-    for name in keys:
-        ranks, texts = _rank_texts(table.column(name))
-        if size * texts > LARGEST_PAIR_NUMBER:
-            numbers, size = np.unique(numbers, return_inverse=True)[1].astype("int64"), len(table)
-        numbers, size = numbers * texts + ranks, size * texts
-        if pc.count_distinct(numbers).as_py() == len(table):
-            break  # all rows differ already, so further keys change nothing
-    if (numbers[:-1] <= numbers[1:]).all():
-        return table
-    return table.take(pa.array(np.argsort(numbers, kind="stable")))
-
-
-LARGEST_PAIR_NUMBER = 2**62
-
-
-def _rank_texts(column: pa.ChunkedArray) -> "tuple[np.ndarray[Any, Any], int]":
-    """The place of each text among the sorted distinct texts, and how many places there are; the
-    last one is null's. Numbers are sorted far faster than texts.
-    """
-    coded = pa.chunked_array(column.chunks, column.type).combine_chunks().dictionary_encode()
-    texts = len(coded.dictionary)
-    ranks = np.arange(texts + 1)
-    if not _is_in_order(coded.dictionary):
-        ranks[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(texts)
-    return cast(
-        "np.ndarray[Any, Any]", ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
-    ), texts + 1
-
-
-def _is_in_order(texts: pa.Array) -> bool:
-    return bool(pc.all(pc.less_equal(texts[:-1], texts[1:])).as_py())
-
-
 def contains_pattern(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]":
     """Whether a regular expression (RE2) is found in each text; null has none."""
     found = pc.match_substring_regex(pa.array(texts, pa.string()), pattern)
@@ -169,7 +121,11 @@ def contains_pattern(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]"
 
 
 def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
-    """The flags as plain booleans, with null as false."""
+    """The flags as plain booleans, with null as false.
+
+    Needed before `~`, which keeps nulls, and `mask`, to which a null is true. Filters, `where` and
+    sums take nulls for false by themselves.
+    """
     return flags.fillna(False).astype(bool)
 
 

@@ -17,12 +17,10 @@ import pyarrow.compute as pc
 
 from directory_sync.decisions import Decisions
 from directory_sync.frames import (
-    contains_pattern,
     make_frame,
     make_frame_of_rows,
     make_null_texts,
     number_pairs,
-    sort_texts,
     take_values,
     to_arrow_types,
 )
@@ -209,7 +207,8 @@ def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
     steps needn't sort.
     """
     table = pa.Table.from_pandas(users.assign(login=map_login(users, rule)), preserve_index=False)
-    return make_frame(sort_texts(table, ["login", "sub", "cognito_username"]))
+    order = ("login", "sub", "cognito_username")
+    return make_frame(table.sort_by([(name, "ascending") for name in order]))
 
 
 def map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
@@ -268,13 +267,13 @@ def _find_faults(
     blank = login.isna() | (login.str.strip() == "")
     faults: list[tuple[pd.Series[bool], Reason, pd.Series[str] | str]] = [
         (raw["sub"].isna(), Reason.NO_SUB, ""),
-        (~contains_pattern(raw["sub"], SUB_PATTERN), Reason.ODD_SUB, ""),
+        (~raw["sub"].str.contains(SUB_PATTERN, na=False), Reason.ODD_SUB, ""),
         (raw["unreadable"].notna(), Reason.NOT_UNICODE, raw["unreadable"].fillna("")),
         (blank, Reason.NO_LOGIN, mapping.username),
         (login.str.len() > LOGIN_LENGTH, Reason.LOGIN_TOO_LONG, str(LOGIN_LENGTH)),
-        (contains_pattern(login, r"^\s|\s$"), Reason.LOGIN_WITH_SPACE, ""),
-        (contains_pattern(login, r"[\x00-\x1f\x7f]"), Reason.LOGIN_WITH_CONTROL, ""),
-        (contains_pattern(login, r"[,;]"), Reason.LOGIN_WITH_SEPARATOR, ""),
+        (login.str.contains(r"^\s|\s$", na=False), Reason.LOGIN_WITH_SPACE, ""),
+        (login.str.contains(r"[\x00-\x1f\x7f]", na=False), Reason.LOGIN_WITH_CONTROL, ""),
+        (login.str.contains(r"[,;]", na=False), Reason.LOGIN_WITH_SEPARATOR, ""),
     ]
     for column, setting in MAPPED_COLUMNS.items():
         too_long = users[column].str.len() > COLUMN_LENGTH

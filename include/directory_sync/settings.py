@@ -348,12 +348,12 @@ def _describe_target(sync: Sync) -> tuple[str, str]:
 
 
 def _describe_fault(detail: Any) -> str:
-    place = ".".join(str(part) for part in detail["loc"]) or "the sync"
+    setting = ".".join(str(part) for part in detail["loc"]) or "the sync"
     if detail["type"] == "extra_forbidden":
-        return f"{place}: unknown setting"
+        return f"{setting}: unknown setting"
     if detail["type"] == "missing":
-        return f"{place}: is required"
-    return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
+        return f"{setting}: is required"
+    return f"{setting}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _describe_yaml_fault(error: yaml.YAMLError) -> str:

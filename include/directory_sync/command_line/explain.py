@@ -35,11 +35,11 @@ def explain_login(sync_name: str, who: str) -> UserAnswer:
 
 
 def _answer_from_runs(sync: Sync, asked: UserQuery) -> UserAnswer:
-    places = list_sync_dags(sync)
-    newest = list_newest_runs([place.dag_id for place in places], run_history.RUNS_SHOWN)
-    past = run_history.read_past_runs(places, newest)
-    answer = answer_query(places, past, asked, values=True)
+    sync_dags = list_sync_dags(sync)
+    newest = list_newest_runs([sync_dag.dag_id for sync_dag in sync_dags], run_history.RUNS_SHOWN)
+    past = run_history.read_past_runs(sync_dags, newest)
+    answer = answer_query(sync_dags, past, asked, values=True)
     while answer.refusal and answer.further:
         asked = asked.model_copy(update={"back": answer.further})
-        answer = answer_query(places, past, asked, values=True)
+        answer = answer_query(sync_dags, past, asked, values=True)
     return answer

@@ -8,17 +8,18 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from directory_sync.pages.user_answer import UserAnswer
-    from directory_sync.pages.user_explanation import Explanation, UserEvent
+    from directory_sync.pages.user_events import UserEvent
+    from directory_sync.pages.user_explanation import Explanation
 
 
 def describe_answer(answer: "UserAnswer") -> dict[str, Any]:
     """As JSON has it: `explained` is null where nobody, or more than one user, was found."""
-    sought = answer.sought
+    search_result = answer.search_result
     return {
         "refusal": answer.refusal,
-        "subs": list(sought.subs) if sought else [],
-        "more_subs": bool(sought and sought.more),
-        "runs_searched": len(answer.looked),
+        "subs": list(search_result.subs) if search_result else [],
+        "more_subs": bool(search_result and search_result.more),
+        "runs_searched": len(answer.searched_runs),
         "explained": _describe_explanation(answer.explained) if answer.explained else None,
     }
 
@@ -64,10 +65,10 @@ def show_answer(answer: "UserAnswer", console: Console) -> None:
         _show_explanation(answer.explained, answer, console)
     elif answer.refusal:
         _print_sentence(console, answer.refusal)
-    elif answer.sought:
-        first = " (these are the first of them)" if answer.sought.more else ""
+    elif answer.search_result:
+        first = " (these are the first of them)" if answer.search_result.more else ""
         _print_sentence(console, f"Several users fit{first}; ask again with the sub of one:")
-        for sub in answer.sought.subs:
+        for sub in answer.search_result.subs:
             _print_sentence(console, f"  {sub}")
 
 

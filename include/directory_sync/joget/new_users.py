@@ -19,7 +19,6 @@ from directory_sync.errors import PermanentError
 from directory_sync.frames import (
     conform_to_schema,
     find_positions,
-    is_among,
     is_true,
     number_pairs,
 )
@@ -182,7 +181,7 @@ class NewUsers:
         found = np.zeros(len(planned), dtype=bool)
         for rows in written:
             pairs = number_pairs(rows, WRITTEN_PAIRS_SCHEMA.names, users, others)
-            found |= is_among(planned, pairs)
+            found |= pd.Index(planned).isin(pairs)
         return bool(found.all())
 
 

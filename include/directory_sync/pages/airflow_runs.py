@@ -95,10 +95,10 @@ def find_sync_dag(dag_id: str) -> SyncDag | None:
     """
     return next(
         (
-            place
+            sync_dag
             for sync in load_settings().syncs
-            for place in list_sync_dags(sync)
-            if place.dag_id == dag_id
+            for sync_dag in list_sync_dags(sync)
+            if sync_dag.dag_id == dag_id
         ),
         None,
     )

@@ -2,24 +2,24 @@
 and rows that it needs.
 """
 
-import io
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from directory_sync.pages.labels import VALUE_LABELS
 from directory_sync.pages.permissions import make_hidden_name
-from directory_sync.pages.published_files import read_row_groups
 from directory_sync.plan.changes import ENTITY_ORDER, VALUE_COLUMNS
+from directory_sync.staging import store
+from directory_sync.staging.manifest import Manifest
 from directory_sync.vocabulary import describe_cause
 
 ROWS_ON_A_PAGE = 50
@@ -27,7 +27,8 @@ ROWS_ON_A_PAGE = 50
 PUBLIC_COLUMNS = ["entity", "action", "sub", "reason", "hold"]
 """Columns for everybody who may read the DAG's runs."""
 
-KEY_COLUMNS = ["user_id", "group_id", "group_name"]
+GROUP_COLUMNS = ["group_id", "group_name"]
+KEY_COLUMNS = ["user_id", *GROUP_COLUMNS]
 
 VALUE_SIDES = [f"{side}_{column}" for column in VALUE_COLUMNS for side in ("before", "after")]
 
@@ -121,23 +122,30 @@ def read_page(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> Ch
     """The page that a reader asks for, or the last page if there are fewer. `values`: whether the
     reader may see values.
     """
-    actions, entities = set[str](), set[str]()
-    for _, rows in read_row_groups(file, ["entity", "action"]):
-        actions |= set(pc.unique(rows.column("action")).to_pylist())
-        entities |= set(pc.unique(rows.column("entity")).to_pylist())
-    at = find_changes(file, wanted, values=values)
-    pages = max(-(-len(at) // ROWS_ON_A_PAGE), 1)
-    number = min(max(wanted.page, 1), pages)
-    shown = at[(number - 1) * ROWS_ON_A_PAGE : number * ROWS_ON_A_PAGE]
+    kinds = pa.concat_tables(
+        rows.group_by(["entity", "action"]).aggregate([])
+        for rows in read_row_groups(file, ["entity", "action"])
+    ).to_pydict()
+    numbers = find_changes(file, wanted, values=values)
+    pages = max(-(-len(numbers) // ROWS_ON_A_PAGE), 1)
+    page = min(max(wanted.page, 1), pages)
+    shown = numbers[(page - 1) * ROWS_ON_A_PAGE : page * ROWS_ON_A_PAGE]
     return ChangePage(
-        rows=tuple(read_changes_at(file, shown, values=values)),
-        found=len(at),
+        rows=tuple(_read_changes(file, shown, values=values)),
+        found=len(numbers),
         in_all=file.metadata.num_rows,
-        number=number,
+        number=page,
         pages=pages,
-        actions=tuple(sorted(actions)),
-        entities=tuple(entity for entity in ENTITY_ORDER if entity in entities),
+        actions=tuple(sorted(set(kinds["action"]))),
+        entities=tuple(entity for entity in ENTITY_ORDER if entity in kinds["entity"]),
     )
+
+
+def read_row_groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+    """Read a file in parts, at least one: a file without rows may have no row group."""
+    yield file.schema_arrow.empty_table().select(columns)
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=columns)
 
 
 def find_changes(
@@ -153,86 +161,84 @@ def find_changes(
         if values
         else [*SORTS_WITHOUT_NAMES[wanted.sort], "sub", HIDDEN_NAME_COLUMN]
     )
-    searched = _contains_searched_text(wanted, values=values)
-    read = {
-        "entity",
-        "action",
-        "hold",
-        *searched,
-        *order,
-        *(KEY_COLUMNS if HIDDEN_NAME_COLUMN in order else ()),
-    }
-    found: list[np.ndarray[Any, Any]] = [np.array([], dtype="int64")]
-    ordering: list[pa.Table] = []
+    columns = {"entity", "action", "hold", *order}
+    columns |= set(_list_searched_columns(wanted, values=values))
+    if HIDDEN_NAME_COLUMN in columns:
+        columns = columns - {HIDDEN_NAME_COLUMN} | set(GROUP_COLUMNS)
+    direction = "descending" if wanted.descending else "ascending"
+    found: list[pa.Table] = []
+    first = 0
     with SORT_LOCK if order else nullcontext():
-        for first, rows in read_row_groups(file, sorted(read)):
-            at = np.flatnonzero(_matches_filter(rows, wanted, searched))
-            found.append(at + first)
-            if order:
-                ordering.append(_make_ordering(rows.take(pa.array(at)), order))
-        numbers = np.concatenate(found)
-        if order and len(numbers):
-            keys = [(name, "descending" if wanted.descending else "ascending") for name in order]
-            numbers = numbers[
-                pc.sort_indices(pa.concat_tables(ordering), sort_keys=keys).to_numpy()
-            ]
-    return numbers
+        for rows in read_row_groups(file, sorted(columns)):
+            numbered = rows.append_column("number", pa.arange(first, first + len(rows)))
+            first += len(rows)
+            chosen = keep_wanted_rows(numbered, wanted, values=values)
+            if HIDDEN_NAME_COLUMN in order:
+                chosen = chosen.append_column(HIDDEN_NAME_COLUMN, hide_group_names(chosen))
+            found.append(chosen.select(["number", *order]))
+        table = pa.concat_tables(found)
+        numbers = table.column("number")
+        if order:
+            keys = [(name, direction) for name in order]
+            numbers = numbers.take(pc.sort_indices(table, sort_keys=keys))
+    in_order: np.ndarray[Any, Any] = numbers.to_numpy()
+    return in_order
 
 
-def _make_ordering(rows: pa.Table, order: list[str]) -> pa.Table:
-    if HIDDEN_NAME_COLUMN in order:
-        rows = rows.append_column(HIDDEN_NAME_COLUMN, pa.chunked_array([_hide_group_names(rows)]))
-    return rows.select(order)
-
-
-def _contains_searched_text(wanted: ChangeFilter, *, values: bool) -> list[str]:
+def _list_searched_columns(wanted: ChangeFilter, *, values: bool) -> list[str]:
     return [name for name in SEARCHED_COLUMNS if values or name == "sub"] if wanted.text else []
 
 
-def _matches_filter(
-    rows: pa.Table, wanted: ChangeFilter, searched: list[str]
-) -> "np.ndarray[Any, Any]":
-    found = np.ones(len(rows), dtype=bool)
-    for column, value in (("entity", wanted.entity), ("action", wanted.action)):
-        if value:
-            found &= _replace_null_flags(pc.equal(rows.column(column), value))
+def keep_wanted_rows(rows: pa.Table, wanted: ChangeFilter, *, values: bool) -> pa.Table:
+    """The rows that fit what a reader asks for."""
+    fits = [
+        pc.equal(rows.column(column), value)
+        for column, value in (("entity", wanted.entity), ("action", wanted.action))
+        if value
+    ]
     if wanted.held:
-        found &= _replace_null_flags(pc.is_valid(rows.column("hold")))
+        fits.append(pc.is_valid(rows.column("hold")))
     if wanted.text:
-        hit = np.zeros(len(rows), dtype=bool)
-        for column in searched:
-            texts = rows.column(column)
-            hit |= _replace_null_flags(
-                pc.match_substring(texts, wanted.text.strip(), ignore_case=True)
-            )
-        found &= hit
-    return found
+        hits = [
+            pc.match_substring(rows.column(column), wanted.text.strip(), ignore_case=True)
+            for column in _list_searched_columns(wanted, values=values)
+        ]
+        fits.append(reduce(pc.or_kleene, hits))
+    return rows.filter(reduce(pc.and_kleene, fits)) if fits else rows
 
 
-def _replace_null_flags(flags: pa.ChunkedArray) -> "np.ndarray[Any, Any]":
-    plain: np.ndarray[Any, Any] = pc.fill_null(flags, False).to_numpy()
-    return plain
+def hide_group_names(rows: pa.Table) -> pa.Array:
+    """For each row, its group's hidden name (permissions.make_hidden_name)."""
+    names = pc.coalesce(rows.column("group_name"), rows.column("group_id"), "")
+    coded = names.combine_chunks().dictionary_encode()
+    hidden = [make_hidden_name(name) for name in coded.dictionary.to_pylist()]
+    return pa.array(hidden, pa.string()).take(coded.indices)
 
 
-def read_changes_at(
-    file: pq.ParquetFile, at: "np.ndarray[Any, Any]", *, values: bool
+def _read_changes(
+    file: pq.ParquetFile, numbers: "np.ndarray[Any, Any]", *, values: bool
 ) -> list[Change]:
-    """The changes of these rows, in this order."""
-    ends = np.cumsum(
-        [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    )
-    groups = np.searchsorted(ends, at, side="right")
-    columns = [*PUBLIC_COLUMNS, *KEY_COLUMNS, *(VALUE_SIDES if values else [])]
-    by_row: dict[int, dict[str, Any]] = {}
-    needed = set(groups.tolist())
-    for group, (first, rows) in zip(
-        sorted(needed), read_row_groups(file, columns, needed.__contains__), strict=True
-    ):
-        mine = at[groups == group]
-        by_row |= dict(
-            zip(mine.tolist(), rows.take(pa.array(mine - first)).to_pylist(), strict=True)
-        )
-    return [_make_change(by_row[number], values=values) for number in at.tolist()]
+    """The changes in the rows with these numbers, in this order."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = np.cumsum([0, *sizes])
+    groups = np.searchsorted(starts, numbers, side="right") - 1
+    by_number: dict[int, dict[str, Any]] = {}
+    for group in np.unique(groups).tolist():
+        inside = numbers[groups == group]
+        rows = file.read_row_group(group, columns=_list_columns(values=values))
+        rows = rows.take(pa.array(inside - starts[group]))
+        by_number |= zip(inside.tolist(), rows.to_pylist(), strict=True)
+    return [_make_change(by_number[number], values=values) for number in numbers.tolist()]
+
+
+def find_user_changes(plan: Manifest, sub: str, *, values: bool) -> list[Change]:
+    """What the plan in this folder changes about a user."""
+    rows = store.find_rows(plan, "plan.parquet", "sub", [sub], columns=_list_columns(values=values))
+    return [_make_change(row, values=values) for row in rows]
+
+
+def _list_columns(*, values: bool) -> list[str]:
+    return [*PUBLIC_COLUMNS, *KEY_COLUMNS, *(VALUE_SIDES if values else [])]
 
 
 def _make_change(row: dict[str, Any], *, values: bool) -> Change:
@@ -271,116 +277,3 @@ def _format_value(value: Any) -> str:
     if value is None:
         return NOTHING
     return str(value) if value != "" else EMPTY
-
-
-FORMULA = r"(^|[;,\t|\r\n]\s*)([=+\-@\t\r\n])"
-"""Text that a spreadsheet would take for a formula, in a cell or in a part that it splits off as a
-cell.
-"""
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Comes first in the file, so that spreadsheets read it as UTF-8."""
-
-
-def write_csv(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> Iterator[bytes]:
-    """All rows that a reader asks for, as CSV, a part at a time. No cell can be a formula.
-
-    Rows come in the order of writing; without the right to see values, in the order of subs.
-    """
-    yield BYTE_ORDER_MARK + _encode_csv(
-        _make_cells(_make_no_rows(file), values=values), header=True
-    )
-    if not values:
-        yield from _write_csv_by_sub(file, wanted)
-        return
-    searched = _contains_searched_text(wanted, values=True)
-    for _, rows in read_row_groups(file, [*PUBLIC_COLUMNS, *KEY_COLUMNS, *VALUE_SIDES]):
-        at = np.flatnonzero(_matches_filter(rows, wanted, searched))
-        if len(at):
-            yield _encode_csv(_make_cells(rows.take(pa.array(at)), values=True))
-
-
-def _write_csv_by_sub(file: pq.ParquetFile, wanted: ChangeFilter) -> Iterator[bytes]:
-    at = find_changes(file, wanted.model_copy(update={"sort": ""}), values=False)
-    rows = pa.concat_tables(
-        [rows for _, rows in read_row_groups(file, [*PUBLIC_COLUMNS, *KEY_COLUMNS])]
-        or [_make_no_rows(file)]
-    )
-    for start in range(0, len(at), ROWS_AT_ONCE):
-        yield _encode_csv(
-            _make_cells(rows.take(pa.array(at[start : start + ROWS_AT_ONCE])), values=False)
-        )
-
-
-ROWS_AT_ONCE = 50_000
-
-
-def _make_no_rows(file: pq.ParquetFile) -> pa.Table:
-    return file.schema_arrow.empty_table()
-
-
-def _make_cells(rows: pa.Table, *, values: bool) -> pa.Table:
-    """The texts of a CSV file's columns."""
-    columns = {
-        name: _read_text_column(rows, name)
-        for name in ("entity", "action", "sub", "reason", "hold")
-    }
-    group = pc.coalesce(_read_text_column(rows, "group_name"), _read_text_column(rows, "group_id"))
-    is_group = pc.equal(columns["entity"], "group")
-    if values:
-        user = pc.coalesce(
-            *(_read_text_column(rows, name) for name in ("user_id", "after_id", "before_id"))
-        )
-        who = pc.if_else(is_group, group, user)
-    else:
-        group, who = _hide_group_names(rows), pa.nulls(len(rows), pa.string())
-    cells = {
-        "entity": columns["entity"],
-        "action": columns["action"],
-        "who": who,
-        "sub": columns["sub"],
-        "group": group,
-        "reason": columns["reason"],
-        "held by": columns["hold"],
-    }
-    for column, name in VALUE_LABELS.items() if values else ():
-        before, after = (
-            _read_text_column(rows, f"before_{column}"),
-            _read_text_column(rows, f"after_{column}"),
-        )
-        same = pc.or_kleene(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
-        differs = pc.invert(pc.fill_null(same, False))
-        for side, texts in (("before", before), ("after", after)):
-            told = pc.if_else(pc.equal(texts, ""), EMPTY, texts)
-            cells[f"{name} {side}"] = pc.if_else(differs, pc.fill_null(told, NOTHING), "")
-    return pa.table({name: _escape_formulas(texts) for name, texts in cells.items()})
-
-
-def _read_text_column(rows: pa.Table, name: str) -> Any:
-    if name not in rows.column_names:
-        return pa.nulls(len(rows), pa.string())
-    return rows.column(name).cast(pa.string())
-
-
-def _hide_group_names(rows: pa.Table) -> Any:
-    names = pc.fill_null(
-        pc.coalesce(_read_text_column(rows, "group_name"), _read_text_column(rows, "group_id")), ""
-    )
-    names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-    coded = pc.dictionary_encode(names)
-    hidden = pa.array(
-        [make_hidden_name(name) for name in coded.dictionary.to_pylist()], pa.string()
-    )
-    return hidden.take(coded.indices)
-
-
-def _escape_formulas(texts: Any) -> Any:
-    return pc.replace_substring_regex(pc.fill_null(texts, ""), FORMULA, r"\1'\2")
-
-
-def _encode_csv(cells: pa.Table, *, header: bool = False) -> bytes:
-    out = io.BytesIO()
-    pacsv.write_csv(
-        cells, out, pacsv.WriteOptions(include_header=header, quoting_style="all_valid")
-    )
-    return out.getvalue()

@@ -1,11 +1,9 @@
 """Accounts in Joget that no user in the pool's scope has, as a run's page shows them."""
 
 from dataclasses import dataclass
+from itertools import islice
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from directory_sync.pages.published_files import PublishedRun, read_row_groups
+from directory_sync.pages.published_files import PublishedRun
 from directory_sync.report import LEFT_OVER_NAMES
 from directory_sync.staging import store
 from directory_sync.vocabulary import LEFT_OVER_REASONS, Outcome, advise_on_reason
@@ -48,22 +46,14 @@ def find_left_over(found: PublishedRun, *, values: bool) -> LeftOverAccounts:
 
 
 def _read_accounts(found: PublishedRun, *, values: bool) -> tuple[LeftOverAccount, ...]:
-    accounts: list[LeftOverAccount] = []
-    reasons = pa.array([str(reason) for reason in LEFT_OVER_REASONS])
-    with store.open_parquet(found.folder, "directory.parquet") as file:
-        for _, rows in read_row_groups(file, ACCOUNT_COLUMNS):
-            chosen = pc.is_in(rows.column("code"), value_set=reasons)
-            chosen = pc.and_(chosen, pc.not_equal(rows.column("outcome"), str(Outcome.DEACTIVATED)))
-            accounts += [
-                LeftOverAccount(
-                    row["joget_id" if values else "sub"],
-                    row["reason"],
-                    advise_on_reason(row["code"]),
-                )
-                for row in rows.filter(chosen)
-                .slice(0, MOST_ACCOUNTS_SHOWN - len(accounts))
-                .to_pylist()
-            ]
-            if len(accounts) >= MOST_ACCOUNTS_SHOWN:
-                break
-    return tuple(accounts)
+    rows = store.find_rows(
+        found.folder, "directory.parquet", "code", LEFT_OVER_REASONS, columns=ACCOUNT_COLUMNS
+    )
+    accounts = (
+        LeftOverAccount(
+            row["joget_id" if values else "sub"], row["reason"], advise_on_reason(row["code"])
+        )
+        for row in rows
+        if row["outcome"] != Outcome.DEACTIVATED
+    )
+    return tuple(islice(accounts, MOST_ACCOUNTS_SHOWN))

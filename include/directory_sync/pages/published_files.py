@@ -2,12 +2,10 @@
 folder is ever listed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from directory_sync.errors import MissingFilesError, PermanentError
 from directory_sync.report import Quarantined, Report
@@ -53,6 +51,16 @@ class PublishedRun:
         return self.quarantined > len(self.quarantine) and (entity, key) > _key_by(
             self.quarantine[-1]
         )
+
+    def find_rows(
+        self, name: str, column: str, values: Collection[str], **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of a file with one of these values in a column (staging.store.find_rows); none
+        where no folder has the file.
+        """
+        holder = self.holders.get(name)
+        if holder is not None and values:
+            yield from store.find_rows(holder, name, column, values, **options)
 
 
 def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:
@@ -117,17 +125,3 @@ def _make_published_run(home: str, folder_url: str) -> PublishedRun:
 
 def _key_by(one: Quarantined) -> tuple[str, str]:
     return one.entity, one.key
-
-
-def read_row_groups(
-    file: pq.ParquetFile, columns: list[str], wanted: Callable[[int], bool] = lambda _group: True
-) -> Iterator[tuple[int, pa.Table]]:
-    """Read a file one row group at a time; gives the number of the group's first row, and those of
-    the columns that the file has.
-    """
-    columns = [name for name in columns if name in file.schema_arrow.names]
-    first = 0
-    for group in range(file.num_row_groups):
-        if wanted(group):
-            yield first, file.read_row_group(group, columns=columns)
-        first += file.metadata.row_group(group).num_rows

@@ -15,7 +15,7 @@ from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from directory_sync.errors import DirectorySyncError, TransientError, describe_error
-from directory_sync.pages import changes, run_history, run_summary
+from directory_sync.pages import changes, changes_csv, run_history, run_summary
 from directory_sync.pages.airflow_runs import (
     AirflowRun,
     SyncDag,
@@ -123,8 +123,8 @@ def redirect_to_run_page(
     request: Request, dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm
 ) -> Response:
     """The tab "Directory changes", with the changes that its form asks for."""
-    place, run, found = _open_published_run(dag_id, run_id)
-    values = may_see_values(user, place.sync)
+    sync_dag, run, found = _open_published_run(dag_id, run_id)
+    values = may_see_values(user, sync_dag.sync)
     with store.open_parquet(found.folder, "plan.parquet") as file:
         rows = changes.read_page(file, asked, values=values)
     quarantine = found.quarantine[:MOST_QUARANTINED]
@@ -133,7 +133,7 @@ def redirect_to_run_page(
         "run.html",
         root="../../../",
         values=values,
-        place=place,
+        sync_dag=sync_dag,
         run=run,
         report=found.report,
         dry_run_reason=found.run.dry_run_reason if found.run else "",
@@ -154,13 +154,13 @@ def redirect_to_run_page(
 
 def send_changes_csv(dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm) -> Response:
     """Every change that the form asks for, on all its pages, as a CSV file."""
-    place, run, found = _open_published_run(dag_id, run_id)
-    values = may_see_values(user, place.sync)
+    sync_dag, run, found = _open_published_run(dag_id, run_id)
+    values = may_see_values(user, sync_dag.sync)
 
     def parts() -> Iterator[bytes]:
         try:
             with store.open_parquet(found.folder, "plan.parquet") as file:
-                yield from changes.write_csv(file, asked, values=values)
+                yield from changes_csv.write_csv(file, asked, values=values)
         except DirectorySyncError:
             raise
         except Exception as error:
@@ -191,13 +191,13 @@ def _render_directory_page(
     sync = _require_sync_dag(dag_id).sync
     store.require_access(sync.staging_url)
     values = may_see_values(user, sync)
-    places = [
-        place
-        for place in list_sync_dags(sync)
-        if place.dag_id == dag_id or may_read_runs(user, place.dag_id)
+    sync_dags = [
+        sync_dag
+        for sync_dag in list_sync_dags(sync)
+        if sync_dag.dag_id == dag_id or may_read_runs(user, sync_dag.dag_id)
     ]
-    dag_ids = [place.dag_id for place in places]
-    past = run_history.read_past_runs(places, list_newest_runs(dag_ids, run_history.RUNS_SHOWN))
+    dag_ids = [sync_dag.dag_id for sync_dag in sync_dags]
+    past = run_history.read_past_runs(sync_dags, list_newest_runs(dag_ids, run_history.RUNS_SHOWN))
     newest, holder = (
         run_history.find_newest_full_run(past),
         run_history.find_newest_holding_run(past),
@@ -227,7 +227,7 @@ def _render_directory_page(
         series=json.dumps(run_history.make_chart_series(past, sync)),
         hidden_group=make_hidden_name,
         asked=asked,
-        answer=answer_query(places, past, asked, values=values) if asked else None,
+        answer=answer_query(sync_dags, past, asked, values=values) if asked else None,
     )
 
 
@@ -247,28 +247,28 @@ def refuse_unknown_path() -> Response:
 
 
 def _require_sync_dag(dag_id: str) -> SyncDag:
-    place = find_sync_dag(dag_id)
-    if place is None:
+    sync_dag = find_sync_dag(dag_id)
+    if sync_dag is None:
         raise NothingHereError(
             "This DAG is no directory sync's, so there is nothing to show here. Where it is one, "
             "its settings are faulty or gone: Airflow's list of DAGs shows import errors with "
             "what to correct."
         )
-    return place
+    return sync_dag
 
 
 def _open_published_run(dag_id: str, run_id: str) -> tuple[SyncDag, AirflowRun, PublishedRun]:
-    place = _require_sync_dag(dag_id)
+    sync_dag = _require_sync_dag(dag_id)
     run = find_run(dag_id, run_id)
     if run is None:
         raise NothingHereError(
             "Airflow has no such run of this DAG: it was deleted, or never made."
         )
-    url = run.folder(place.reporting_task)
+    url = run.folder(sync_dag.reporting_task)
     if url is None:
-        raise NothingHereError(run_summary.describe_unfinished(place, run))
-    store.require_access(place.sync.staging_url)
-    return place, run, open_published_run(place.sync, url)
+        raise NothingHereError(run_summary.describe_unfinished(sync_dag, run))
+    store.require_access(sync_dag.sync.staging_url)
+    return sync_dag, run, open_published_run(sync_dag.sync, url)
 
 
 def _render_page(request: Request, name: str, *, root: str, **values: Any) -> HTMLResponse:

@@ -27,14 +27,14 @@ class PastRun:
     """
 
     run: AirflowRun
-    place: SyncDag
+    sync_dag: SyncDag
     published: PublishedRun | None
     fault: str = ""
 
     @property
     def ended(self) -> datetime:
         """When its report was made; where Airflow no longer knows, when the run was due."""
-        return self.run.ended.get(self.place.reporting_task, self.run.at)
+        return self.run.ended.get(self.sync_dag.reporting_task, self.run.at)
 
     @property
     def decided(self) -> bool:
@@ -48,22 +48,22 @@ class PastRun:
         or subset.
         """
         run = self.published.run if self.published else None
-        return bool(self.decided and self.place.kind == "sync" and run and not run.users)
+        return bool(self.decided and self.sync_dag.kind == "sync" and run and not run.users)
 
 
-def read_past_runs(places: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> list[PastRun]:
+def read_past_runs(sync_dags: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> list[PastRun]:
     """Read what these runs left, several at once."""
-    by_dag = {place.dag_id: place for place in places}
+    by_dag = {sync_dag.dag_id: sync_dag for sync_dag in sync_dags}
 
     def read(run: AirflowRun) -> PastRun:
-        place = by_dag[run.dag_id]
-        url = run.folder(place.reporting_task)
+        sync_dag = by_dag[run.dag_id]
+        url = run.folder(sync_dag.reporting_task)
         if url is None:
-            return PastRun(run, place, None)
+            return PastRun(run, sync_dag, None)
         try:
-            return PastRun(run, place, open_published_run(place.sync, url))
+            return PastRun(run, sync_dag, open_published_run(sync_dag.sync, url))
         except DirectorySyncError as error:
-            return PastRun(run, place, None, str(error))
+            return PastRun(run, sync_dag, None, str(error))
 
     with ThreadPoolExecutor(MOST_READERS) as readers:
         return list(readers.map(read, runs))
@@ -109,7 +109,7 @@ def find_newest_holding_run(past: list[PastRun]) -> PastRun | None:
 
 
 def _is_review(past: PastRun) -> bool:
-    return past.decided and past.place.kind == "review"
+    return past.decided and past.sync_dag.kind == "review"
 
 
 def _get_snapshot_time(past: PastRun) -> datetime:

@@ -31,10 +31,10 @@ def make_headline(report: Report) -> str:
         )
     done = _describe_changes(report)
     holds = [f"{hold.rows:,} held: {_describe_held_cause(hold)}" for hold in report.holds]
-    said = "; ".join([", ".join(done), *holds]) if done else "; ".join(holds)
-    if not said:
+    headline = "; ".join([", ".join(done), *holds]) if done else "; ".join(holds)
+    if not headline:
         return _describe_quiet_run(report)
-    return f"It would be: {said}" if report.dry_run else said
+    return f"It would be: {headline}" if report.dry_run else headline
 
 
 def _describe_quiet_run(report: Report) -> str:
@@ -42,9 +42,9 @@ def _describe_quiet_run(report: Report) -> str:
     if report.undoes:
         return "There was nothing left to take back."
     left = [
-        f"{count_nouns(counts[what], one)} {said}"
+        f"{count_nouns(counts[what], one)} {words}"
         for counts, one in ((report.users, "user"), (report.groups, "group"))
-        for what, said in (("quarantined", "in quarantine"), ("missing", "missing"))
+        for what, words in (("quarantined", "in quarantine"), ("missing", "missing"))
         if counts[what]
     ]
     left += [] if report.complete else ["the snapshot wasn't proven complete"]
@@ -156,9 +156,9 @@ def list_stages(published: PublishedRun) -> list[Stage]:
     return found
 
 
-def describe_unfinished(place: SyncDag, run: AirflowRun) -> str:
+def describe_unfinished(sync_dag: SyncDag, run: AirflowRun) -> str:
     """Why a run has no report, in a sentence."""
-    task = place.reporting_task
+    task = sync_dag.reporting_task
     if run.tasks.get(ASKING_TASK) == "awaiting_input":
         return (
             "This review waits for a person's answer. The question is on the run's tab Required "
@@ -181,23 +181,23 @@ def describe_unfinished(place: SyncDag, run: AirflowRun) -> str:
         )
     failed = [name for name, state in run.tasks.items() if state == "failed"]
     if failed:
-        return _describe_failure(place, failed)
+        return _describe_failure(sync_dag, failed)
     return (
         f"Airflow doesn't know any more where this run's files are: the XCom value of {task} was "
         "removed from its database, or the task didn't run."
     )
 
 
-def _describe_failure(place: SyncDag, failed: list[str]) -> str:
-    if place.kind == "undo":
+def _describe_failure(sync_dag: SyncDag, failed: list[str]) -> str:
+    if sync_dag.kind == "undo":
         return (
             "This undo failed and left no report. Its log in Airflow says why; correct that and "
             "trigger it again."
         )
-    if place.reporting_task in failed:
+    if sync_dag.reporting_task in failed:
         return (
-            f"{place.reporting_task} failed, and left no report. Its log in Airflow says why, and "
-            "whether it had written to Joget by then: it writes all or nothing. A retry of the "
+            f"{sync_dag.reporting_task} failed, and left no report. Its log in Airflow says why, "
+            "and whether it had written to Joget by then: it writes all or nothing. A retry of the "
             "task finishes the report, and the next run does what is left."
         )
     return (

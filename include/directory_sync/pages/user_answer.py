@@ -38,10 +38,10 @@ class UserQuery(BaseModel):
 class UserAnswer:
     """The users that were found, and the explanation if only one was."""
 
-    sought: SearchResult | None
+    search_result: SearchResult | None
     """None where nothing could be searched."""
     explained: Explanation | None
-    looked: tuple[PastRun, ...]
+    searched_runs: tuple[PastRun, ...]
     """The runs that were searched, the newest first."""
     further: int | None
     """How many runs with changes to search next; None where there are no more."""
@@ -51,12 +51,12 @@ class UserAnswer:
     @property
     def searched(self) -> str:
         """How many runs were searched, and how far back."""
-        count = count_nouns(len(self.looked), "run")
-        return f"{count} searched, back to {self.looked[-1].ended:%Y-%m-%d %H:%M} UTC"
+        count = count_nouns(len(self.searched_runs), "run")
+        return f"{count} searched, back to {self.searched_runs[-1].ended:%Y-%m-%d %H:%M} UTC"
 
 
 def answer_query(
-    places: list[SyncDag], past: list[PastRun], asked: UserQuery, *, values: bool
+    sync_dags: list[SyncDag], past: list[PastRun], asked: UserQuery, *, values: bool
 ) -> UserAnswer:
     """Search these runs, and older runs of these DAGs that changed something, for a user.
 
@@ -64,27 +64,31 @@ def answer_query(
     """
     if run_history.find_newest_full_run(past) is None:
         return UserAnswer(None, None, (), None, NOTHING_TO_SEARCH)
-    older = list_changing_runs([place.dag_id for place in places], asked.back)
-    there = {(one.run.dag_id, one.run.run_id) for one in past}
-    looked = past + run_history.read_past_runs(
-        places, [run for run in older if (run.dag_id, run.run_id) not in there]
+    older = list_changing_runs([sync_dag.dag_id for sync_dag in sync_dags], asked.back)
+    known_runs = {(one.run.dag_id, one.run.run_id) for one in past}
+    searched_runs = past + run_history.read_past_runs(
+        sync_dags, [run for run in older if (run.dag_id, run.run_id) not in known_runs]
     )
-    looked.sort(key=lambda one: one.ended, reverse=True)
-    sought = (
-        SearchResult((asked.sub,)) if asked.sub else search_users(asked.who, looked, values=values)
+    searched_runs.sort(key=lambda one: one.ended, reverse=True)
+    search_result = (
+        SearchResult((asked.sub,))
+        if asked.sub
+        else search_users(asked.who, searched_runs, values=values)
     )
     explained = (
-        explain_user(sought.subs[0], looked, values=values) if len(sought.subs) == 1 else None
+        explain_user(search_result.subs[0], searched_runs, values=values)
+        if len(search_result.subs) == 1
+        else None
     )
     if explained and not explained.is_known:
         explained = None
-    is_open = explained is not None or len(sought.subs) > 1
+    is_open = explained is not None or len(search_result.subs) > 1
     return UserAnswer(
-        sought,
+        search_result,
         explained,
-        tuple(looked),
+        tuple(searched_runs),
         min(asked.back * 5, MOST_RUNS) if len(older) == asked.back < MOST_RUNS else None,
-        "" if is_open else _describe_absence(sought, values=values),
+        "" if is_open else _describe_absence(search_result, values=values),
     )
 
 
@@ -94,8 +98,8 @@ NOTHING_TO_SEARCH = (
 )
 
 
-def _describe_absence(sought: SearchResult, *, values: bool) -> str:
-    if sought.without_sub:
+def _describe_absence(search_result: SearchResult, *, values: bool) -> str:
+    if search_result.without_sub:
         return (
             "The pool lists somebody by that name without a sub, so there is nothing to explain: "
             "see who is in quarantine."

@@ -5,20 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from directory_sync.errors import DirectorySyncError, PermanentError
 from directory_sync.mapping import MAPPED_COLUMNS
-from directory_sync.pages.changes import Change, read_changes_at
 from directory_sync.pages.labels import VALUE_LABELS
-from directory_sync.pages.permissions import make_hidden_name
-from directory_sync.pages.published_files import PublishedRun, read_row_groups
-from directory_sync.pages.run_history import PastRun, find_newest_full_run, map_side_by_side
+from directory_sync.pages.published_files import PublishedRun
+from directory_sync.pages.run_history import PastRun, find_newest_full_run
+from directory_sync.pages.user_events import UserEvent, list_events
+from directory_sync.pages.user_groups import InGroup, list_groups, list_unread_groups
 from directory_sync.settings import Mapping
-from directory_sync.staging import store
 from directory_sync.vocabulary import (
     Action,
     Entity,
@@ -30,9 +24,6 @@ from directory_sync.vocabulary import (
     advise_on_reason,
     describe_cause,
 )
-
-MOST_GROUPS_NAMED = 20
-"""How many groups out of scope a page names."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +43,6 @@ class MappedValue:
     column: str
     attribute: str
     value: str
-
-
-@dataclass(frozen=True)
-class InGroup:
-    """A group that has the user as a member in the pool."""
-
-    name: str
-    joget_id: str
-    came: str
-    """What the runs did about this membership, or that they did nothing."""
-    note: str
-    """Why Joget doesn't have it, or empty."""
-
-
-@dataclass(frozen=True)
-class UserEvent:
-    """What one run did to the user."""
-
-    dag_id: str
-    run_id: str
-    at: datetime
-    by: str
-    dry_run: bool
-    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True)
@@ -160,11 +127,11 @@ def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
         )
     newest = read_by.published
     listed, desired = (
-        next(_read_rows_with(newest, name, "sub", sub), {})
+        next(newest.find_rows(name, "sub", [sub]), {})
         for name in ("users.parquet", "desired_users.parquet")
     )
     decided_by, known = _find_known_row(sub, runs, read_by)
-    events = tuple(_list_events(sub, runs, values=values))
+    events = tuple(list_events(sub, runs, values=values))
     verdict, reason = desired.get("verdict") or "", desired.get("reason") or ""
     if known.get("outcome") == Outcome.FROZEN and verdict == Verdict.MAPPED:
         # Planning finds some frozen users, such as excluded ones, after the mapping.
@@ -185,8 +152,8 @@ def explain_user(sub: str, runs: list[PastRun], *, values: bool) -> Explanation:
         state=known.get("state") or "",
         reason=known.get("reason") or "",
         linked_since=_find_link_time(known, events, decided_by),
-        groups=tuple(_list_groups(sub, newest, events, values=values)),
-        unread_groups=tuple(_count_unread_groups(newest, values=values)),
+        groups=tuple(list_groups(sub, newest, events, values=values)),
+        unread_groups=tuple(list_unread_groups(newest, values=values)),
         events=events,
         holding_back=tuple(_list_obstacles(known, sub, decided_by)),
     )
@@ -210,46 +177,14 @@ def _find_known_row(
         if past.published is None:
             continue
         try:
-            row = next(_read_rows_with(past.published, "directory.parquet", "sub", sub), None)
+            row = next(past.published.find_rows("directory.parquet", "sub", [sub]), None)
         except DirectorySyncError:
             continue  # the files were deleted since
         if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
-        if past.is_full or past.place.kind == "review":
+        if past.is_full or past.sync_dag.kind == "review":
             return past, {}
     return read_by, {}
-
-
-def _read_rows_with(
-    published: PublishedRun, name: str, column: str, value: str
-) -> Iterator[dict[str, Any]]:
-    """The rows of a file with that value; where a row group lacks it, only that column is read."""
-    manifest = published.holders.get(name)
-    if manifest is None:
-        return
-    with store.open_parquet(manifest, name) as file:
-        for _, at, group in _find_row_groups(file, column, value):
-            yield from file.read_row_group(group).take(pa.array(at)).to_pylist()
-
-
-def _find_row_groups(
-    file: pq.ParquetFile, column: str, value: str
-) -> Iterator[tuple[int, "np.ndarray[Any, Any]", int]]:
-    """The row groups with that value. For each: the number of its first row, the positions of the
-    value in it, and its own number.
-    """
-    index = file.schema_arrow.names.index(column)
-    first = 0
-    for group in range(file.num_row_groups):
-        metadata = file.metadata.row_group(group)
-        statistics = metadata.column(index).statistics
-        bounded = statistics is not None and statistics.has_min_max
-        if not bounded or statistics.min <= value <= statistics.max:
-            texts = file.read_row_group(group, columns=[column]).column(0)
-            at = np.flatnonzero(pc.fill_null(pc.equal(texts, value), False).to_numpy())
-            if len(at):
-                yield first, at, group
-        first += metadata.num_rows
 
 
 def _list_mapped_values(newest: PublishedRun, desired: dict[str, Any]) -> Iterator[MappedValue]:
@@ -261,39 +196,6 @@ def _list_mapped_values(newest: PublishedRun, desired: dict[str, Any]) -> Iterat
         attribute = getattr(mapping, setting)
         if attribute:
             yield MappedValue(VALUE_LABELS[column], attribute, desired[column] or "")
-
-
-def _list_events(sub: str, runs: list[PastRun], *, values: bool) -> Iterator[UserEvent]:
-    """What each run did, the newest first."""
-
-    def changes_of(past: PastRun, _: int) -> list[Change]:
-        if past.published is None:
-            return []
-        with store.open_parquet(past.published.folder, "plan.parquet") as file:
-            at = [places + first for first, places, _ in _find_row_groups(file, "sub", sub)]
-            return read_changes_at(file, np.concatenate(at), values=values) if at else []
-
-    for past, changes in zip(runs, map_side_by_side(runs, changes_of), strict=True):
-        if changes and past.published:
-            dry_run = past.published.report.dry_run
-            yield UserEvent(
-                past.run.dag_id,
-                past.run.run_id,
-                past.ended,
-                _describe_actor(past),
-                dry_run,
-                tuple(changes),
-            )
-
-
-def _describe_actor(past: PastRun) -> str:
-    review = past.published.report.review if past.published else None
-    if review:
-        said = "approved" if review.answer == "approve" else "rejected"
-        return f"{said} by {review.answered_by}" if review.answered_by else said
-    if past.place.kind == "undo":
-        return f"undo by {past.run.started_by}" if past.run.started_by else "undo"
-    return f"started by {past.run.started_by}" if past.run.started_by else past.run.run_type
 
 
 LINKING_ACTIONS = (Action.CREATE, Action.ADOPT, Action.RELINK, Action.RECREATE)
@@ -317,85 +219,11 @@ def _find_link_time(
     return f"{since or decided_by.ended:%Y-%m-%d %H:%M} UTC"
 
 
-def _list_groups(
-    sub: str, newest: PublishedRun, events: tuple[UserEvent, ...], *, values: bool
-) -> Iterator[InGroup]:
-    names = sorted(
-        {
-            row["group_name"]
-            for row in _read_rows_with(newest, "desired_memberships.parquet", "sub", sub)
-        }
-    )
-    wanted = _sort_by_name(newest, "desired_groups.parquet", names)
-    there = _sort_by_name(newest, "directory.parquet", names)
-    for name in names:
-        shown = name if values else make_hidden_name(name)
-        done = [
-            (change.action, f"{change.action} on {event.at:%Y-%m-%d} ({event.by})")
-            for event in events
-            for change in event.changes
-            if change.entity == Entity.MEMBERSHIP
-            and change.group == shown
-            and not change.hold
-            and not event.dry_run
-        ]
-        desired, known = wanted.get(name, {}), there.get(name, {})
-        note = desired.get("reason") or ""
-        if done and done[0][0] == Action.REMOVE:
-            note = "the sync took it away"
-        if not note and known.get("outcome") in (Outcome.QUARANTINED, Outcome.HELD, Outcome.FROZEN):
-            note = known.get("reason") or known["outcome"]
-        joget_id = (known.get("joget_id") or "") if values else ""
-        yield InGroup(
-            shown,
-            joget_id,
-            "; ".join(said for _, said in done) or "in the pool; unchanged in the runs searched",
-            note,
-        )
-
-
-def _count_unread_groups(newest: PublishedRun, *, values: bool) -> list[str]:
-    manifest = newest.holders.get("desired_groups.parquet")
-    if manifest is None:
-        return []
-    found: list[str] = []
-    with store.open_parquet(manifest, "desired_groups.parquet") as file:
-        for _, rows in read_row_groups(file, ["group_name", "verdict"]):
-            found += (
-                rows.filter(pc.equal(rows.column("verdict"), str(Verdict.FROZEN)))
-                .column("group_name")
-                .to_pylist()
-            )
-    return [
-        name if values else make_hidden_name(name) for name in sorted(found)[:MOST_GROUPS_NAMED]
-    ]
-
-
-def _sort_by_name(newest: PublishedRun, name: str, groups: list[str]) -> dict[str, dict[str, Any]]:
-    manifest = newest.holders.get(name)
-    if manifest is None or not groups:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    with store.open_parquet(manifest, name) as file:
-        index = file.schema_arrow.names.index("group_name")
-        for number in range(file.num_row_groups):
-            statistics = file.metadata.row_group(number).column(index).statistics
-            if (
-                statistics is not None
-                and statistics.null_count == file.metadata.row_group(number).num_rows
-            ):
-                continue
-            rows = file.read_row_group(number)
-            inside = pc.is_in(rows.column("group_name"), value_set=pa.array(groups, pa.string()))
-            found |= {row["group_name"]: row for row in rows.filter(inside).to_pylist()}
-    return found
-
-
 def _list_obstacles(
     known: dict[str, Any], sub: str, decided_by: PastRun
 ) -> Iterator[tuple[str, str]]:
-    if decided_by.published and decided_by.place.kind != "undo":
-        rows = _read_rows_with(decided_by.published, "plan.parquet", "sub", sub)
+    if decided_by.published and decided_by.sync_dag.kind != "undo":
+        rows = decided_by.published.find_rows("plan.parquet", "sub", [sub])
         for cause in sorted({row["hold"] for row in rows if row["hold"]}):
             yield f"held ({cause}): {describe_cause(cause)}", advise_on_cause(cause)
     outcome, reason = known.get("outcome"), known.get("reason") or ""

@@ -1,14 +1,13 @@
 """Finding users by login, email or sub in the files that the runs left."""
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from directory_sync.pages.published_files import PublishedRun, read_row_groups
+from directory_sync.pages.published_files import PublishedRun
 from directory_sync.pages.run_history import PastRun, find_newest_full_run, map_side_by_side
 from directory_sync.staging import store
 
@@ -52,13 +51,13 @@ def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResul
     newest = find_newest_full_run(runs)
     if not text or newest is None:
         return SearchResult()
-    named = SEARCHED_COLUMNS if values else ("sub",)
+    searched = SEARCHED_COLUMNS if values else ("sub",)
     found = [
         *map_side_by_side(
             [newest] * len(SEARCHED_FILES),
-            lambda past, at: _find_subs(past, SEARCHED_FILES[at], text, named),
+            lambda past, at: _find_subs(past, SEARCHED_FILES[at], text, searched),
         ),
-        *map_side_by_side(runs, lambda past, _: _find_subs(past, "plan.parquet", text, named)),
+        *map_side_by_side(runs, lambda past, _: _find_subs(past, "plan.parquet", text, searched)),
     ]
     subs = list(dict.fromkeys(sub for some in found for sub in some))
     known = [sub for sub in subs if sub]
@@ -67,37 +66,24 @@ def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResul
     )
 
 
-def _find_subs(past: PastRun, name: str, text: str, named: Collection[str]) -> list[str]:
+def _find_subs(past: PastRun, name: str, text: str, searched: Collection[str]) -> list[str]:
     """The subs of the users that fit; an empty text for a user without a sub."""
     manifest = past.published.holders.get(name) if past.published else None
     if manifest is None:
         return []
     found: list[str] = []
     with store.open_parquet(manifest, name) as file:
-        for _, rows in read_row_groups(file, list(named)):
-            hit = np.zeros(len(rows), dtype=bool)
-            for column in rows.column_names:
-                hit |= _equals_text(rows.column(column), text)
-            found += rows.column("sub").take(pa.array(np.flatnonzero(hit))).to_pylist()
+        columns = [column for column in searched if column in file.schema_arrow.names]
+        fits = reduce(
+            operator.or_, [pc.utf8_lower(pc.field(column)) == text.lower() for column in columns]
+        )
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=columns).filter(fits)
+            found += rows.column("sub").to_pylist()
     return list(dict.fromkeys(sub or "" for sub in found))
-
-
-def _equals_text(texts: pa.ChunkedArray, text: str) -> "np.ndarray[Any, Any]":
-    same = pc.equal(pc.utf8_lower(texts), text.lower())
-    plain: np.ndarray[Any, Any] = pc.fill_null(same, False).to_numpy()
-    return plain
 
 
 def find_logins(published: PublishedRun, subs: Collection[str]) -> dict[str, str]:
     """The logins of the given users that a run read, by sub."""
-    manifest = published.holders.get("desired_users.parquet")
-    if manifest is None or not subs:
-        return {}
-    found: dict[str, str] = {}
-    with store.open_parquet(manifest, "desired_users.parquet") as file:
-        for _, rows in read_row_groups(file, ["sub", "username"]):
-            mine = rows.filter(pc.is_in(rows.column("sub"), value_set=pa.array(subs, pa.string())))
-            found |= {
-                sub: login for sub, login in zip(*mine.to_pydict().values(), strict=True) if login
-            }
-    return found
+    rows = published.find_rows("desired_users.parquet", "sub", subs, columns=["sub", "username"])
+    return {row["sub"]: row["username"] for row in rows if row["username"]}

@@ -39,8 +39,8 @@ def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
     seen &= changes["user_id"].isin(changes.loc[users, "user_id"])
     changes = changes.assign(hold=changes["hold"].mask(released))
     renamed = changes[users].assign(joget_id=changes["user_id"])
-    theirs = changes["entity"].isin([Entity.MEMBERSHIP, Entity.ROLE, Entity.EMPLOYMENT])
-    renamed_ids = give_renamed_ids(changes[theirs], renamed)["user_id"]
+    of_a_user = changes["entity"].isin([Entity.MEMBERSHIP, Entity.ROLE, Entity.EMPLOYMENT])
+    renamed_ids = give_renamed_ids(changes[of_a_user], renamed)["user_id"]
     changes = changes.assign(user_id=renamed_ids.reindex(changes.index).fillna(changes["user_id"]))
     changes = changes[~seen]
     counts = count_memberships(
@@ -82,13 +82,13 @@ def _update_directory(directory: pd.DataFrame, changes: pd.DataFrame) -> pd.Data
     ):
         rows = done[done["entity"] == entity]
         held = (directory["entity"] == entity) & (directory["outcome"] == Outcome.HELD)
-        mine = held & directory[key].isin(rows[key])
-        keys = directory[key].where(mine)
+        is_released = held & directory[key].isin(rows[key])
+        keys = directory[key].where(is_released)
         for column, source in (
             ("outcome", "outcome"),
             ("state", "after_state"),
             ("joget_id", joget_id),
         ):
-            now = directory[column].mask(mine, look_up(keys, rows, key, source))
+            now = directory[column].mask(is_released, look_up(keys, rows, key, source))
             directory = directory.assign(**{column: now})
     return directory

@@ -63,12 +63,12 @@ def defer_rows(plan: Plan, deferred: Deferred) -> Plan:
         changes["hold"] = changes["hold"].mask(
             is_true(waits) & changes["hold"].isna(), Cause.DEFERRED
         )
-    rows = changes[is_true(changes["hold"] == Cause.DEFERRED)]
+    rows = changes[changes["hold"] == Cause.DEFERRED]
     directory = plan.directory
     for entity, key in ((Entity.USER, "sub"), (Entity.GROUP, "group_name")):
         names = rows.loc[rows["entity"] == entity, key].dropna()
-        mine = (directory["entity"] == entity) & directory[key].isin(names)
-        outcome = directory["outcome"].mask(mine, Outcome.DEFERRED)
+        is_deferred = (directory["entity"] == entity) & directory[key].isin(names)
+        outcome = directory["outcome"].mask(is_deferred, Outcome.DEFERRED)
         directory = directory.assign(outcome=outcome)
     counts = plan.memberships
     if counts:

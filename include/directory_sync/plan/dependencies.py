@@ -51,8 +51,8 @@ def find_holds_by_memberships(groups: pd.DataFrame, rows: pd.DataFrame) -> "pd.S
     """Find, for each deletion of a group (columns group_name, action), the cause that holds a
     removal from the group.
     """
-    held = rows[rows["hold"].notna() & is_true(rows["action"] == Action.REMOVE)]
-    return _look_up(groups, held, "group_name").where(is_true(groups["action"] == Action.DELETE))
+    held = rows[rows["hold"].notna() & (rows["action"] == Action.REMOVE)]
+    return _look_up(groups, held, "group_name").where(groups["action"] == Action.DELETE)
 
 
 def find_holds_by_exchanges(users: pd.DataFrame) -> "pd.Series[str]":
@@ -106,7 +106,7 @@ def find_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> "pd.S
     So when a first load is undone and the settings are corrected, the groups return with the users.
     """
     wanted = memberships.loc[
-        memberships["hold"].isna() & is_true(memberships["action"] == Action.ADD), "group_name"
+        memberships["hold"].isna() & (memberships["action"] == Action.ADD), "group_name"
     ]
     return is_undone_creation(groups) & groups["group_name"].isin(wanted)
 

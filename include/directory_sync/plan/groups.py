@@ -8,7 +8,6 @@ from directory_sync.frames import (
     BEYOND_BMP_PATTERN,
     TEXT_TYPE,
     conform_to_schema,
-    contains_pattern,
     is_true,
     look_up,
     make_null_texts,
@@ -81,7 +80,7 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
     for outcome in (Outcome.FROZEN, Outcome.QUARANTINED):
         decisions.decide_as_mapped(groups["verdict"] == outcome, outcome, groups)
     if not current.stores_all_of_unicode:
-        beyond = contains_pattern(groups["group_name"], BEYOND_BMP_PATTERN)
+        beyond = groups["group_name"].str.contains(BEYOND_BMP_PATTERN, na=False)
         decisions.decide(beyond, Outcome.QUARANTINED, Reason.NAME_NOT_STORABLE)
     _decide_linked(groups, current, decisions)
     _decide_new(groups, current, decisions)
@@ -128,14 +127,16 @@ def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     by_name = look_up(sole.where(count == 1), named, "name_key", "id")
     in_joget = current.groups["id_key"].dropna()
     linked_keys = current.group_links["group_key"].dropna()
-    taken = twins | key.isin(in_joget) | key.isin(linked_keys) | groups["plain_id"].isna()
+    plain_id_is_used = (
+        twins | key.isin(in_joget) | key.isin(linked_keys) | groups["plain_id"].isna()
+    )
     return pd.DataFrame(
         {
             "found_id": found.fillna(by_name),
             "found_by": make_null_texts(groups.index)
             .mask(by_name.notna(), "name")
             .mask(found.notna(), "id"),
-            "new_id": groups["plain_id"].mask(taken).fillna(groups["hashed_id"]),
+            "new_id": groups["plain_id"].mask(plain_id_is_used).fillna(groups["hashed_id"]),
             "is_ambiguous": (count > 1) & found.isna(),
         }
     )
@@ -188,9 +189,9 @@ def _decide_new(groups: pd.DataFrame, current: Current, decisions: Decisions) ->
     ambiguous = is_true(groups["is_ambiguous"])
     decisions.decide(ambiguous, Outcome.QUARANTINED, Reason.SEVERAL_JOGET_GROUPS)
     found = groups["now_id"].notna()
-    taken = ~found & groups["hashed_key"].isin(current.group_links["group_key"])
-    taken &= groups["group_id"] == groups["hashed_id"]
-    decisions.decide(taken, Outcome.QUARANTINED, Reason.GROUP_LINKED_ELSEWHERE)
+    linked_elsewhere = ~found & groups["hashed_key"].isin(current.group_links["group_key"])
+    linked_elsewhere &= groups["group_id"] == groups["hashed_id"]
+    decisions.decide(linked_elsewhere, Outcome.QUARANTINED, Reason.GROUP_LINKED_ELSEWHERE)
     by_name = found & is_true(groups["found_by"] == "name")
     decisions.decide(by_name, Outcome.ADOPTED, Reason.GROUP_NAMED_ALIKE)
     decisions.decide(found, Outcome.ADOPTED, Reason.GROUP_FOUND)

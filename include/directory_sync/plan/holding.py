@@ -127,7 +127,7 @@ def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     The rows need columns entity, user_id and group_id, as in changes.CHANGES_SCHEMA.
     """
     answers = holding.current.answers
-    changing = rows[is_true(_has_changes(rows))]
+    changing = rows[_has_changes(rows)]
     if answers.empty or changing.empty:
         return rows["hold"]
     full = to_arrow_types(changing, CHANGES_SCHEMA).set_axis(changing.index)
@@ -219,7 +219,7 @@ def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
     """
     hold = rows["hold"]
     for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
-        together = rows["sub"].isin(rows.loc[is_true(hold == cause), "sub"])
+        together = rows["sub"].isin(rows.loc[hold == cause, "sub"])
         hold = hold.mask(together & hold.isna(), cause)
     return hold
 

@@ -35,14 +35,14 @@ def limit_users(
     links = select_users_of_sync(run, current)
     total = len(links) + current.unchanged_users
     action = users["action"].where(users["hold"].isna())
-    removed = is_true(action.isin(REMOVAL_ACTIONS))
+    removed = action.isin(REMOVAL_ACTIONS)
     disabled = removed & is_true(users["code"] == Reason.DISABLED)
     missing = removed & ~disabled
     was_active = is_true(users["before_state"] == State.ACTIVE)
     counted = missing & (was_active | (action == Action.DELETE))
     active = int((links["state"] == State.ACTIVE).sum()) + current.unchanged_users
     active_or_deleted = active + int((counted & ~was_active).sum())
-    changed = is_true(action.isin(CHANGING_ACTIONS)) & users["linked"] & are_values_different(users)
+    changed = action.isin(CHANGING_ACTIONS) & users["linked"] & are_values_different(users)
     created = is_true(action.isin(CREATING_ACTIONS) & (users["code"] != Reason.LINK_REBUILT))
     excesses = {
         Cause.DISABLED_USERS: find_excess(
@@ -83,7 +83,7 @@ def _limit_seats(
     limits: Limits, users: pd.DataFrame, hold: "pd.Series[str]", current: Current
 ) -> tuple["pd.Series[str]", dict[str, Excess]]:
     makes = users["action"].isin([Action.CREATE, Action.RECREATE]) & hold.isna()
-    goes = is_true(users["action"] == Action.DELETE) & hold.isna()
+    goes = (users["action"] == Action.DELETE) & hold.isna()
     seats = current.users_in_all + int(makes.sum()) - int(goes.sum())
     if limits.max_users is None or not makes.any() or seats <= limits.max_users:
         return hold, {}

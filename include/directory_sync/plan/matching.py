@@ -222,19 +222,19 @@ def _find_link_by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[
     free = users["way"].isna() & (users["verdict"] != Verdict.QUARANTINED) & users["sub"].notna()
     key = users["key"].where(free)
     key = key.mask(is_twin(key, users["active"]))
-    untaken = links[~links["before_link"].isin(users["before_link"])]
-    return look_up(key, untaken, "user_key", "before_link")
+    unused_links = links[~links["before_link"].isin(users["before_link"])]
+    return look_up(key, unused_links, "user_key", "before_link")
 
 
 def _give_links(
     users: pd.DataFrame, chosen: "pd.Series[str]", links: pd.DataFrame, way: str
 ) -> None:
     """Give users the links that were chosen for them."""
-    taken = chosen.notna()
+    has_link = chosen.notna()
     for column in LINK_COLUMNS:
         found = look_up(chosen, links.assign(link=links["before_link"]), "link", column)
-        users[column] = users[column].mask(taken, found)
-    users["way"] = users["way"].mask(taken, way)
+        users[column] = users[column].mask(has_link, found)
+    users["way"] = users["way"].mask(has_link, way)
 
 
 def _restore_lost_links(users: pd.DataFrame, current: Current) -> None:
@@ -243,8 +243,7 @@ def _restore_lost_links(users: pd.DataFrame, current: Current) -> None:
     """
     remembered = current.remembered[current.remembered["entity"] == Entity.USER]
     ordinary = current.users[
-        ~is_true(current.users["is_admin"])
-        & is_true(current.users["id"] == current.users["username"])
+        ~is_true(current.users["is_admin"]) & (current.users["id"] == current.users["username"])
     ]
     rows = remembered.merge(ordinary[["id", "id_key"]], left_on="joget_id", right_on="id")
     rows = rows[~rows["id_key"].isin(current.user_links["user_key"])]

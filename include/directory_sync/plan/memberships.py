@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from directory_sync.frames import TEXT_TYPE, conform_to_schema, is_among, is_true, number_pairs
+from directory_sync.frames import TEXT_TYPE, conform_to_schema, is_true, number_pairs
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.matching import is_among_texts
 from directory_sync.vocabulary import (
@@ -152,7 +152,7 @@ def _find_unchanged_pairs(
     plain = known[
         ~known["joget_id"].duplicated(keep=False)
         & known["listed"]
-        & is_true(known["outcome"] == Outcome.UNCHANGED)
+        & (known["outcome"] == Outcome.UNCHANGED)
         & ~known["loses_all"]
         & known["joget_active"]
     ]
@@ -167,10 +167,11 @@ def _find_unchanged_pairs(
             (current.local_memberships, ID_COLUMNS, "joget_id"),
         )
     )
-    same = (now >= 0) & is_among(now, wanted) & ~is_among(now, local)
+    pairs = pd.Index(now)
+    same = (now >= 0) & pairs.isin(wanted) & ~pairs.isin(local)
     by_group = np.bincount(now[same] % max(len(groups), 1), minlength=len(groups))
     names = pd.Index(groups["group_name"], dtype=TEXT_TYPE)
-    return UnchangedPairs(is_among(wanted, now[same]), same, pd.Series(by_group, index=names))
+    return UnchangedPairs(pd.Index(wanted).isin(now[same]), same, pd.Series(by_group, index=names))
 
 
 def _find_at_adoption(
@@ -191,8 +192,8 @@ def _find_at_adoption(
     linked = linked[["group_name", "group_id", "outcome"]]
     linked = linked.rename(columns={"outcome": "group_outcome"})
     found = members.merge(known, on="user_id").merge(linked, on="group_id")
-    adopted = is_true(found["outcome"] == Outcome.ADOPTED)
-    found = found[adopted | is_true(found["group_outcome"] == Outcome.ADOPTED)]
+    adopted = found["outcome"] == Outcome.ADOPTED
+    found = found[adopted | (found["group_outcome"] == Outcome.ADOPTED)]
     found = found[
         ~is_among_texts(found, named, PAIR_COLUMNS)
         & ~is_among_texts(found, current.local_memberships, ID_COLUMNS)
@@ -205,7 +206,7 @@ def count_memberships(changes: pd.DataFrame, *, read: int, unchanged: int) -> di
     rows = changes[changes["entity"] == Entity.MEMBERSHIP]
     changing = rows[rows["action"].isin([Action.ADD, Action.REMOVE])]
     safe = changing.loc[changing["hold"].isna(), "action"]
-    deferred = int(is_true(changing["hold"] == Cause.DEFERRED).sum())
+    deferred = int((changing["hold"] == Cause.DEFERRED).sum())
     return {
         "read": read,
         "added": int((safe == Action.ADD).sum()),

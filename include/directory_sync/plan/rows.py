@@ -9,7 +9,6 @@ from directory_sync.frames import (
     is_true,
     look_up,
     make_frame,
-    sort_texts,
     take_rows,
     to_arrow_types,
 )
@@ -53,8 +52,8 @@ def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) ->
     """Reset the misses of listed users or groups where nothing else changes, or all is held."""
     own = decided["action"].notna() & decided["hold"].isna()
     older = decided["changed_at"] <= evidence.at
-    has_misses = is_true(decided["before_misses"] > 0)
-    seen = decided[decided["listed"] & decided["linked"] & ~own & has_misses & is_true(older)]
+    has_misses = decided["before_misses"] > 0
+    seen = decided[decided["listed"] & decided["linked"] & ~own & has_misses & older]
     values = {
         f"after_{name}": seen[f"before_{name}"]
         for name in VALUE_COLUMNS
@@ -120,7 +119,7 @@ def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
     users: rows with columns action, hold, joget_id (the id now) and after_id. A rename moves every
     child to the new id before memberships are written.
     """
-    renamed = users[is_true(users["action"] == Action.RENAME) & users["hold"].isna()]
+    renamed = users[(users["action"] == Action.RENAME) & users["hold"].isna()]
     newer = look_up(rows["user_id"], renamed, "joget_id", "after_id")
     return rows.assign(user_id=newer.fillna(rows["user_id"]))
 
@@ -137,7 +136,8 @@ def make_directory(
         pa.Table.from_pandas(to_arrow_types(part, DIRECTORY_SCHEMA), preserve_index=False)
         for part in parts
     ]
-    rows = sort_texts(pa.concat_tables(tables), ["entity", "joget_id", "sub", "group_name"])
+    order = ("entity", "joget_id", "sub", "group_name")
+    rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
     return to_arrow_types(make_frame(rows), DIRECTORY_SCHEMA)
 
 

@@ -273,7 +273,7 @@ def _is_group_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]"
 
 def _is_of_admin(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether a row's user got ROLE_ADMIN since (rule 12)."""
-    admins = current.users.loc[is_true(current.users["is_admin"]), "id"]
+    admins = current.users.loc[current.users["is_admin"], "id"]
     subs = rows.loc[rows["user_id"].isin(admins), "sub"].dropna()
     return rows["user_id"].isin(admins) | rows["sub"].isin(subs)
 
@@ -283,7 +283,7 @@ def _is_parent_lost(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     the undo doesn't bring them back.
     """
     users, groups = (rows[rows["entity"] == entity] for entity in (Entity.USER, Entity.GROUP))
-    active = current.users.loc[is_true(current.users["active"] == 1), "id"]
+    active = current.users.loc[current.users["active"] == 1, "id"]
     brought = users.loc[users["after_active"] == 1, ["before_id", "after_id"]]
     has_user = rows["user_id"].isin(
         pd.concat([active, brought["before_id"], brought["after_id"]]).dropna()

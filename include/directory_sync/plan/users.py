@@ -9,7 +9,6 @@ from directory_sync.frames import (
     BEYOND_BMP_PATTERN,
     TEXT_TYPE,
     conform_to_schema,
-    contains_pattern,
     is_true,
     look_up,
     make_null_texts,
@@ -145,7 +144,7 @@ def _find_faults(users: pd.DataFrame, current: Current) -> Decisions:
         faults.decide_as_mapped(users["verdict"] == outcome, outcome, users)
     for column in ("username", *MAPPED_COLUMNS):
         if not current.stores_all_of_unicode:
-            beyond = contains_pattern(users[column], BEYOND_BMP_PATTERN)
+            beyond = users[column].str.contains(BEYOND_BMP_PATTERN, na=False)
             faults.decide(beyond, Outcome.QUARANTINED, Reason.NOT_STORABLE, detail=column)
         length = current.column_lengths.get(column)
         if length is not None:
@@ -284,9 +283,9 @@ def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: De
         new & users["key"].isin(foreign), Outcome.QUARANTINED, Reason.LINKED_BY_OTHER_SYNC
     )
     holder = look_up(users["key"], links[links["sync"] == run.sync.name], "user_key", "sub")
-    taken = new & holder.notna() & ~is_true(users["way"] == "heir")
+    belongs_to_other = new & holder.notna() & ~is_true(users["way"] == "heir")
     decisions.decide(
-        taken, Outcome.QUARANTINED, Reason.LOGIN_OF_LINKED_USER, detail=holder.fillna("")
+        belongs_to_other, Outcome.QUARANTINED, Reason.LOGIN_OF_LINKED_USER, detail=holder.fillna("")
     )
     moves = users["linked"] & (users["key"] != users["user_key"])
     moves &= decisions.contends | decisions.outcome_is(Outcome.RENAMED)

@@ -125,29 +125,29 @@ def find_in_home(home: str, folders: Iterable[str]) -> set[str]:
     URL was written, the settings may have named another Connection, which may be gone now:
     `s3://old@bucket/a` and `s3://new@bucket/a` are one folder. Nothing is deleted elsewhere.
     """
-    place = f"{_remove_connection(home)}/"
+    prefix = f"{_remove_connection(home)}/"
     return {
-        f"{home}/{found.removeprefix(place)}"
+        f"{home}/{found.removeprefix(prefix)}"
         for found in map(_remove_connection, folders)
-        if found.startswith(place)
+        if found.startswith(prefix)
     }
 
 
 def _remove_connection(url: str) -> str:
     """The URL without its Connection."""
     scheme, _, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    bucket, slash, path = rest.partition("/")
+    return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{path}"
 
 
 def sort_files(home: str, files: Iterable[StoredFile]) -> StoredFiles:
     """Sort a sync's files into attempts and signposts; leaves out what is neither."""
     attempts, signposts = defaultdict(list), defaultdict(list)
     for file in files:
-        place = file.url.removeprefix(home)
-        if ATTEMPT_FOLDER_PATTERN.match(place.rpartition("/")[0]):
+        path = file.url.removeprefix(home)
+        if ATTEMPT_FOLDER_PATTERN.match(path.rpartition("/")[0]):
             attempts[file.url.rpartition("/")[0]].append(file)
-        elif found := SIGNPOST_PATTERN.match(place):
+        elif found := SIGNPOST_PATTERN.match(path):
             signposts[found["kind"]].append(file)
     return StoredFiles(attempts, signposts)
 

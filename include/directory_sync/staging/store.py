@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import ObjectStoragePath
@@ -382,17 +384,55 @@ def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
 
     Raises PermanentError where it is gone or damaged.
     """
+    with _open_in_parts(manifest, name) as file:
+        found = pq.ParquetFile(file)
+        _require_row_count(manifest, name, found.metadata)
+        yield found
+
+
+def find_rows(
+    manifest: Manifest,
+    name: str,
+    column: str,
+    values: Collection[str],
+    *,
+    columns: list[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of a staged Parquet file with one of these values in a column, with one row group in
+    memory at a time. The hash isn't checked.
+
+    A row group whose statistics exclude the values isn't read. One without them is only read in
+    that column.
+    """
+    fits = pc.field(column).isin(list(values))
+    with _open_in_parts(manifest, name) as file:
+        fragment = ds.ParquetFileFormat().make_fragment(file)
+        _require_row_count(manifest, name, fragment.metadata)
+        # The dataset only chooses row groups here. Its scanner reads ahead in threads, and Arrow
+        # aborts a process that ends while one of them still holds a Python file.
+        opened = pq.ParquetFile(file, metadata=fragment.metadata)
+        for part in fragment.split_by_row_group(fits):
+            (group,) = part.row_groups
+            if len(opened.read_row_group(group.id, columns=[column]).filter(fits)):
+                rows = opened.read_row_group(group.id, columns=columns).filter(fits)
+                yield from rows.to_pylist()
+
+
+@contextmanager
+def _open_in_parts(manifest: Manifest, name: str) -> Iterator[IO[bytes]]:
     url = f"{manifest.url}/{name}"
     with _store_errors(url), ObjectStoragePath(url).open("rb", block_size=READ_AHEAD_BYTES) as file:
         try:
-            found = pq.ParquetFile(file)
-            if name not in manifest.files or found.metadata.num_rows != manifest.files[name].rows:
-                raise _make_damage_error(manifest.url, name)
-            yield found
+            yield file
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the store's own error; Arrow's error for a broken page has no number
             raise _make_damage_error(manifest.url, name) from None
+
+
+def _require_row_count(manifest: Manifest, name: str, metadata: pq.FileMetaData) -> None:
+    if name not in manifest.files or metadata.num_rows != manifest.files[name].rows:
+        raise _make_damage_error(manifest.url, name)
 
 
 def read_parquet(content: bytes) -> pd.DataFrame:
@@ -533,7 +573,9 @@ def _describe_denial(cause: BaseException | None) -> str:
     code = _find_code(cause)
     if code not in DENIED_CODES:
         return f" ({code}). Renew the keys of the Connection in staging_url."
-    said = DENIED_ACTION_PATTERN.search(cause.response["Error"].get("Message", ""))
-    action = said[1] if said else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
+    named = DENIED_ACTION_PATTERN.search(cause.response["Error"].get("Message", ""))
+    action = (
+        named[1] if named else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
+    )
     policy = "iam-policy-kms.json" if action.startswith("kms:") else "iam-policy.json"
     return f" {action}. Give the Connection in staging_url this right, as docs/{policy} does."

@@ -14,7 +14,7 @@ from directory_sync.cognito import client, completeness, snapshot
 from directory_sync.cognito.group_listing import GroupListing
 from directory_sync.cognito.user_listing import UserListing
 from directory_sync.errors import PermanentError, hide_values
-from directory_sync.frames import TEXT_TYPE, is_among, number_pairs
+from directory_sync.frames import TEXT_TYPE, number_pairs
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, locks, runs, upgrade
 from directory_sync.joget.reading import read_expected_subs, read_group_names, read_memberships
@@ -269,7 +269,7 @@ def _find_groups_lacking_members(
         number_pairs(pairs, of, known["sub"].drop_duplicates(), pd.Series(names, dtype=TEXT_TYPE))
         for pairs in (known, found)
     )
-    return sorted(known.loc[(here >= 0) & ~is_among(here, listed), "group_name"].unique())
+    return sorted(known.loc[(here >= 0) & ~pd.Index(here).isin(listed), "group_name"].unique())
 
 
 def _read_expected_subs(run: Run) -> pa.Array:
