@@ -13,20 +13,11 @@ from directory_sync import errors
 from directory_sync.__main__ import app
 from directory_sync.joget.ledger import definition
 from directory_sync.joget.schema import REQUIRED_COLUMNS
+from directory_sync.reasons import REASON_RULES, Reason
 from directory_sync.report import Report
 from directory_sync.run import Parameters, Run
 from directory_sync.settings import Section, Sync
-from directory_sync.vocabulary import (
-    REASON_RULES,
-    Action,
-    Cause,
-    Entity,
-    Outcome,
-    Reason,
-    RunKind,
-    State,
-    Verdict,
-)
+from directory_sync.vocabulary import Action, Cause, Entity, Outcome, RunKind, State, Verdict
 from tests.company import Company, people
 
 ROOT = Path(__file__).parent.parent

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from directory_sync.frames import TEXT_TYPE, is_true, make_null_texts
-from directory_sync.vocabulary import Cause, Outcome, Reason, split_reason_sentence
+from directory_sync.reasons import Reason, split_reason_sentence
+from directory_sync.vocabulary import Cause, Outcome
 
 
 class Decisions:

@@ -112,14 +112,6 @@ def number_pairs(
     return np.where((first >= 0) & (second >= 0), first.astype("int64") * len(seconds) + second, -1)
 
 
-def contains_pattern(texts: "pd.Series[str]", pattern: str) -> "pd.Series[bool]":
-    """Whether a regular expression (RE2) is found in each text; null has none."""
-    found = pc.match_substring_regex(pa.array(texts, pa.string()), pattern)
-    return pd.Series(
-        pc.fill_null(found, False).to_numpy(zero_copy_only=False), index=texts.index, dtype=bool
-    )
-
-
 def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
     """The flags as plain booleans, with null as false.
 

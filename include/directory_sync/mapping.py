@@ -24,8 +24,9 @@ from directory_sync.frames import (
     take_values,
     to_arrow_types,
 )
+from directory_sync.reasons import Reason
 from directory_sync.settings import Mapping, Scope
-from directory_sync.vocabulary import Entity, Outcome, Reason, Verdict
+from directory_sync.vocabulary import Entity, Outcome, Verdict
 
 LOGIN_LENGTH = 100
 """Characters of a username: Joget's workflow tables hold no more."""
@@ -100,7 +101,7 @@ class Desired:
     """The directory as the pool wants it, a row for everything that the snapshot lists.
 
     users: columns DESIRED_USERS_SCHEMA; a column that is left to Joget is null. verdict is
-    `mapped`, `frozen` or `quarantined`, code (vocabulary.Reason) and reason say why a user isn't
+    `mapped`, `frozen` or `quarantined`, code (reasons.Reason) and reason say why a user isn't
     mapped; `creatable` is false where a linked user may be changed but a new one isn't made.
     groups: columns DESIRED_GROUPS_SCHEMA; plain_id is null where Joget's console wouldn't accept
     the name; listed_twice where the members were listed a second time, so that absence from both

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from directory_sync.plan import Plan
 from directory_sync.plan.changes import SettingsChange
+from directory_sync.reasons import LEFT_OVER_REASONS, Reason
 from directory_sync.run import Run
-from directory_sync.vocabulary import LEFT_OVER_REASONS, Entity, Outcome, Reason
+from directory_sync.vocabulary import Entity, Outcome
 
 USER_OUTCOMES = (
     Outcome.CREATED,
@@ -72,7 +73,7 @@ class Quarantined(BaseModel):
     """A sub or a group name."""
     reason: str
     code: str | None = None
-    """vocabulary.Reason."""
+    """reasons.Reason."""
 
 
 class ReviewAnswer(BaseModel):

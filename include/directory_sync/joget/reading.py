@@ -13,7 +13,6 @@ from directory_sync.frames import (
     BEYOND_BMP_PATTERN,
     FLAG_TYPE,
     TEXT_TYPE,
-    contains_pattern,
     find_positions,
     is_true,
     look_up,
@@ -262,7 +261,7 @@ def _read_text_keys(database: Database, tables: JogetTables, texts: pd.DataFrame
     texts too.
     """
     if not tables.stores_all_of_unicode:
-        texts = texts[~contains_pattern(texts["text"], BEYOND_BMP_PATTERN)]
+        texts = texts[~texts["text"].str.contains(BEYOND_BMP_PATTERN, na=False)]
     database.fill("directory_sync_text", texts.sort_values("text"), about=TEMPORARY_TABLE)
     return database.frame(
         f"SELECT text, {tables.key('text')} FROM directory_sync_text",

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from directory_sync.pages.published_files import PublishedRun
+from directory_sync.reasons import LEFT_OVER_REASONS, advise_on_reason
 from directory_sync.report import LEFT_OVER_NAMES
 from directory_sync.staging import store
-from directory_sync.vocabulary import LEFT_OVER_REASONS, Outcome, advise_on_reason
+from directory_sync.vocabulary import Outcome
 
 MOST_ACCOUNTS_SHOWN = 100
 ACCOUNT_COLUMNS = ["sub", "joget_id", "outcome", "code", "reason"]

@@ -40,9 +40,9 @@ from directory_sync.pages.published_files import PublishedRun, open_published_ru
 from directory_sync.pages.run_history import Quarantine
 from directory_sync.pages.user_answer import UserQuery, answer_query
 from directory_sync.pages.user_search import find_logins
+from directory_sync.reasons import advise_on_reason
 from directory_sync.report import Quarantined
 from directory_sync.staging import store
-from directory_sync.vocabulary import advise_on_reason
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,15 @@ from directory_sync.pages.published_files import PublishedRun
 from directory_sync.pages.run_history import PastRun, find_newest_full_run
 from directory_sync.pages.user_events import UserEvent, list_events
 from directory_sync.pages.user_groups import InGroup, list_groups, list_unread_groups
+from directory_sync.reasons import Reason, advise_on_reason
 from directory_sync.settings import Mapping
 from directory_sync.vocabulary import (
     Action,
     Entity,
     Outcome,
-    Reason,
     State,
     Verdict,
     advise_on_cause,
-    advise_on_reason,
     describe_cause,
 )
 

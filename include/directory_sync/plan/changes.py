@@ -16,6 +16,7 @@ from directory_sync.frames import (
     make_frame,
     to_arrow_types,
 )
+from directory_sync.reasons import Reason
 from directory_sync.vocabulary import (
     ANSWERED_CAUSES,
     LEDGER_ACTIONS,
@@ -23,7 +24,6 @@ from directory_sync.vocabulary import (
     UNANSWERABLE_CAUSES,
     Action,
     Entity,
-    Reason,
     State,
 )
 
@@ -84,7 +84,7 @@ employment  add, remove
 membership  add, remove; and for the ledger alone: keep_local, claim
 
 Writing follows the values, not the action's name, so the inverse of a change is the change with
-both sides exchanged (plan.undoing). code is a vocabulary.Reason, and reason its
+both sides exchanged (plan.undoing). code is a reasons.Reason, and reason its
 sentence. hold is null for a safe row, else a vocabulary.Cause. ids are in Joget's stored bytes; the
 user_id of the role, employment and memberships of a user renamed by this plan is the new one.
 """

@@ -20,8 +20,9 @@ from directory_sync.plan.matching import (
     match_groups,
     select_groups_of_sync,
 )
+from directory_sync.reasons import REASON_RULES, Reason
 from directory_sync.run import Run
-from directory_sync.vocabulary import REASON_RULES, Action, Entity, Outcome, Reason, Verdict
+from directory_sync.vocabulary import Action, Entity, Outcome, Verdict
 
 GROUP_ACTIONS = {
     Outcome.CREATED: Action.CREATE,

@@ -20,15 +20,14 @@ from directory_sync.plan.dependencies import (
 )
 from directory_sync.plan.limits import limit_emptied_groups, limit_removed_memberships, limit_users
 from directory_sync.plan.users import change_login_only, keep_login
+from directory_sync.reasons import REASON_RULES, Reason
 from directory_sync.run import Run
 from directory_sync.vocabulary import (
     LEDGER_ACTIONS,
-    REASON_RULES,
     UNANSWERABLE_CAUSES,
     Action,
     Cause,
     Entity,
-    Reason,
     State,
 )
 

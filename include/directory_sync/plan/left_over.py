@@ -7,8 +7,9 @@ from directory_sync.frames import is_true, make_null_texts, to_arrow_types
 from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.users import DECIDED_USERS_SCHEMA, JOGET_ADMIN_LOGIN, find_keys
+from directory_sync.reasons import Reason
 from directory_sync.run import Run
-from directory_sync.vocabulary import USER_ACTIONS, Cause, Outcome, Reason, State, Verdict
+from directory_sync.vocabulary import USER_ACTIONS, Cause, Outcome, State, Verdict
 
 
 def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataFrame:

@@ -10,9 +10,10 @@ from directory_sync.plan.changes import Excess, hash_name
 from directory_sync.plan.current import Current
 from directory_sync.plan.matching import select_users_of_sync
 from directory_sync.plan.users import are_values_different
+from directory_sync.reasons import Reason
 from directory_sync.run import Run
 from directory_sync.settings import Limits
-from directory_sync.vocabulary import REMOVAL_ACTIONS, Action, Cause, Reason, State
+from directory_sync.vocabulary import REMOVAL_ACTIONS, Action, Cause, State
 
 SMALLEST_GROUP = 10
 """`emptied_group_percent` applies to groups with at least so many members."""

@@ -10,15 +10,8 @@ import pyarrow as pa
 from directory_sync.frames import TEXT_TYPE, conform_to_schema, is_true, number_pairs
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.matching import is_among_texts
-from directory_sync.vocabulary import (
-    REASON_RULES,
-    UNTOUCHED_OUTCOMES,
-    Action,
-    Cause,
-    Entity,
-    Outcome,
-    Reason,
-)
+from directory_sync.reasons import REASON_RULES, Reason
+from directory_sync.vocabulary import UNTOUCHED_OUTCOMES, Action, Cause, Entity, Outcome
 
 PAIR_COLUMNS = ["sub", "group_name"]
 ID_COLUMNS = ["user_id", "group_id"]

@@ -8,8 +8,9 @@ from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.matching import join_joget_rows, select_users_of_sync
 from directory_sync.plan.users import DECIDED_USERS_SCHEMA, is_excluded, is_newer, is_replaced
+from directory_sync.reasons import Reason
 from directory_sync.run import Run
-from directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outcome, Reason, State
+from directory_sync.vocabulary import USER_ACTIONS, Action, Entity, Outcome, State
 
 
 def decide_missing(

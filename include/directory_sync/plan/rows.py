@@ -15,15 +15,13 @@ from directory_sync.frames import (
 from directory_sync.plan.changes import DIRECTORY_SCHEMA, USER_COLUMNS, VALUE_COLUMNS
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.dependencies import find_holds_by_users
+from directory_sync.reasons import LEFT_OVER_REASONS, REASON_RULES, Reason
 from directory_sync.vocabulary import (
     ANSWERED_CAUSES,
     LEDGER_ACTIONS,
-    LEFT_OVER_REASONS,
-    REASON_RULES,
     Action,
     Entity,
     Outcome,
-    Reason,
     State,
 )
 

@@ -36,16 +36,15 @@ from directory_sync.plan.dependencies import (
 from directory_sync.plan.matching import is_among_texts
 from directory_sync.plan.memberships import count_memberships
 from directory_sync.plan.rows import find_employment_ids, give_renamed_ids
+from directory_sync.reasons import REASON_RULES, Reason
 from directory_sync.vocabulary import (
     APPLIED_OUTCOMES,
     INVERSE_ACTIONS,
     LEDGER_ACTIONS,
-    REASON_RULES,
     Action,
     Cause,
     Entity,
     Outcome,
-    Reason,
 )
 
 ROW_KEY_COLUMNS = ["entity", "sub", "group_name", "employment_id"]

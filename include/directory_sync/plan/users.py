@@ -22,9 +22,10 @@ from directory_sync.plan.changes import (
 )
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.matching import is_twin
+from directory_sync.reasons import Reason
 from directory_sync.run import Run
 from directory_sync.settings import Policies
-from directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, Reason, State
+from directory_sync.vocabulary import USER_ACTIONS, Action, Cause, Outcome, State
 
 JOGET_ADMIN_LOGIN = "admin"
 

@@ -21,6 +21,7 @@ from directory_sync.plan import Current, Plan
 from directory_sync.plan.answers import AnswerUpdate, give_answers
 from directory_sync.plan.approval import release_approved
 from directory_sync.plan.changes import Excess, hash_held_rows, hash_rows, split_by_entity
+from directory_sync.reasons import Reason
 from directory_sync.report import Report, ReviewAnswer, list_holds, make_report
 from directory_sync.run import Attempt, Run
 from directory_sync.settings import Sync, find_sync
@@ -28,14 +29,7 @@ from directory_sync.staging import store
 from directory_sync.staging.manifest import Manifest
 from directory_sync.tasks.load import SnapshotProposal
 from directory_sync.tasks.proposal import carry_out_proposal
-from directory_sync.vocabulary import (
-    REMOVAL_ACTIONS,
-    Cause,
-    Entity,
-    Reason,
-    RunKind,
-    describe_cause,
-)
+from directory_sync.vocabulary import REMOVAL_ACTIONS, Cause, Entity, RunKind, describe_cause
 
 log = logging.getLogger(__name__)
 
