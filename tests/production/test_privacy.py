@@ -332,6 +332,7 @@ def prepare_joget(joget: JogetDatabase) -> None:
         joget.execute(
             "INSERT INTO dir_organization (id, name) VALUES (%s, 'Another')", (f"ORG-{name}",)
         )
+    joget.execute("DROP USER IF EXISTS directory_sync@'%'")
     joget.execute(f"CREATE USER directory_sync@'%' IDENTIFIED BY '{MYSQL_PASSWORD}'")
     joget.execute(f"GRANT ALL ON {joget.name}.* TO directory_sync@'%'")
     joget.add_user(login("local"), password=mark("password"))

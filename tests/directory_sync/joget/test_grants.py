@@ -3,7 +3,7 @@ one.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ DELETE_AND_RENAME = read_rights(3)
 
 
 @pytest.fixture
-def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Let the sync use an account that has the rights of these parts of the file, or of all."""
 
     def grant(*parts: int) -> None:
@@ -59,7 +59,9 @@ def account(company: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             "AIRFLOW_CONN_JOGET_MYSQL", company.joget.server.account_uri(company.joget.name)
         )
 
-    return grant
+    yield grant
+    # The server is shared with other tests' files, which make an account of this name.
+    company.joget.execute(f"DROP USER IF EXISTS {ACCOUNT}@'%'")
 
 
 def expect_denials(company: Company, wanted: set[Right], operation: Callable[[], Any]) -> None:
