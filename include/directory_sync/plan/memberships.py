@@ -61,7 +61,7 @@ def decide_memberships(
     Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A
     listed user loses a membership only if the snapshot is complete and the group was listed twice,
     since one absence proves nothing. An inactive user loses all our memberships, since Joget gives
-    tasks to inactive members too (rule 4). keeps_found: memberships found at an adoption are the
+    tasks to inactive members too (rule 4); in an incomplete snapshot only a disabled one does. keeps_found: memberships found at an adoption are the
     local administrator's until the pool names them (policies.existing_memberships).
     """
     same = _find_unchanged_pairs(desired, current, users, groups)
@@ -94,7 +94,9 @@ def decide_memberships(
         found = found.iloc[:0]
     believed = evidence.complete & is_true(now["listed_twice"])
     kept = local | is_among_texts(now, found, ID_COLUMNS)
-    remove = now[~wanted & ~kept & (believed | now["loses_all"])]
+    # An incomplete snapshot shows who is disabled, and proves nothing else about memberships.
+    loses_all = now["loses_all"] & (evidence.complete | ~is_true(now["active"]))
+    remove = now[~wanted & ~kept & (believed | loses_all)]
 
     ending, gone = remove["loses_all"], remove["group_loses_all"]
     out = ending & ~(remove["active"] & (remove["outcome"].isin(ENABLED_OUTCOMES)))

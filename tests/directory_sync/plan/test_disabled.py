@@ -112,6 +112,21 @@ def test_a_rejected_absence_does_not_silence_a_later_disabling(company: Company)
     assert "person000@example.org" not in company.active()
 
 
+def test_a_user_deactivated_in_joget_keeps_our_memberships_until_a_snapshot_is_complete(
+    company: Company,
+) -> None:
+    ana, bob = user(ANA), user(BOB)
+    company.pool.users, company.pool.members = [ana, bob], {"Sales": [ana, bob]}
+    company.run()
+    company.joget.execute("UPDATE dir_user SET active = 0 WHERE id = %s", (ANA,))
+    company.faults.estimate = "300"
+    assert not company.run()["complete"]
+    assert company.memberships() == {(ANA, "Sales"), (BOB, "Sales")}
+    company.faults.estimate = "true"
+    assert company.run()["complete"]
+    assert company.memberships() == {(BOB, "Sales")}
+
+
 def test_a_user_deactivated_by_an_administrator_of_joget_loses_our_memberships(
     company: Company,
 ) -> None:
