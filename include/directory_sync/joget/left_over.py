@@ -5,10 +5,11 @@ import pyarrow as pa
 
 from directory_sync.frames import look_up, make_empty_frame
 from directory_sync.joget.database import Database, split_into_batches
-from directory_sync.joget.schema import LEDGER_TEXT_LENGTH, JogetTables
+from directory_sync.joget.schema import LEDGER_TEXT_LENGTH, JogetTables, name_columns
 from directory_sync.joget.single_sign_on import LINK_OF_USER, MADE_BY_SINGLE_SIGN_ON
 from directory_sync.mapping import Desired
 from directory_sync.plan import current as now
+from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.vocabulary import Verdict
 
 
@@ -62,8 +63,8 @@ def _read_unlinked_accounts(
     employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
     linked_too = f"EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE {LINK_OF_USER})"
     statement = (
-        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, u.firstName, "
-        f"u.lastName, u.email, u.active, u.timeZone, u.locale, {tables.key('u.id')}, NULL FROM "
+        f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, "
+        f"{name_columns(USER_COLUMNS, 'u')}, {tables.key('u.id')}, NULL FROM "
         f"dir_user u WHERE u.active = 1 AND EXISTS (SELECT 1 {employed}) AND "
         f"{MADE_BY_SINGLE_SIGN_ON}" + (f" AND NOT {linked_too}" if has_ledger else "")
     )

@@ -5,9 +5,10 @@ In a first load nearly every row is a new user's. Other changes travel by tempor
 A key that somebody took meanwhile stops the insertion.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,50 +18,36 @@ import pyarrow.compute as pc
 
 from directory_sync.errors import PermanentError
 from directory_sync.frames import (
-    conform_to_schema,
     find_positions,
     is_true,
     number_pairs,
 )
-from directory_sync.joget.database import Database
+from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.ledger.runs import RunRow
-from directory_sync.joget.schema import JogetTables
+from directory_sync.joget.schema import JogetTables, count_users
 from directory_sync.joget.sending import make_passwords
 from directory_sync.plan import Plan
-from directory_sync.plan.changes import USER_COLUMNS, hash_name
+from directory_sync.plan.changes import USER_COLUMN_FIELDS, USER_COLUMNS, hash_name
 from directory_sync.vocabulary import Action, Entity
 
 ADDED_ENTITIES = (Entity.ROLE, Entity.EMPLOYMENT, Entity.MEMBERSHIP)
 
-SUBS_IN_A_QUERY = 1_000
-"""Up to so many new users are read back by their subs. More are found by reading all links of the
-pool, which takes half a second for a million.
+USERS_ASKED_FOR = 1_000
+"""Up to so many new users are always read back by their ids."""
+
+SCANNED_SHARE = 0.1
+"""If more of dir_user's rows are new, whole tables are read back: that takes less time than to look
+each of their rows up.
 """
 
-COLUMNS_OF_TABLES = {
-    "directory_sync_user_link": ("user_id", "state", "misses"),
-    "dir_user": ("id", "username", *USER_COLUMNS),
-    "dir_user_role": ("has_role",),
-}
-"""The columns of WRITTEN_USERS_SCHEMA that each table holds."""
-
-NUMBER_COLUMNS = ("active", "misses")
-
-WRITTEN_USERS_SCHEMA = pa.schema(
-    [
-        ("sub", pa.string()),
-        *(
-            (name, pa.int64() if name in NUMBER_COLUMNS else pa.string())
-            for table in ("directory_sync_user_link", "dir_user")
-            for name in COLUMNS_OF_TABLES[table]
-        ),
-        ("has_role", pa.bool_()),
-    ]
+WRITTEN_LINKS_SCHEMA = pa.schema(
+    [("sub", pa.string()), ("user_id", pa.string()), ("state", pa.string()), ("misses", pa.int64())]
 )
-"""Users as they were written, with the links that lead to them."""
-
+WRITTEN_USERS_SCHEMA = pa.schema(
+    [("id", pa.string()), ("username", pa.string()), *USER_COLUMN_FIELDS]
+)
 WRITTEN_PAIRS_SCHEMA = pa.schema([("user_id", pa.string()), ("other_id", pa.string())])
-"""A user, and their employment or group."""
+"""A user, and their role, employment or group."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +63,9 @@ class NewUsers:
         """Insert rows of dir_user. The plan has them in the order of ids, in which InnoDB takes
         them fastest.
         """
-        rows = self.users
-        values = {
-            "id": rows["after_id"],
-            "username": rows["after_id"],  # Joget deletes by id-as-username, so both are equal
-            "password": make_passwords(rows, are_random=has_random_passwords),
-            **{column: rows[f"after_{column}"] for column in USER_COLUMNS},
-        }
-        database.fill("dir_user", pd.DataFrame(values), about="dir_user")
+        passwords = make_passwords(self.users, are_random=has_random_passwords)
+        rows = self._make_user_rows().assign(password=passwords)
+        database.fill("dir_user", rows, about="dir_user")
 
     def insert_roles(self, database: Database, tables: JogetTables) -> None:
         """Insert rows of dir_user_role."""
@@ -108,131 +90,119 @@ class NewUsers:
         )
 
     def insert_links(self, database: Database, row: RunRow) -> None:
-        """Insert the ledger's links."""
-        rows, at = self.users.sort_values("sub"), str(row.at)
+        """Insert the ledger's links, in the order of their keys."""
+        rows = self._make_link_rows().sort_values("sub")
         values = {
-            "sub": rows["sub"],
-            "user_id": rows["after_id"],
-            "user_id_sha256": [hash_name(str(user_id)) for user_id in rows["after_id"]],
-            "state": rows["after_state"],
-            "misses": rows["after_misses"],
+            "user_id_sha256": [hash_name(str(user_id)) for user_id in rows["user_id"]],
             "sync": row.run.sync.name,
             "user_pool_id": row.run.sync.user_pool_id,
             "origin": str(Action.CREATE),
-            "linked_at": at,
-            "changed_at": at,
+            "linked_at": str(row.at),
+            "changed_at": str(row.at),
             "changed_by": row.key,
         }
         table = "directory_sync_user_link"
-        database.fill(table, pd.DataFrame(values, index=rows.index), about=table)
+        database.fill(table, rows.assign(**values), about=table)
 
     def verify(self, database: Database, tables: JogetTables, row: RunRow) -> None:
         """Read the rows back and compare them, by bytes, with the plan; raises PermanentError where
-        a trigger or a default of the database's changed one.
+        a trigger or a default of the database's changed one. Rows that a trigger added are its own.
         """
         if self.users.empty:
             return
-        written = WrittenRows(database, tables, row, self.users["sub"])
-        with closing(written.read_users()) as rows:
-            wrong = self._find_wrong_tables(rows)
-        with closing(written.read_pairs("dir_employment", "id")) as rows:
-            if not self._has_all_pairs(self.employments, "employment_id", rows):
-                wrong.append("dir_employment")
-        with closing(written.read_pairs("dir_user_group", "groupId")) as rows:
-            if not self._has_all_pairs(self.memberships, "group_id", rows):
-                wrong.append("dir_user_group")
-        if wrong:
-            raise PermanentError(
-                f"{wrong[0]} doesn't hold what was written to it; the run was rolled back. Look "
-                f"for a trigger or a constraint of this database's own on {wrong[0]}."
-            )
-
-    def _find_wrong_tables(self, written: Iterator[pd.DataFrame]) -> list[str]:
-        planned = self._make_written_users()
-        found = {table: np.zeros(len(planned), dtype=bool) for table in COLUMNS_OF_TABLES}
-        for rows in written:
-            at = find_positions(rows["sub"], planned["sub"])
-            is_planned = at >= 0
-            new_rows, planned_rows = rows[is_planned], planned.iloc[at[is_planned]]
-            for table, columns in COLUMNS_OF_TABLES.items():
-                found[table][at[is_planned]] = _are_as_planned(new_rows, planned_rows, columns)
-        return [table for table, is_found in found.items() if not is_found.all()]
-
-    def _make_written_users(self) -> pd.DataFrame:
-        """The users as they should have been written: columns WRITTEN_USERS_SCHEMA."""
-        users = self.users
-        values = {
-            "sub": users["sub"],
-            "user_id": users["after_id"],
-            "state": users["after_state"],
-            "misses": users["after_misses"],
-            "id": users["after_id"],
-            "username": users["after_id"],
-            **{column: users[f"after_{column}"] for column in USER_COLUMNS},
-            "has_role": users["sub"].isin(self.roles["sub"]),
+        written = WrittenRows(database, row, self.users)
+        roles = self.roles.assign(role_id=tables.role_user)
+        pairs = {
+            ("dir_user_role", "roleId"): roles[["user_id", "role_id"]],
+            ("dir_employment", "id"): self.employments[["user_id", "employment_id"]],
+            ("dir_user_group", "groupId"): self.memberships[["user_id", "group_id"]],
         }
-        return conform_to_schema(pd.DataFrame(values), WRITTEN_USERS_SCHEMA)
+        if not _has_all_rows(self._make_link_rows(), "sub", written.read_links()):
+            raise _make_error("directory_sync_user_link")
+        if not _has_all_rows(self._make_user_rows(), "id", written.read_users()):
+            raise _make_error("dir_user")
+        for (table, column), planned in pairs.items():
+            found = written.read_pairs(table, column)
+            if not _has_all_pairs(planned, self.users["after_id"], found):
+                raise _make_error(table)
 
-    def _has_all_pairs(
-        self, planned_rows: pd.DataFrame, column: str, written: Iterator[pd.DataFrame]
-    ) -> bool:
-        users, others = self.users["after_id"], planned_rows[column].drop_duplicates()
-        planned = number_pairs(planned_rows, ("user_id", column), users, others)
-        found = np.zeros(len(planned), dtype=bool)
-        for rows in written:
-            pairs = number_pairs(rows, WRITTEN_PAIRS_SCHEMA.names, users, others)
-            found |= pd.Index(planned).isin(pairs)
-        return bool(found.all())
+    def _make_user_rows(self) -> pd.DataFrame:
+        """Columns WRITTEN_USERS_SCHEMA. Joget deletes users by id-as-username, so both are the
+        same.
+        """
+        users = self.users
+        values = {column: users[f"after_{column}"] for column in USER_COLUMNS}
+        return pd.DataFrame({"id": users["after_id"], "username": users["after_id"], **values})
+
+    def _make_link_rows(self) -> pd.DataFrame:
+        """Columns WRITTEN_LINKS_SCHEMA."""
+        columns = {"sub": "sub", "after_id": "user_id"}
+        columns |= {"after_state": "state", "after_misses": "misses"}
+        return self.users[list(columns)].rename(columns=columns)
 
 
 @dataclass(frozen=True)
 class WrittenRows:
-    """Reads back what a run wrote of new users, by their links. It may give rows of other users
-    too, whose links the run changed.
-    """
+    """Reads back what a run wrote of new users, perhaps among other rows."""
 
     database: Database
-    tables: JogetTables
     row: RunRow
-    subs: "pd.Series[str]"
+    users: pd.DataFrame
+    """The new users: a plan's rows."""
 
-    @property
-    def _condition(self) -> str:
-        condition = "l.sync = %s AND l.user_pool_id = %s AND l.changed_by = %s"
-        if len(self.subs) > SUBS_IN_A_QUERY:
-            return condition
-        return f"{condition} AND l.sub IN ({', '.join(['%s'] * len(self.subs))})"
-
-    @property
-    def _parameters(self) -> tuple[str, ...]:
+    def read_links(self) -> Generator[pd.DataFrame]:
+        """Columns WRITTEN_LINKS_SCHEMA."""
         sync = self.row.run.sync
-        subs = self.subs if len(self.subs) <= SUBS_IN_A_QUERY else ()
-        return (sync.name, sync.user_pool_id, self.row.key, *subs)
+        return self._read(
+            f"SELECT {', '.join(WRITTEN_LINKS_SCHEMA.names)} FROM directory_sync_user_link WHERE "
+            "sync = %s AND user_pool_id = %s AND changed_by = %s",
+            (sync.name, sync.user_pool_id, self.row.key),
+            only=("AND sub", self.users["sub"]),
+            schema=WRITTEN_LINKS_SCHEMA,
+            about="directory_sync_user_link",
+        )
 
     def read_users(self) -> Generator[pd.DataFrame]:
-        """Columns WRITTEN_USERS_SCHEMA; dir_user's are null where the link leads nowhere."""
-        columns = ", ".join(f"d.{column}" for column in COLUMNS_OF_TABLES["dir_user"])
-        user_id = self.tables.as_directory("l.user_id")
-        return self.database.frames(
-            f"SELECT l.sub, l.user_id, l.state, l.misses, {columns}, EXISTS (SELECT 1 FROM "
-            "dir_user_role r WHERE r.userId = d.id AND r.roleId = %s) FROM "
-            f"directory_sync_user_link l LEFT JOIN dir_user d ON d.id = {user_id} "
-            f"WHERE {self._condition}",
-            (self.tables.role_user, *self._parameters),
+        """Columns WRITTEN_USERS_SCHEMA."""
+        return self._read(
+            f"SELECT {', '.join(WRITTEN_USERS_SCHEMA.names)} FROM dir_user",
+            only=("WHERE id", self.users["after_id"]),
             schema=WRITTEN_USERS_SCHEMA,
             about="dir_user",
         )
 
     def read_pairs(self, table: str, column: str) -> Generator[pd.DataFrame]:
-        """Columns WRITTEN_PAIRS_SCHEMA: a child table's rows of the users."""
-        user_id = self.tables.as_directory("l.user_id")
-        return self.database.frames(
-            f"SELECT d.userId, d.{column} FROM directory_sync_user_link l STRAIGHT_JOIN {table} d "
-            f"ON d.userId = {user_id} WHERE {self._condition}",
-            self._parameters,
+        """Columns WRITTEN_PAIRS_SCHEMA, of a table that has rows for each user."""
+        return self._read(
+            f"SELECT userId, {column} FROM {table}",
+            only=("WHERE userId", self.users["after_id"]),
             schema=WRITTEN_PAIRS_SCHEMA,
             about=table,
         )
+
+    def _read(
+        self,
+        statement: str,
+        parameters: tuple[str, ...] = (),
+        *,
+        only: "tuple[str, pd.Series[str]]",
+        schema: pa.Schema,
+        about: str,
+    ) -> Generator[pd.DataFrame]:
+        if self._scans:
+            yield from self.database.frames(statement, parameters, schema=schema, about=about)
+            return
+        key, values = only
+        for batch in split_into_batches(values.tolist()):
+            part = f"{statement} {key} IN ({', '.join(['%s'] * len(batch))})"
+            yield self.database.frame(part, (*parameters, *batch), schema=schema, about=about)
+
+    @cached_property
+    def _scans(self) -> bool:
+        """Whether whole tables are read."""
+        if len(self.users) <= USERS_ASKED_FOR:
+            return False
+        return len(self.users) > SCANNED_SHARE * count_users(self.database)
 
 
 def split_new_users(
@@ -258,17 +228,45 @@ def split_new_users(
     return NewUsers(*own.values()), replace(plan, parts=parts)
 
 
-def _are_as_planned(
-    rows: pd.DataFrame, planned: pd.DataFrame, columns: Sequence[str]
-) -> "np.ndarray[Any, Any]":
-    """Whether each row is as planned, by bytes. A role that wasn't planned may be there."""
+def _has_all_rows(planned: pd.DataFrame, key: str, written: Generator[pd.DataFrame]) -> bool:
+    """Whether each planned row is among the written ones, which have the same columns."""
+    found = np.zeros(len(planned), dtype=bool)
+    with closing(written) as parts:
+        for rows in parts:
+            at = find_positions(rows[key], planned[key])
+            is_planned = at >= 0
+            new_rows, planned_rows = rows[is_planned], planned.iloc[at[is_planned]]
+            found[at[is_planned]] = _are_equal(new_rows, planned_rows)
+    return bool(found.all())
+
+
+def _has_all_pairs(
+    planned: pd.DataFrame, users: "pd.Series[str]", written: Generator[pd.DataFrame]
+) -> bool:
+    """Whether each planned pair of a user's id and another id is among the written ones."""
+    others = planned.iloc[:, 1].drop_duplicates()
+    numbers = number_pairs(planned, list(planned.columns), users, others)
+    found = np.zeros(len(planned), dtype=bool)
+    with closing(written) as parts:
+        for rows in parts:
+            pairs = number_pairs(rows, WRITTEN_PAIRS_SCHEMA.names, users, others)
+            found |= pd.Index(numbers).isin(pairs)
+    return bool(found.all())
+
+
+def _are_equal(rows: pd.DataFrame, others: pd.DataFrame) -> "np.ndarray[Any, Any]":
+    """Whether rows at the same position are equal, by bytes; null equals null."""
     same = np.ones(len(rows), dtype=bool)
-    for name in columns:
-        one, other = pa.array(rows[name]), pa.array(planned[name])
-        if name == "has_role":
-            equal = pc.greater_equal(one, other)
-        else:
-            both_null = pc.and_(pc.is_null(one), pc.is_null(other))
-            equal = pc.or_(pc.fill_null(pc.equal(one, other), False), both_null)
+    for name in rows.columns:
+        one, other = pa.array(rows[name]), pa.array(others[name])
+        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
+        equal = pc.or_(pc.fill_null(pc.equal(one, other), False), both_null)
         same &= equal.to_numpy(zero_copy_only=False)
     return same
+
+
+def _make_error(table: str) -> PermanentError:
+    return PermanentError(
+        f"{table} doesn't hold what was written to it; the run was rolled back. Look for a trigger "
+        f"or a constraint of this database's own on {table}."
+    )

@@ -27,10 +27,12 @@ from directory_sync.joget.ledger import definition, links, reviews, runs
 from directory_sync.joget.schema import (
     TABLES_BY_USERNAME,
     JogetTables,
+    name_columns,
 )
 from directory_sync.mapping import LOGIN_LENGTH, Desired
 from directory_sync.plan import Removals
 from directory_sync.plan import current as now
+from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.plan.current import Current
 from directory_sync.plan.users import MADE_WITHOUT_PASSWORD
 from directory_sync.run import Run
@@ -273,7 +275,7 @@ def _read_text_keys(database: Database, tables: JogetTables, texts: pd.DataFrame
 def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFrame:
     """Columns FOUND_USERS_SCHEMA: users with a sent text as their id or username."""
     columns = (
-        "u.id, u.username, u.firstName, u.lastName, u.email, u.active, u.timeZone, u.locale, "
+        f"u.id, u.username, {name_columns(USER_COLUMNS, 'u')}, "
         "u.password IS NOT NULL, "
         "EXISTS (SELECT 1 FROM dir_user_role r WHERE r.userId = u.id AND r.roleId = 'ROLE_USER'), "
         "EXISTS (SELECT 1 FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s), "

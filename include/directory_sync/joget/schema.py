@@ -3,13 +3,15 @@ collation.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from directory_sync.errors import MissingRightError, PermanentError
 from directory_sync.joget.database import Database
+from directory_sync.plan.changes import USER_COLUMNS
 
 REQUIRED_COLUMNS = {
-    "dir_user": "id username password firstName lastName email active timeZone locale",
+    "dir_user": f"id username password {' '.join(USER_COLUMNS)}",
     "dir_group": "id name description organizationId",
     "dir_organization": "id",
     "dir_role": "id",
@@ -45,6 +47,11 @@ KEY_COLUMNS = {"id", "userid", "groupid", "roleid", "organizationid", "username"
 
 KNOWN_CHARSETS = {"utf8mb4": True, "utf8mb3": False, "utf8": False}
 """Charsets of DX 8 and DX 7, and whether they hold characters beyond U+FFFF, such as emoji."""
+
+
+def name_columns(columns: Iterable[str], alias: str) -> str:
+    """SQL: the columns of a table that has this alias."""
+    return ", ".join(f"{alias}.{column}" for column in columns)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,9 @@ class PlanApplication:
             raise RefusedRowsError(str(error), deferred) from None
 
     def _run(self) -> Plan:
-        # The object store, the hash and the database work at the same time.
-        with ThreadPoolExecutor(2) as beside:
+        # The object store and the database work at the same time. One thread, since publishing and
+        # hashing need much memory each.
+        with ThreadPoolExecutor(1) as beside:
             published = beside.submit(self.publish)
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()

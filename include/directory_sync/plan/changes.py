@@ -32,6 +32,11 @@ USER_COLUMNS = ("firstName", "lastName", "email", "active", "timeZone", "locale"
 
 NUMBER_COLUMNS = ("active", "misses")
 
+USER_COLUMN_FIELDS = [
+    (name, pa.int64() if name in NUMBER_COLUMNS else pa.string()) for name in USER_COLUMNS
+]
+"""The names and types of USER_COLUMNS, for a schema."""
+
 VALUE_COLUMNS = ("id", *USER_COLUMNS, "name", "organizationId", "link", "state", "misses")
 """The values that a change has before and after.
 

@@ -10,18 +10,13 @@ import pyarrow as pa
 
 from directory_sync.cognito.snapshot import ABSENT_SCHEMA
 from directory_sync.frames import make_empty_frame
-from directory_sync.plan.changes import Removals
+from directory_sync.plan.changes import USER_COLUMN_FIELDS, Removals
 
 JOGET_USERS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("username", pa.string()),
-        ("firstName", pa.string()),
-        ("lastName", pa.string()),
-        ("email", pa.string()),
-        ("active", pa.int64()),
-        ("timeZone", pa.string()),
-        ("locale", pa.string()),
+        *USER_COLUMN_FIELDS,
         ("has_password", pa.bool_()),
         ("is_admin", pa.bool_()),
         ("has_role_user", pa.bool_()),
@@ -150,12 +145,7 @@ LEFT_OVER_SCHEMA = pa.schema(
     [
         ("account", pa.string()),
         ("id", pa.string()),
-        ("firstName", pa.string()),
-        ("lastName", pa.string()),
-        ("email", pa.string()),
-        ("active", pa.int64()),
-        ("timeZone", pa.string()),
-        ("locale", pa.string()),
+        *USER_COLUMN_FIELDS,
         ("id_key", pa.string()),
         ("verdict", pa.string()),
     ]

@@ -61,8 +61,9 @@ def decide_memberships(
     Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A
     listed user loses a membership only if the snapshot is complete and the group was listed twice,
     since one absence proves nothing. An inactive user loses all our memberships, since Joget gives
-    tasks to inactive members too (rule 4); in an incomplete snapshot only a disabled one does. keeps_found: memberships found at an adoption are the
-    local administrator's until the pool names them (policies.existing_memberships).
+    tasks to inactive members too (rule 4); in an incomplete snapshot only a disabled user does.
+    keeps_found: memberships found at an adoption are the local administrator's until the pool names
+    them (policies.existing_memberships).
     """
     same = _find_unchanged_pairs(desired, current, users, groups)
     read, desired = len(desired), desired[~same.desired]

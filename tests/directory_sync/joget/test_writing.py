@@ -425,7 +425,7 @@ def test_a_rename_that_the_database_refuses_stops_nobody_else(company: Company) 
     assert counts(company.run()) == {"read": 2, "renamed": 1, "unchanged": 1}
 
 
-@pytest.mark.parametrize("most", [0, new_users.SUBS_IN_A_QUERY])
+@pytest.mark.parametrize("most", [0, new_users.USERS_ASKED_FOR])
 @pytest.mark.parametrize(
     ("table", "change"),
     [
@@ -442,7 +442,7 @@ def test_a_rename_that_the_database_refuses_stops_nobody_else(company: Company) 
 def test_a_new_users_row_that_a_trigger_changes_is_noticed_before_the_commit(
     company: Company, monkeypatch: pytest.MonkeyPatch, table: str, change: str, most: int
 ) -> None:
-    monkeypatch.setattr(new_users, "SUBS_IN_A_QUERY", most)
+    monkeypatch.setattr(new_users, "USERS_ASKED_FOR", most)
     company.pool.users = [user(ANA)]
     company.run()
     company.joget.execute(
@@ -497,7 +497,8 @@ def test_a_run_that_is_ended_while_it_reads_back_rolls_back(
     def die(*_: Any) -> None:
         raise KilledError
 
-    monkeypatch.setattr(new_users, "_are_as_planned", die)
+    monkeypatch.setattr(new_users, "USERS_ASKED_FOR", 0)
+    monkeypatch.setattr(new_users, "_are_equal", die)
     company.pool.users = people(3)
     transformed = company.prepare()
     with pytest.raises(KilledError):

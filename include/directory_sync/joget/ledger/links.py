@@ -6,7 +6,8 @@ import pandas as pd
 import pyarrow as pa
 
 from directory_sync.joget.database import Database
-from directory_sync.joget.schema import JogetTables
+from directory_sync.joget.schema import JogetTables, name_columns
+from directory_sync.plan.changes import USER_COLUMN_FIELDS, USER_COLUMNS
 from directory_sync.plan.current import USER_LINKS_SCHEMA
 from directory_sync.run import Run
 
@@ -18,12 +19,7 @@ LINKED_USERS_SCHEMA = pa.schema(
     [
         *LINK_COLUMNS,
         ("is_same", pa.bool_()),
-        ("firstName", pa.string()),
-        ("lastName", pa.string()),
-        ("email", pa.string()),
-        ("active", pa.int64()),
-        ("timeZone", pa.string()),
-        ("locale", pa.string()),
+        *USER_COLUMN_FIELDS,
         ("has_password", pa.bool_()),
     ]
 )
@@ -39,8 +35,8 @@ def read_linked_users(database: Database, tables: JogetTables, run: Run) -> pd.D
     )
     return database.frame(
         "SELECT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, "
-        f"l.changed_at, l.linked_at, {same}, u.firstName, u.lastName, u.email, u.active, "
-        "u.timeZone, u.locale, u.password IS NOT NULL FROM directory_sync_user_link l LEFT JOIN "
+        f"l.changed_at, l.linked_at, {same}, {name_columns(USER_COLUMNS, 'u')}, u.password IS NOT "
+        "NULL FROM directory_sync_user_link l LEFT JOIN "
         f"dir_user u ON u.id = {tables.as_directory('l.user_id')} WHERE l.user_id_sha256 IS NOT "
         "NULL AND l.sync = %s",
         (run.sync.name,),
