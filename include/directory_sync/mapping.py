@@ -21,6 +21,7 @@ from directory_sync.frames import (
     make_frame_of_rows,
     make_null_texts,
     number_pairs,
+    sort_table,
     take_values,
     to_arrow_types,
 )
@@ -209,7 +210,7 @@ def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
     """
     table = pa.Table.from_pandas(users.assign(login=map_login(users, rule)), preserve_index=False)
     order = ("login", "sub", "cognito_username")
-    return make_frame(table.sort_by([(name, "ascending") for name in order]))
+    return make_frame(sort_table(table, order))
 
 
 def map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":

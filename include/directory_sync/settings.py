@@ -259,6 +259,20 @@ class Settings:
                 f"{len(self.faults)} fault(s) in the settings file {self.path}:\n{faults}"
             )
 
+    def find_sync(self, name: str) -> Sync:
+        """The valid sync of that name. Raises SettingsError with every fault of the file, or
+        PermanentError where a file without faults has no such sync.
+        """
+        for sync in self.syncs:
+            if sync.name == name:
+                return sync
+        self.require_valid()
+        names = ", ".join(sync.name for sync in self.syncs) or "none"
+        raise PermanentError(
+            f"{self.path} holds no sync named {name!r}. It has: {names}. Correct the name or the "
+            "settings, then run again."
+        )
+
 
 def get_settings_path() -> Path:
     """The settings file: DIRECTORY_SYNC_CONFIG, or include/syncs.yaml."""
@@ -269,15 +283,12 @@ def load_settings(path: Path | None = None) -> Settings:
     """Read a settings file. It never raises an error: everything wrong is a fault of the returned
     value.
     """
+    advice = "" if path else "; set DIRECTORY_SYNC_CONFIG to the path of your settings"
     path = path or get_settings_path()
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
-        return Settings(
-            path,
-            (),
-            ("the file does not exist; set DIRECTORY_SYNC_CONFIG to the path of your settings",),
-        )
+        return Settings(path, (), (f"the file does not exist{advice}",))
     except (OSError, UnicodeDecodeError) as error:
         return Settings(path, (), (f"the file can't be read: {type(error).__name__}",))
     except yaml.YAMLError as error:
@@ -286,14 +297,8 @@ def load_settings(path: Path | None = None) -> Settings:
 
 
 def find_sync(name: str) -> Sync:
-    """The valid sync of that name; raises PermanentError where the settings hold none."""
-    sync = next((sync for sync in load_settings().syncs if sync.name == name), None)
-    if sync is None:
-        raise PermanentError(
-            f"The settings hold no valid sync named {name!r}. Correct the settings file or the "
-            "name, then run again."
-        )
-    return sync
+    """The valid sync of that name in the settings file; raises as Settings.find_sync."""
+    return load_settings().find_sync(name)
 
 
 def parse_settings(content: Any) -> tuple[tuple[Sync, ...], tuple[str, ...]]:

@@ -38,8 +38,8 @@ def show_examination(examination: "Examination", console: Console) -> None:
     """A line for each finding, then what to conclude."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(max_width=34)
-    table.add_column()
+    table.add_column(max_width=34, overflow="fold")
+    table.add_column(overflow="fold")
     for one in examination.findings:
         style = STATUS_STYLES[one.status]
         said = escape(f"{one.what.rstrip('.')}. {one.to_do}" if one.to_do else one.what)

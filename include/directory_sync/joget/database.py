@@ -94,8 +94,16 @@ class Database:
         with self._errors(about), self._connection.cursor() as cursor:
             return int(cursor.execute(statement, parameters or None))
 
-    def fill(self, table: str, frame: pd.DataFrame, *, about: str) -> None:
-        """Put a frame's rows into a table, by column name, as fast as the server allows.
+    def fill(
+        self,
+        table: str,
+        frame: pd.DataFrame,
+        *,
+        about: str,
+        constants: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put a frame's rows into a table, by column name, as fast as the server allows. constants:
+        values of further columns, the same in each row.
 
         Raises RefusedRowError, or TakenKeyError, where the server would change or leave out a row.
         """
@@ -105,13 +113,13 @@ class Database:
         with self._errors(about), _pause_garbage_collector():
             if self._takes_files:
                 try:
-                    self._load(table, rows)
+                    self._load(table, rows, constants or {})
                 except MySQLdb.Error as error:
                     if error.args[0] not in FILES_REFUSED_CODES:
                         raise
                     self._takes_files = False
             if not self._takes_files:
-                self._insert_json(table, rows)
+                self._insert_json(table, rows, constants or {})
 
     def insert(self, statement: str, frame: pd.DataFrame, *, about: str) -> None:
         """Run a multi-row INSERT of a frame's columns, in batches; the statement ends with its
@@ -142,7 +150,7 @@ class Database:
         )
         return bool(found) and found[0][1] == "ON"
 
-    def _load(self, table: str, rows: pa.Table) -> None:
+    def _load(self, table: str, rows: pa.Table, constants: Mapping[str, str]) -> None:
         """LOAD DATA LOCAL from a pipe, so that no personal value is ever on a worker's disk.
 
         A value that all rows share is sent once.
@@ -151,6 +159,7 @@ class Database:
             name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])
         }
         rows = rows.drop_columns(list(shared))
+        shared |= constants
         statement = f"INTO TABLE {table} CHARACTER SET utf8mb4 ({', '.join(rows.column_names)})"
         if shared:
             statement += " SET " + ", ".join(f"{name} = %s" for name in shared)
@@ -184,7 +193,7 @@ class Database:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall())
 
-    def _insert_json(self, table: str, rows: pa.Table) -> None:
+    def _insert_json(self, table: str, rows: pa.Table, constants: Mapping[str, str]) -> None:
         """Each batch as one parameter: half as fast as LOAD DATA, twice as fast as executemany
         (docs/speed.md).
         """
@@ -194,13 +203,15 @@ class Database:
             for at, field in enumerate(rows.schema)
         )
         statement = (
-            f"INSERT INTO {table} ({', '.join(rows.column_names)}) "
-            f"SELECT * FROM JSON_TABLE(%s, '$[*]' COLUMNS ({columns})) AS sent"
+            f"INSERT INTO {table} ({', '.join([*rows.column_names, *constants])}) "
+            f"SELECT {', '.join(['sent.*', *['%s'] * len(constants)])} FROM "
+            f"JSON_TABLE(%s, '$[*]' COLUMNS ({columns})) AS sent"
         )
         with self._connection.cursor() as cursor:
             for batch in rows.to_batches(ROWS_IN_A_PARAMETER):
                 values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-                cursor.execute(statement, (json.dumps(list(values), ensure_ascii=False),))
+                sent = json.dumps(list(values), ensure_ascii=False)
+                cursor.execute(statement, (*constants.values(), sent))
 
     def frame(
         self, statement: str, parameters: Sequence[Any] = (), *, schema: pa.Schema, about: str

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from directory_sync.errors import PermanentError
 from directory_sync.frames import (
+    TEXT_TYPE,
     find_positions,
     is_true,
     number_pairs,
@@ -50,6 +51,10 @@ WRITTEN_PAIRS_SCHEMA = pa.schema([("user_id", pa.string()), ("other_id", pa.stri
 """A user, and their role, employment or group."""
 
 
+HASHES_AT_ONCE = 50_000
+"""How many keys of the ledger are made at once."""
+
+
 @dataclass(frozen=True)
 class NewUsers:
     """The safe rows of users that a plan creates, as the parts of a plan have them."""
@@ -69,18 +74,16 @@ class NewUsers:
 
     def insert_roles(self, database: Database, tables: JogetTables) -> None:
         """Insert rows of dir_user_role."""
-        values = pd.DataFrame({"userId": self.roles["user_id"], "roleId": tables.role_user})
-        database.fill("dir_user_role", values, about="dir_user_role")
+        rows = self.roles[["user_id"]].rename(columns={"user_id": "userId"})
+        constants = {"roleId": tables.role_user}
+        database.fill("dir_user_role", rows, constants=constants, about="dir_user_role")
 
     def insert_employments(self, database: Database, tables: JogetTables) -> None:
         """Insert rows of dir_employment."""
-        rows = self.employments.sort_values("employment_id")
-        values = {"id": rows["employment_id"], "userId": rows["user_id"]}
-        database.fill(
-            "dir_employment",
-            pd.DataFrame({**values, "organizationId": tables.organization}),
-            about="dir_employment",
-        )
+        columns = {"employment_id": "id", "user_id": "userId"}
+        rows = self.employments[list(columns)].rename(columns=columns).sort_values("id")
+        constants = {"organizationId": tables.organization}
+        database.fill("dir_employment", rows, constants=constants, about="dir_employment")
 
     def insert_memberships(self, database: Database) -> None:
         """Insert rows of dir_user_group."""
@@ -92,8 +95,7 @@ class NewUsers:
     def insert_links(self, database: Database, row: RunRow) -> None:
         """Insert the ledger's links, in the order of their keys."""
         rows = self._make_link_rows().sort_values("sub")
-        values = {
-            "user_id_sha256": [hash_name(str(user_id)) for user_id in rows["user_id"]],
+        constants = {
             "sync": row.run.sync.name,
             "user_pool_id": row.run.sync.user_pool_id,
             "origin": str(Action.CREATE),
@@ -102,7 +104,8 @@ class NewUsers:
             "changed_by": row.key,
         }
         table = "directory_sync_user_link"
-        database.fill(table, rows.assign(**values), about=table)
+        rows = rows.assign(user_id_sha256=_hash_ids(rows["user_id"]))
+        database.fill(table, rows, constants=constants, about=table)
 
     def verify(self, database: Database, tables: JogetTables, row: RunRow) -> None:
         """Read the rows back and compare them, by bytes, with the plan; raises PermanentError where
@@ -216,16 +219,24 @@ def split_new_users(
     users = plan.safe_part(Entity.USER)
     is_new = (users["action"] == Action.CREATE) & ~users["sub"].isin(linked_before)
     is_new &= users["after_link"] == user_pool_id + "/" + users["sub"]
-    created = users[is_true(is_new)]
-    if created.empty:
-        return NewUsers(created, *(plan.part(entity).iloc[:0] for entity in ADDED_ENTITIES)), plan
+    subs = users.loc[is_true(is_new), "sub"]
     parts, own = dict(plan.parts), {}
     for entity in (Entity.USER, *ADDED_ENTITIES):
         rows = plan.part(entity)
-        is_own = rows["sub"].isin(created["sub"]) & rows["hold"].isna()
+        is_own = rows["sub"].isin(subs) & rows["hold"].isna()
         own[entity] = rows if is_own.all() else rows[is_own]
         parts[entity] = rows[~is_own]
     return NewUsers(*own.values()), replace(plan, parts=parts)
+
+
+def _hash_ids(user_ids: "pd.Series[str]") -> "pd.Series[str]":
+    """The ledger's keys of ids, made in parts: a million Python texts would take 100 MB."""
+    parts = [
+        pa.array([hash_name(str(user_id)) for user_id in user_ids.iloc[start:][:HASHES_AT_ONCE]])
+        for start in range(0, len(user_ids), HASHES_AT_ONCE)
+    ]
+    hashes = pa.chunked_array(parts, pa.string())
+    return pd.Series(hashes, index=user_ids.index, dtype=TEXT_TYPE)
 
 
 def _has_all_rows(planned: pd.DataFrame, key: str, written: Generator[pd.DataFrame]) -> bool:

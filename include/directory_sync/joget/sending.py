@@ -28,8 +28,8 @@ CHANGE_SIDES = ("before", "after")
 def send_plan(
     database: Database, tables: JogetTables, plan: Plan, *, random_passwords: bool
 ) -> None:
-    """Fill the five tables above; ids are in the directory's collation, keys of the ledger in
-    ASCII_COLUMN.
+    """Fill a temporary table for each kind of change: users, groups, roles, employments and
+    memberships. Ids have the directory's collation, and keys of the ledger are ASCII_COLUMN.
     """
     _send_users(database, tables, plan.safe_part(Entity.USER), random_passwords=random_passwords)
     _send_groups(database, tables, plan.safe_part(Entity.GROUP))

@@ -14,6 +14,7 @@ from directory_sync.frames import (
     TEXT_TYPE,
     make_empty_frame,
     make_frame,
+    sort_table,
     to_arrow_types,
 )
 from directory_sync.reasons import Reason
@@ -419,7 +420,7 @@ def sort_changes(frames: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
         found = tables.pop(entity)
         if found:
             table = pa.concat_tables(found, promote_options="default")
-            parts[entity] = make_frame(table.sort_by([(name, "ascending") for name in SORT_KEYS]))
+            parts[entity] = make_frame(sort_table(table, SORT_KEYS))
     return parts
 
 

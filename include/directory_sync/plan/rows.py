@@ -9,6 +9,7 @@ from directory_sync.frames import (
     is_true,
     look_up,
     make_frame,
+    sort_table,
     take_rows,
     to_arrow_types,
 )
@@ -135,7 +136,7 @@ def make_directory(
         for part in parts
     ]
     order = ("entity", "joget_id", "sub", "group_name")
-    rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
+    rows = sort_table(pa.concat_tables(tables), order)
     return to_arrow_types(make_frame(rows), DIRECTORY_SCHEMA)
 
 

@@ -19,7 +19,7 @@ from directory_sync.joget.schema import inspect_tables
 from directory_sync.plan import Evidence, Plan, make_plan
 from directory_sync.plan.changes import hash_rows
 from directory_sync.run import Run
-from directory_sync.settings import Sync, load_settings
+from directory_sync.settings import load_settings
 from directory_sync.staging import store
 from directory_sync.staging.manifest import Manifest
 from directory_sync.tasks.transform import map_with_settings, read_absent, read_snapshot_frames
@@ -62,7 +62,9 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
     The pool isn't read. Raises SettingsError with each fault of the file, and PermanentError where
     the file has no such sync, or no run of the sync's pool was applied yet.
     """
-    sync = _find_sync(sync_name, settings_path)
+    settings = load_settings(settings_path)
+    settings.require_valid()
+    sync = settings.find_sync(sync_name)
     with hide_values("plan"):
         store.require_access(sync.staging_url)
         run = Run(run_id="plan", sync=sync, dry_run=True)
@@ -71,17 +73,6 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
             rules = runs.find_newest_rules(database, run)
             run = run.model_copy(update={"previous": rules if rules != sync.rules else None})
             return _make_preview(database, run, store.read_manifest(newest.transformed_url))
-
-
-def _find_sync(name: str, path: Path | None) -> Sync:
-    settings = load_settings(path)
-    settings.require_valid()
-    for sync in settings.syncs:
-        if sync.name == name:
-            return sync
-    raise PermanentError(
-        f"{settings.path} holds no sync named {name!r}. Correct the name, then run this again."
-    )
 
 
 def _find_newest_run(database: Database, run: Run) -> runs.CommittedRun:

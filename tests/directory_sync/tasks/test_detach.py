@@ -170,4 +170,4 @@ def test_detaching_says_if_there_was_no_run_or_no_such_sync(company: Company) ->
     )
     unknown = run_command("--sync", "nobody")
     assert unknown.exit_code == 1
-    assert "PermanentError: The settings hold no valid sync named 'nobody'" in unknown.output
+    assert "holds no sync named 'nobody'. It has: default." in unknown.output.replace("\n", " ")

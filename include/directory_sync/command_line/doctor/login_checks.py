@@ -58,7 +58,7 @@ class LoginCounts:
 
     @property
     def best(self) -> str:
-        """The rule with the most accounts; the mapping's own among equals."""
+        """The way to find a login that fits most accounts; among equals, the mapping's own."""
         return max(self.by_rule, key=lambda rule: (self.by_rule[rule], rule == self.rule))
 
 
@@ -123,7 +123,7 @@ def _check_sample(sync: Sync, pool: UserPool, database: Database, held: list[str
     users = _read_sample(pool)
     rules = [rule for rule in _list_rules(users, sync) if rule not in held]
     if not rules:
-        what = "the snapshot has every attribute of the users in this page"
+        what = "nothing more to compare: the snapshot has every attribute of these users"
         return Finding(SAMPLE_CHECK, Status.OK, what)
     if sync.mapping.username not in rules and _has_login(users, sync.mapping.username):
         rules.insert(0, sync.mapping.username)
