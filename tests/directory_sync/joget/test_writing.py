@@ -491,20 +491,19 @@ def test_a_user_who_comes_back_is_new_in_joget_and_keeps_one_link(company: Compa
 def test_a_run_that_is_ended_while_it_reads_back_rolls_back(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "ROWS_IN_A_READ", 1)
-    monkeypatch.setattr(database, "ROWS_IN_A_FRAME", 1)
-
     def die(*_: Any) -> None:
         raise KilledError
 
-    monkeypatch.setattr(new_users, "USERS_ASKED_FOR", 0)
-    monkeypatch.setattr(new_users, "_are_equal", die)
     company.pool.users = people(3)
     transformed = company.prepare()
-    with pytest.raises(KilledError):
-        company.load(transformed)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "ROWS_IN_A_READ", 1)
+        patch.setattr(database, "ROWS_IN_A_FRAME", 1)
+        patch.setattr(new_users, "USERS_ASKED_FOR", 0)
+        patch.setattr(new_users, "_are_equal", die)
+        with pytest.raises(KilledError):
+            company.load(transformed)
     assert company.joget.column("SELECT id FROM dir_user WHERE id LIKE 'person%'") == []
-    monkeypatch.undo()
     assert counts(company.load(transformed))["created"] == 3
 
 
