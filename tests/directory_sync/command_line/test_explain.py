@@ -102,5 +102,5 @@ def test_before_the_first_run_it_says_what_to_do(company: Company) -> None:
     answer = explain(ANA)
     assert answer.exit_code == 1
     assert "Run it once." in answer.stdout
-    assert "no valid sync named 'nobody'" in explain(ANA, "--sync", "nobody").stderr
+    assert "holds no sync named 'nobody'" in explain(ANA, "--sync", "nobody").stderr
     assert "longer than 200 characters" in explain("a" * 201).stderr
