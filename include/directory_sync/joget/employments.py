@@ -46,7 +46,7 @@ def read_employment_ids(
 def find_users_with_own_employment(
     database: Database, tables: JogetTables, user_ids: Sequence[str]
 ) -> set[str]:
-    """The users for whom an employment exists that the sync made."""
+    """Find the users with an employment that the sync made."""
     choices = ("0", *SECOND_CHOICES)
     return {
         str(user_id)
@@ -59,7 +59,7 @@ def find_users_with_own_employment(
 def _read_choices_of(
     database: Database, tables: JogetTables, user_ids: Sequence[str], choice: str
 ) -> list[pd.DataFrame]:
-    """Columns CHOICES_SCHEMA, for users whose ids weren't sent."""
+    """Columns CHOICES_SCHEMA, for users whose ids aren't in the table of sent texts."""
     parts = [make_empty_frame(CHOICES_SCHEMA)]
     for ids in split_into_batches(user_ids):
         rows = " UNION ALL ".join([f"SELECT {tables.as_directory('%s')} AS text"] * len(ids))

@@ -17,12 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from directory_sync.errors import PermanentError
-from directory_sync.frames import (
-    TEXT_TYPE,
-    find_positions,
-    is_true,
-    number_pairs,
-)
+from directory_sync.frames import TEXT_TYPE, find_positions, is_true, number_pairs
 from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.ledger.runs import RunRow
 from directory_sync.joget.schema import JogetTables, count_users
@@ -49,7 +44,6 @@ WRITTEN_USERS_SCHEMA = pa.schema(
 )
 WRITTEN_PAIRS_SCHEMA = pa.schema([("user_id", pa.string()), ("other_id", pa.string())])
 """A user, and their role, employment or group."""
-
 
 HASHES_AT_ONCE = 50_000
 """How many keys of the ledger are made at once."""
@@ -213,8 +207,9 @@ def split_new_users(
 ) -> tuple[NewUsers, Plan]:
     """The new users of a plan, and the plan without their rows.
 
-    linked_before: subs with an ended link in the ledger. Their links are updated, not inserted, so
-    they stay in the plan; so do users whose link, which an undo gives back, is to another pool.
+    linked_before: subs with an ended link in the ledger. These users stay in the plan, since their
+    links are updated and not inserted. So do users to whom an undo gives back a link to another
+    pool.
     """
     users = plan.safe_part(Entity.USER)
     is_new = (users["action"] == Action.CREATE) & ~users["sub"].isin(linked_before)
@@ -262,7 +257,8 @@ def _has_all_pairs(
         for rows in parts:
             pairs = number_pairs(rows, WRITTEN_PAIRS_SCHEMA.names, users, others)
             found |= pd.Index(numbers).isin(pairs)
-    return bool(found.all())
+    # A pair without a number has an id that no new user has, so it can't have been found.
+    return bool((found & (numbers >= 0)).all())
 
 
 def _are_equal(rows: pd.DataFrame, others: pd.DataFrame) -> "np.ndarray[Any, Any]":

@@ -81,7 +81,7 @@ class Explanation:
 
     @property
     def conclusion(self) -> str:
-        """A sentence for a user whom nothing holds back; empty where something does."""
+        """A sentence if nothing holds the user back; empty if something does."""
         if self.holding_back:
             return ""
         if self.pool:

@@ -507,6 +507,18 @@ def test_a_run_that_is_ended_while_it_reads_back_rolls_back(
     assert counts(company.load(transformed))["created"] == 3
 
 
+@pytest.mark.parametrize(("user_id", "is_found"), [("ana", True), ("Ana", False)])
+def test_a_pair_of_a_user_that_the_plan_does_not_create_is_never_found(
+    user_id: str, is_found: bool
+) -> None:
+    planned = pd.DataFrame({"user_id": [user_id], "group_id": ["Sales"]}, dtype=TEXT_TYPE)
+    written = pd.DataFrame(
+        {"user_id": ["ana", "cat"], "other_id": ["Sales", "Sales"]}, dtype=TEXT_TYPE
+    )
+    users = pd.Series(["ana"], dtype=TEXT_TYPE)
+    assert new_users._has_all_pairs(planned, users, (part for part in [written])) == is_found
+
+
 def test_users_who_get_back_a_link_to_an_earlier_pool_keep_that_pool() -> None:
     rows = [
         {"entity": "user", "action": "create", "sub": sub, "after_id": sub, "after_link": link}

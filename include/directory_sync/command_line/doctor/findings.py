@@ -28,7 +28,7 @@ class Finding:
     status: Status
     what: str
     to_do: str = ""
-    """Empty where nothing is to be done, or where `what` is an error, whose text says it."""
+    """Empty if nothing is to be done, or if `what` is an error: its text says what to do."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _check_tables(sync: Sync, database: Database) -> Finding:
 def _describe_charset(tables: JogetTables) -> str:
     if tables.stores_all_of_unicode:
         return ""
-    return ". Users whose names hold emoji can't be stored, and are quarantined"
+    return ". It can't store names with emoji, so users with such names are quarantined"
 
 
 def _check_index(database: Database) -> Finding:
