@@ -135,10 +135,14 @@ class Database:
 
     @cached_property
     def _takes_files(self) -> bool:
-        """Whether rows may go as a file: MySQL 8 takes none unless its administrator says so."""
+        """Whether rows may go as a file: MySQL 8 takes none unless its administrator says so. A
+        server that keeps no warnings gets none either, because LOAD DATA LOCAL turns errors into
+        warnings, and their codes are needed.
+        """
         if not self._sends_files or self._splits_files:
             return False
-        return bool(self.rows("SELECT @@local_infile", about="the server's settings")[0][0])
+        question = "SELECT @@local_infile AND @@max_error_count > 0"
+        return bool(self.rows(question, about="the server's settings")[0][0])
 
     @property
     def _splits_files(self) -> bool:
@@ -282,8 +286,6 @@ class Database:
             f"{LOCK_WAIT_SECONDS}"
         )
         settings += f", wait_timeout = {IDLE_SECONDS}"
-        # LOAD DATA LOCAL turns errors into warnings, and their codes are needed.
-        settings += ", max_error_count = 64"
         self.execute(f"SET SESSION {settings}", about="the session")
 
     def limit_idle_time(self, seconds: int) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from directory_sync.errors import ConflictError, PermanentError, RefusedRowError
+from directory_sync.errors import ConflictError, PermanentError, RefusedRowError, TakenKeyError
 from directory_sync.frames import make_frame_of_rows
 from directory_sync.joget.database import Database, _is_private, open_session
 from tests.conftest import JogetDatabase
@@ -116,6 +116,21 @@ def test_a_value_is_not_cut_by_a_server_that_keeps_no_warnings(database: Databas
     database.execute("SET SESSION max_error_count = 0", about="the session")
     with pytest.raises(RefusedRowError):
         database.fill("sent", make_names(["x" * 300]), about="sent")
+
+
+def test_a_server_that_keeps_no_warnings_is_sent_no_file_so_a_taken_key_is_still_known(
+    joget: JogetDatabase,
+) -> None:
+    [before] = joget.column("SELECT @@GLOBAL.max_error_count")
+    joget.execute("SET GLOBAL max_error_count = 0")
+    try:
+        with open_session("joget_mysql") as opened:
+            assert not opened._takes_files
+            opened.execute("CREATE TEMPORARY TABLE sent (id INT PRIMARY KEY)", about="sent")
+            with pytest.raises(TakenKeyError):
+                opened.fill("sent", pd.DataFrame({"id": [1, 1]}), about="sent")
+    finally:
+        joget.execute(f"SET GLOBAL max_error_count = {before}")
 
 
 def test_a_key_that_comes_twice_is_a_conflict_and_never_left_out(database: Database) -> None:
