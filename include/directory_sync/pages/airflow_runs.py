@@ -62,9 +62,7 @@ class SyncDag:
 
 @dataclass(frozen=True)
 class AirflowRun:
-    """A run; by task id, the states of its tasks, when they ended, and what the reporting task
-    passed on.
-    """
+    """A run, with the state and the end of each of its tasks, by task id."""
 
     dag_id: str
     run_id: str
@@ -76,7 +74,7 @@ class AirflowRun:
     tasks: dict[str, str] = field(default_factory=dict)
     ended: dict[str, datetime] = field(default_factory=dict)
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By task id: Manifest.reference, from XCom."""
+    """What the reporting task passed on, by task id: Manifest.reference, from XCom."""
 
     def folder(self, task: str) -> str | None:
         """The URL of the folder that a task left."""
@@ -125,6 +123,8 @@ def list_known_dags(dag_ids: Sequence[str]) -> list[KnownDag]:
         DagModel.has_import_errors,
         DagModel.last_parsed_time,
     )
+    # As Airflow's own routes do (api_fastapi/common/db/common.py). A scoped session is shared by
+    # everything that runs in this thread, and would be closed for all of it here.
     with create_session(scoped=False) as session:
         rows = session.execute(select(*columns).where(DagModel.dag_id.in_(dag_ids))).all()
     return [
@@ -142,9 +142,8 @@ def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
 
 
 def list_newest_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
-    """The `limit` runs of all these DAGs that Airflow made last, the newest first. A backfill's
-    runs count by when they were made, not by their dates.
-    """
+    """The `limit` runs of all these DAGs that Airflow made last, the newest first."""
+    # By id: a backfill makes runs now whose dates are long past.
     return _list_runs(
         select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.id.desc()).limit(limit)
     )
@@ -161,6 +160,7 @@ def list_waiting_reviews(dag_id: str) -> list[AirflowRun]:
         .where(
             DagRun.dag_id == dag_id,
             TaskInstance.task_id == ASKING_TASK,
+            # The run's own state is running while its task waits, so it doesn't tell.
             TaskInstance.state == "awaiting_input",
         )
         .order_by(DagRun.id.desc())
@@ -176,6 +176,8 @@ def list_changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
         .join(XComModel, and_(XComModel.dag_id == DagRun.dag_id, XComModel.run_id == DagRun.run_id))
         .where(DagRun.dag_id.in_(dag_ids), *_find_reporting_task())
         .order_by(DagRun.id.desc())
+        # The counts lie inside a JSON value, so the filter is ours. It ends at the limit, and the
+        # rows of years may come after that.
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
     found: list[int] = []
@@ -189,6 +191,8 @@ def list_changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
 
 
 def _has_changes(reference: dict[str, Any]) -> bool:
+    # Counts are ints under names such as users_created (Report.flat_counts). The other value is the
+    # manifest's URL.
     return any(
         isinstance(count, int) and count and name.partition("_")[2] not in UNCHANGING_COUNTS
         for name, count in reference.items()
@@ -232,7 +236,10 @@ def _make_airflow_run(run: DagRun) -> AirflowRun:
         run_id=run.run_id,
         state=str(run.state),
         run_type=str(run.run_type),
+        # Not logical_date: runs by hand may have none, and runs triggered by an asset have none.
         at=run.run_after,
+        # Each run of a backfill has a name too, that of the person who created the backfill
+        # (airflow/models/backfill.py).
         started_by=run.triggering_user_name if str(run.run_type) == "manual" else None,
     )
 
@@ -242,5 +249,7 @@ def _split_into_batches(keys: list[tuple[str, str]]) -> Iterator[list[tuple[str,
 
 
 def _require_dict(value: Any) -> dict[str, Any]:
+    # XComModel.set stores JSON as a text, the Task Execution API the value itself
+    # (airflow/models/xcom.py, deserialize_value).
     value = json.loads(value) if isinstance(value, str) else value
     return value if isinstance(value, dict) else {}

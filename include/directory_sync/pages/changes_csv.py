@@ -41,6 +41,7 @@ def write_csv(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> It
 
     Rows come in the order of writing; without the right to see values, in the order of subs.
     """
+    # The header is made of no rows: the filters may leave none.
     header = _make_cells(file.schema_arrow.empty_table(), values=values)
     yield BYTE_ORDER_MARK + _encode_csv(header, header=True)
     for rows in (
@@ -56,6 +57,7 @@ def _read_in_file_order(file: pq.ParquetFile, wanted: ChangeFilter) -> Iterator[
 
 
 def _read_in_order_of_subs(file: pq.ParquetFile, wanted: ChangeFilter) -> Iterator[pa.Table]:
+    # The file's own order is by logins, which these readers may not learn (docs/pages.md).
     numbers = find_changes(file, wanted.model_copy(update={"sort": ""}), values=False)
     rows = file.read(columns=[*PUBLIC_COLUMNS, *GROUP_COLUMNS])
     for start in range(0, len(numbers), ROWS_AT_ONCE):
@@ -81,6 +83,7 @@ def _make_cells(rows: pa.Table, *, values: bool) -> pa.Table:
     }
     for column, label in VALUE_LABELS.items() if values else ():
         before, after = (rows[f"{side}_{column}"].cast(pa.string()) for side in ("before", "after"))
+        # not_equal is null where either side is, so nulls are compared apart.
         only_one_is_null = pc.xor(before.is_null(), after.is_null())
         differs = pc.coalesce(pc.not_equal(before, after), only_one_is_null)
         for side, texts in (("before", before), ("after", after)):

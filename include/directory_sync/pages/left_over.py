@@ -51,10 +51,13 @@ def _read_accounts(found: PublishedRun, *, values: bool) -> tuple[LeftOverAccoun
         found.folder, "directory.parquet", "code", LEFT_OVER_REASONS, columns=ACCOUNT_COLUMNS
     )
     accounts = (
+        # Such an account has no sub. The name in its place reveals no login: it is a hash of an
+        # employment's id (joget.left_over.ACCOUNT_PREFIX).
         LeftOverAccount(
             row["joget_id" if values else "sub"], row["reason"], advise_on_reason(row["code"])
         )
         for row in rows
+        # The counts leave out accounts that this plan deactivates (report.left_over).
         if row["outcome"] != Outcome.DEACTIVATED
     )
     return tuple(islice(accounts, MOST_ACCOUNTS_SHOWN))

@@ -37,6 +37,9 @@ def may_see_values(user: Any, sync: Sync) -> bool:
     """Whether this person may see names, emails and values: whether Airflow would let them answer
     the sync's reviews.
     """
+    # A person who decides about a change must see it, and nobody else needs to (docs/pages.md). The
+    # two checks below are those of Airflow's route that takes an answer
+    # (core_api/routes/public/hitl.py): the right, and whether the task has assigned users.
     manager = get_auth_manager()
     details = DagDetails(
         id=sync.review_dag_id, team_name=DagModel.get_team_name(sync.review_dag_id)
@@ -62,10 +65,10 @@ def may_read_runs(user: Any, dag_id: str) -> bool:
 
 
 def make_hidden_name(name: str) -> str:
-    """What a reader sees in place of a group's name if they may see no values. It is always the
-    same for one group. Nobody can check a guessed name against it, since the hash has Airflow's
-    secret as its key.
+    """What a reader sees in place of a group's name if they may see no values: the same for each
+    row of one group. Empty for an empty name.
     """
+    # Readers could check a plain hash against guessed names, but they don't have this secret.
     secret = conf.get("api", "secret_key", fallback="") or ""
     return (
         f"group {hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:12]}"

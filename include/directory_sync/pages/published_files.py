@@ -43,9 +43,11 @@ class PublishedRun:
     """The folder with plan.parquet and directory.parquet."""
 
     def is_quarantined(self, entity: str, key: str) -> bool:
-        """Whether a record is in quarantine; beyond the MOST_QUARANTINED records that are kept, it
-        is assumed to be.
+        """Whether a record is in quarantine. A record with a larger key than all those that are
+        kept (MOST_QUARANTINED) is assumed to be.
         """
+        # The records that are kept are the first by key. A record with a smaller key than the last
+        # of them would be kept too, so it isn't in quarantine.
         if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
             return True
         return self.quarantined > len(self.quarantine) and (entity, key) > _key_by(
@@ -66,8 +68,8 @@ class PublishedRun:
 def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:
     """What a run of this sync left.
 
-    Raises PermanentError where the folder lies outside the sync's staging (people can write an XCom
-    too), and where it was deleted or is damaged; TransientError where the store can't be reached.
+    Raises PermanentError where the folder lies outside the sync's staging, was deleted or is
+    damaged; TransientError where the store can't be reached.
     """
     try:
         return _make_published_run(f"{sync.staging_url}/{sync.name}", folder_url)
@@ -81,6 +83,8 @@ def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:
 
 
 def _read_manifest(home: str, folder_url: str) -> Manifest:
+    # The URL is from an XCom, which people can write too. Dots are refused, since a path with them
+    # begins with the sync's folder and leads out of it.
     inside = folder_url.startswith(f"{home}/") and not {".", ".."} & set(folder_url.split("/"))
     if not inside:
         raise PermanentError(
@@ -88,6 +92,7 @@ def _read_manifest(home: str, folder_url: str) -> Manifest:
             "since, or somebody changed the run's XCom value. Nothing of the run is shown."
         )
     manifest = store.read_manifest(folder_url)
+    # The files are opened below manifest.url: a copied manifest would lead to another folder.
     if manifest.url != folder_url:
         raise PermanentError(
             f"The manifest in {folder_url} is another folder's. Nothing of it is shown."
@@ -95,9 +100,12 @@ def _read_manifest(home: str, folder_url: str) -> Manifest:
     return manifest
 
 
+# A sealed folder never changes. lru_cache keeps no exception, so an error is tried again.
 @lru_cache(maxsize=MOST_FOLDERS_REMEMBERED)
 def _make_published_run(home: str, folder_url: str) -> PublishedRun:
     folder = _read_manifest(home, folder_url)
+    # Each manifest names those that it was made from, so no folder has to be listed: the file
+    # system of a long-lived process, such as the API server, caches listings.
     manifests = {folder.task: folder}
     waiting = list(folder.inputs.values())
     while waiting:

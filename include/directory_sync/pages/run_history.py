@@ -48,6 +48,7 @@ class PastRun:
         or subset.
         """
         run = self.published.run if self.published else None
+        # A replay is a dry run (docs/design.md, Backfill), so `decided` leaves it out.
         return bool(self.decided and self.sync_dag.kind == "sync" and run and not run.users)
 
 
@@ -63,6 +64,8 @@ def read_past_runs(sync_dags: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> 
         try:
             return PastRun(run, sync_dag, open_published_run(sync_dag.sync, url))
         except DirectorySyncError as error:
+            # Old files are deleted after staging_retention_days. One run without its files must not
+            # hide the others.
             return PastRun(run, sync_dag, None, str(error))
 
     with ThreadPoolExecutor(MOST_READERS) as readers:
@@ -101,6 +104,7 @@ def find_newest_complete_run(past: list[PastRun]) -> PastRun | None:
 
 def find_newest_holding_run(past: list[PastRun]) -> PastRun | None:
     """The newest run for everybody, or review: it decided what is held now."""
+    # By their ends, not their snapshots: a review plans from the snapshot of an earlier run.
     return max(
         (one for one in past if one.is_full or _is_review(one)),
         key=lambda one: one.ended,
@@ -124,6 +128,7 @@ def make_chart_series(past: list[PastRun], sync: Sync) -> dict[str, Any]:
     rows = [
         (one.published.report, one.published.quarantined)
         for one in full
+        # Runs from before user_pool_id changed have another pool's counts.
         if one.published and one.published.report.user_pool_id == sync.user_pool_id
     ]
     reports = [report for report, _ in rows]
@@ -168,6 +173,8 @@ def read_quarantine(past: list[PastRun], most: int) -> list[Quarantine]:
     runs = [one.published for one in full if one.published]
     found = []
     for one in runs[0].quarantine[:most] if runs else ():
+        # `runs` begins with the newest. The record came in the run just newer than the newest one
+        # without it, or, where all of them have it, in the oldest run or before.
         without = (at for at, run in enumerate(runs) if not run.is_quarantined(one.entity, one.key))
         first = next(without, len(runs)) - 1
         since = runs[first].report.snapshot_at

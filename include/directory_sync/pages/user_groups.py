@@ -35,6 +35,7 @@ def list_groups(
     desired_groups = _find_groups(newest, "desired_groups.parquet", names)
     joget_groups = _find_groups(newest, "directory.parquet", names)
     for name in names:
+        # The events were read with the same `values`, so their groups may have hidden names too.
         shown = name if values else make_hidden_name(name)
         done = [
             (change.action, f"{change.action} on {event.at:%Y-%m-%d} ({event.by})")
@@ -47,6 +48,7 @@ def list_groups(
         ]
         desired, known = desired_groups.get(name, {}), joget_groups.get(name, {})
         note = desired.get("reason") or ""
+        # Events begin with the newest run, so the first is how it stands now.
         if done and done[0][0] == Action.REMOVE:
             note = "the sync took it away"
         if not note and known.get("outcome") in (Outcome.QUARANTINED, Outcome.HELD, Outcome.FROZEN):

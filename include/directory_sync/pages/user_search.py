@@ -53,6 +53,7 @@ def search_users(text: str, runs: list[PastRun], *, values: bool) -> SearchResul
         return SearchResult()
     searched = SEARCHED_COLUMNS if values else ("sub",)
     found = [
+        # One run three times over, so that its three files are read at once.
         *map_side_by_side(
             [newest] * len(SEARCHED_FILES),
             lambda past, at: _find_subs(past, SEARCHED_FILES[at], text, searched),
@@ -73,10 +74,14 @@ def _find_subs(past: PastRun, name: str, text: str, searched: Collection[str]) -
         return []
     found: list[str] = []
     with store.open_parquet(manifest, name) as file:
+        # The files differ in their columns, and a snapshot has only the attributes that the mapping
+        # names.
         columns = [column for column in searched if column in file.schema_arrow.names]
         fits = reduce(
             operator.or_, [pc.utf8_lower(pc.field(column)) == text.lower() for column in columns]
         )
+        # Parquet's statistics exclude no row group here, as they do in store.find_rows: they are
+        # about exact letters.
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=columns).filter(fits)
             found += rows.column("sub").to_pylist()
