@@ -52,6 +52,7 @@ HIDDEN_NAME_COLUMN = "hidden"
 """A column with hidden names of groups (permissions.make_hidden_name)."""
 
 SORTS_WITHOUT_NAMES = SORT_COLUMNS | {"who": []}
+"""The same for readers without the right to see values: the ids of "who" are logins."""
 
 SORT_LOCK = threading.Lock()
 """One reader sorts at a time: sorting takes memory for every row of the plan."""
@@ -122,6 +123,7 @@ def read_page(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> Ch
     """The page that a reader asks for, or the last page if there are fewer. `values`: whether the
     reader may see values.
     """
+    # From the whole plan, so that a filter doesn't take the form's other choices away.
     kinds = pa.concat_tables(
         rows.group_by(["entity", "action"]).aggregate([])
         for rows in read_row_groups(file, ["entity", "action"])
@@ -142,7 +144,8 @@ def read_page(file: pq.ParquetFile, wanted: ChangeFilter, *, values: bool) -> Ch
 
 
 def read_row_groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
-    """Read a file in parts, at least one: a file without rows may have no row group."""
+    """Read a file in parts. The first part has the columns and no rows."""
+    # A file without rows may have no row group, and Arrow concatenates no empty list of tables.
     yield file.schema_arrow.empty_table().select(columns)
     for group in range(file.num_row_groups):
         yield file.read_row_group(group, columns=columns)
@@ -153,9 +156,9 @@ def find_changes(
 ) -> "np.ndarray[Any, Any]":
     """The numbers of the rows that a reader asks for, in the reader's order. The file is read one
     part at a time.
-
-    Without the right to see values, the order is never that of the file, since that is by logins.
     """
+    # The file's own order is by logins. Without the right to see values, subs and hidden names
+    # decide last, so that nothing is left to that order.
     order = (
         SORT_COLUMNS[wanted.sort]
         if values
@@ -163,11 +166,13 @@ def find_changes(
     )
     columns = {"entity", "action", "hold", *order}
     columns |= set(_list_searched_columns(wanted, values=values))
+    # The file has no hidden names: they are made from the groups' columns.
     if HIDDEN_NAME_COLUMN in columns:
         columns = columns - {HIDDEN_NAME_COLUMN} | set(GROUP_COLUMNS)
     direction = "descending" if wanted.descending else "ascending"
     found: list[pa.Table] = []
     first = 0
+    # Without an order, only the numbers of the rows are in memory: eight bytes each.
     with SORT_LOCK if order else nullcontext():
         for rows in read_row_groups(file, sorted(columns)):
             numbered = rows.append_column("number", pa.arange(first, first + len(rows)))
@@ -198,6 +203,8 @@ def keep_wanted_rows(rows: pa.Table, wanted: ChangeFilter, *, values: bool) -> p
     ]
     if wanted.held:
         fits.append(pc.is_valid(rows.column("hold")))
+    # Many of the searched columns are null in a row. By Kleene's logic true or null is true; pc.or_
+    # would make it null, and filter would drop the row.
     if wanted.text:
         hits = [
             pc.match_substring(rows.column(column), wanted.text.strip(), ignore_case=True)
@@ -210,6 +217,7 @@ def keep_wanted_rows(rows: pa.Table, wanted: ChangeFilter, *, values: bool) -> p
 def hide_group_names(rows: pa.Table) -> pa.Array:
     """For each row, its group's hidden name (permissions.make_hidden_name)."""
     names = pc.coalesce(rows.column("group_name"), rows.column("group_id"), "")
+    # A plan has many memberships of few groups, so each name is hashed once.
     coded = names.combine_chunks().dictionary_encode()
     hidden = [make_hidden_name(name) for name in coded.dictionary.to_pylist()]
     return pa.array(hidden, pa.string()).take(coded.indices)
@@ -222,6 +230,7 @@ def _read_changes(
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     starts = np.cumsum([0, *sizes])
     groups = np.searchsorted(starts, numbers, side="right") - 1
+    # The values' many columns are read from only those row groups that the page's rows are in.
     by_number: dict[int, dict[str, Any]] = {}
     for group in np.unique(groups).tolist():
         inside = numbers[groups == group]

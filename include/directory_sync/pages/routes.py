@@ -78,9 +78,9 @@ UserQueryForm = Annotated[UserQuery, Form()]
 
 
 def make_app() -> FastAPI:
-    """The application, without documentation routes. A request for any other path is checked and
-    refused as one for a page is.
-    """
+    """The application. It checks permissions on every path, also where there is no page."""
+    # Airflow guards no plugin's routes, so the dependencies do. FastAPI's own routes, which show
+    # documentation, ask no dependency.
     app = FastAPI(
         title="Directory Sync",
         docs_url=None,
@@ -89,12 +89,16 @@ def make_app() -> FastAPI:
         dependencies=[SIGNED_IN_DEPENDENCY],
     )
     app.get("/static/{name}")(send_asset)
+    # What a reader asks for comes as a form: an address with a login in it would stay in access
+    # logs, browser histories and referrers (docs/pages.md).
     run = "/dags/{dag_id}/runs/{run_id}"
     app.get(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_run_page)
     app.post(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(redirect_to_run_page)
     app.post(f"{run}/changes.csv", dependencies=[MAY_READ_RUNS_DEPENDENCY])(send_changes_csv)
     app.get("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_directory_page)
     app.post("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_explanation)
+    # FastAPI asks no dependency either where no route fits. This one fits all other paths, and is
+    # the last since the first that fits answers.
     app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])(
         refuse_unknown_path
     )
@@ -164,6 +168,8 @@ def send_changes_csv(dag_id: str, run_id: str, user: Reader, asked: ChangeFilter
         except DirectorySyncError:
             raise
         except Exception as error:
+            # Once the answer has begun, the server logs an error with its message, which may quote
+            # a value.
             raise TransientError(f"The download failed: {describe_error(error)}") from None
 
     sent = parts()
@@ -288,6 +294,8 @@ def _render_sentence(status: int) -> Callable[[Request, Exception], Response]:
 
 
 def _render_error(request: Request, sentence: str, status: int) -> Response:
+    # Pages are addressed relatively, since Airflow may lie below a path of its own. The plugin's
+    # address is as many levels above as the path has slashes.
     depth = request.url.path.removeprefix(request.scope.get("root_path", "")).strip("/").count("/")
     answer = _render_page(request, "sentence.html", root="../" * depth or "./", sentence=sentence)
     answer.status_code = status
@@ -318,9 +326,9 @@ def _render_wrong_request(request: Request, _: Exception) -> Response:
 
 
 async def _add_headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
-    """Add SECURITY_HEADERS to every answer. An unforeseen error is logged by its type and place,
-    without its text, which may quote a value.
-    """
+    """Add SECURITY_HEADERS to every answer. An unforeseen error is logged by its type and place."""
+    # Errors end here: Starlette's ServerErrorMiddleware, around this, raises them again for the
+    # server to log, and their text may quote a value.
     try:
         answer: Response = await call_next(request)
     except Exception as error:

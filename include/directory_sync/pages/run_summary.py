@@ -98,6 +98,7 @@ def make_tiles(report: Report) -> dict[str, list[Tile]]:
         ("Groups", report.groups),
         ("Memberships", report.memberships),
     ):
+        # A run may remove more memberships than the pool names, and a bar's end must be above 0.
         whole = max(counts["read"], *counts.values(), 1)
         kept = {
             what: count for what, count in counts.items() if count or what in COUNTS_ALWAYS_SHOWN
@@ -130,15 +131,14 @@ def list_held_causes(report: Report) -> list[HeldCause]:
 
 @dataclass(frozen=True)
 class Stage:
-    """How long a task took; floor: the shortest time for its calls at the rate in the settings,
-    both in seconds.
-    """
+    """How long a task took."""
 
     task: str
     seconds: float
     calls: int | None
     throttled: int
     floor: float | None
+    """The shortest time, in seconds, that its calls can take at the rate in the settings."""
 
 
 def list_stages(published: PublishedRun) -> list[Stage]:
@@ -159,6 +159,7 @@ def list_stages(published: PublishedRun) -> list[Stage]:
 def describe_unfinished(sync_dag: SyncDag, run: AirflowRun) -> str:
     """Why a run has no report, in a sentence."""
     task = sync_dag.reporting_task
+    # This comes before the run's state, which is running while the task waits.
     if run.tasks.get(ASKING_TASK) == "awaiting_input":
         return (
             "This review waits for a person's answer. The question is on the run's tab Required "
@@ -174,6 +175,7 @@ def describe_unfinished(sync_dag: SyncDag, run: AirflowRun) -> str:
             f"This run is under way{f' ({busy[0]})' if busy else ''}: its changes are shown when "
             f"{task} has ended."
         )
+    # ReviewHeld skips itself and what follows after a time-out (orchestration/operators.py).
     if run.tasks.get(task) == "skipped":
         return (
             "Nobody answered this review in time, so none of its changes were applied. The next "

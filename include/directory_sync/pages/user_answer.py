@@ -80,6 +80,7 @@ def answer_query(
         if len(search_result.subs) == 1
         else None
     )
+    # A sub that is chosen on the page comes from a form, so it may be any text.
     if explained and not explained.is_known:
         explained = None
     is_open = explained is not None or len(search_result.subs) > 1
@@ -87,6 +88,7 @@ def answer_query(
         search_result,
         explained,
         tuple(searched_runs),
+        # As many runs came back as were asked for, so there may be more.
         min(asked.back * 5, MOST_RUNS) if len(older) == asked.back < MOST_RUNS else None,
         "" if is_open else _describe_absence(search_result, values=values),
     )

@@ -164,11 +164,7 @@ POOL_COLUMNS = ("status", "enabled", "created_at", "modified_at")
 def _find_known_row(
     sub: str, runs: list[PastRun], read_by: PastRun
 ) -> tuple[PastRun, dict[str, Any]]:
-    """The run that decided last about a user, and its row of directory.parquet.
-
-    Reviews and runs for everybody know all users. Undos and runs for some users know only the users
-    that they were about.
-    """
+    """The run that decided last about a user, and its row of directory.parquet."""
     decided = sorted(
         (past for past in runs if past.decided), key=lambda past: past.ended, reverse=True
     )
@@ -179,8 +175,11 @@ def _find_known_row(
             row = next(past.published.find_rows("directory.parquet", "sub", [sub]), None)
         except DirectorySyncError:
             continue  # the files were deleted since
+        # A run for some users has rows of the others too, and decides nothing about them.
         if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
+        # Reviews and runs for everybody know all users, so what older runs say is out of date. Runs
+        # for some users and undos know only the users that they were about.
         if past.is_full or past.sync_dag.kind == "review":
             return past, {}
     return read_by, {}
@@ -203,8 +202,11 @@ LINKING_ACTIONS = (Action.CREATE, Action.ADOPT, Action.RELINK, Action.RECREATE)
 def _find_link_time(
     known: dict[str, Any], events: tuple[UserEvent, ...], decided_by: PastRun
 ) -> str:
+    # A left-over account has a joget_id without a link; only linked users have a state.
     if not known.get("joget_id") or not known.get("state"):
         return ""
+    # linked_at is null where the deciding run itself made the link (plan.changes.DIRECTORY_SCHEMA),
+    # and is of the first link, so the newest run that linked the user goes before it.
     since = known.get("linked_at")
     for event in events:
         done = [
@@ -221,6 +223,7 @@ def _find_link_time(
 def _list_obstacles(
     known: dict[str, Any], sub: str, decided_by: PastRun
 ) -> Iterator[tuple[str, str]]:
+    # What an undo holds was changed since, and is only listed: it holds back no user.
     if decided_by.published and decided_by.sync_dag.kind != "undo":
         rows = decided_by.published.find_rows("plan.parquet", "sub", [sub])
         for cause in sorted({row["hold"] for row in rows if row["hold"]}):
