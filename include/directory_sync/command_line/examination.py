@@ -23,7 +23,7 @@ CONCLUSION_SENTENCES = {
 
 
 def describe_examination(examination: "Examination") -> dict[str, Any]:
-    """As JSON has it."""
+    """The examination, as --json prints it."""
     return {
         "sync": examination.sync,
         "worst": str(examination.worst),

@@ -24,6 +24,7 @@ def explain_login(sync_name: str, who: str) -> UserAnswer:
         )
     with hide_values("explain"):
         sync = find_sync(sync_name)
+        # Without its Connection, a path in the object store falls back to anonymous access.
         store.require_access(sync.staging_url)
         try:
             return _answer_from_runs(sync, UserQuery(who=who))
@@ -38,7 +39,10 @@ def _answer_from_runs(sync: Sync, asked: UserQuery) -> UserAnswer:
     sync_dags = list_sync_dags(sync)
     newest = list_newest_runs([sync_dag.dag_id for sync_dag in sync_dags], run_history.RUNS_SHOWN)
     past = run_history.read_past_runs(sync_dags, newest)
+    # A terminal has no permissions of its own: each person who may read staging and Airflow's
+    # database from this machine sees values.
     answer = answer_query(sync_dags, past, asked, values=True)
+    # The page has a button for this. Each round searches five times as many runs.
     while answer.refusal and answer.further:
         asked = asked.model_copy(update={"back": answer.further})
         answer = answer_query(sync_dags, past, asked, values=True)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def describe_answer(answer: "UserAnswer") -> dict[str, Any]:
-    """As JSON has it: `explained` is null where nobody, or more than one user, was found."""
+    """The answer, as --json prints it. `explained` is null where nobody, or more than one user, was
+    found.
+    """
     search_result = answer.search_result
     return {
         "refusal": answer.refusal,
@@ -166,5 +168,6 @@ def _show_table(
 
 
 def _print_sentence(console: Console, sentence: str) -> None:
-    """Print values as they are: a name may hold what rich takes for markup."""
+    """Print a sentence as it is, on one line."""
+    # A name may hold what rich takes for markup, such as [red].
     console.print(sentence, markup=False, highlight=False, soft_wrap=True)

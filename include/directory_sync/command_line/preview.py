@@ -15,7 +15,7 @@ ORIGIN_LABELS = {"settings": "the settings", "joget": "Joget, or what was held"}
 
 
 def describe_preview(found: "Preview") -> dict[str, Any]:
-    """As JSON has it."""
+    """The preview, as --json prints it."""
     return {
         "sync": found.sync,
         "snapshot_at": found.snapshot_at.isoformat(),

@@ -176,8 +176,8 @@ def list_changing_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
         .join(XComModel, and_(XComModel.dag_id == DagRun.dag_id, XComModel.run_id == DagRun.run_id))
         .where(DagRun.dag_id.in_(dag_ids), *_find_reporting_task())
         .order_by(DagRun.id.desc())
-        # The counts lie inside a JSON value, so the filter is ours. It ends at the limit, and the
-        # rows of years may come after that.
+        # The counts are inside JSON, so rows are chosen here, until there are enough. The rows of
+        # years may follow, and are never read.
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
     found: list[int] = []

@@ -79,8 +79,8 @@ UserQueryForm = Annotated[UserQuery, Form()]
 
 def make_app() -> FastAPI:
     """The application. It checks permissions on every path, also where there is no page."""
-    # Airflow guards no plugin's routes, so the dependencies do. FastAPI's own routes, which show
-    # documentation, ask no dependency.
+    # Airflow guards no plugin's routes, so these dependencies do. FastAPI runs them for none of its
+    # own routes, which show documentation, so those are off.
     app = FastAPI(
         title="Directory Sync",
         docs_url=None,
@@ -97,8 +97,8 @@ def make_app() -> FastAPI:
     app.post(f"{run}/changes.csv", dependencies=[MAY_READ_RUNS_DEPENDENCY])(send_changes_csv)
     app.get("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_directory_page)
     app.post("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_explanation)
-    # FastAPI asks no dependency either where no route fits. This one fits all other paths, and is
-    # the last since the first that fits answers.
+    # Nor does FastAPI run them where no route fits. This one fits every other path, and comes last
+    # because the first route that fits answers.
     app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])(
         refuse_unknown_path
     )
@@ -294,8 +294,8 @@ def _render_sentence(status: int) -> Callable[[Request, Exception], Response]:
 
 
 def _render_error(request: Request, sentence: str, status: int) -> Response:
-    # Pages are addressed relatively, since Airflow may lie below a path of its own. The plugin's
-    # address is as many levels above as the path has slashes.
+    # Links are relative, since Airflow may lie below a path of its own. Each slash is a level below
+    # the plugin's address.
     depth = request.url.path.removeprefix(request.scope.get("root_path", "")).strip("/").count("/")
     answer = _render_page(request, "sentence.html", root="../" * depth or "./", sentence=sentence)
     answer.status_code = status

@@ -205,8 +205,8 @@ def _find_link_time(
     # A left-over account has a joget_id without a link; only linked users have a state.
     if not known.get("joget_id") or not known.get("state"):
         return ""
-    # linked_at is null where the deciding run itself made the link (plan.changes.DIRECTORY_SCHEMA),
-    # and is of the first link, so the newest run that linked the user goes before it.
+    # linked_at is null where the deciding run itself made the link, and otherwise the time of the
+    # user's first link (plan.changes.DIRECTORY_SCHEMA). A later link in the events counts instead.
     since = known.get("linked_at")
     for event in events:
         done = [

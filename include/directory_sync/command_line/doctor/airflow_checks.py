@@ -53,6 +53,8 @@ def _find_fault(dag: KnownDag | None) -> str:
 
 
 def _describe_dags(sync: Sync, known: dict[str, KnownDag]) -> Finding:
+    # Airflow first pauses the sync's DAG (README), so that is no fault. The other two are made
+    # unpaused (orchestration/dags.py).
     answering = [dag_id for dag_id in known if dag_id != sync.dag_id and known[dag_id].is_paused]
     if answering:
         what = f"{' and '.join(answering)} paused: a run of a paused DAG waits"
@@ -65,7 +67,8 @@ def _describe_dags(sync: Sync, known: dict[str, KnownDag]) -> Finding:
 
 
 def _check_plugin() -> Finding:
-    """Airflow's database says nothing of plugins: each process loads them by itself."""
+    # Airflow's database knows nothing of plugins: each process loads them by itself. So this only
+    # says what the process on this machine loads.
     loaded = {info["name"] for info in plugins_manager.get_plugin_info(["name"])}
     errors = plugins_manager.get_import_errors()
     if DirectorySyncPages.name not in loaded:

@@ -44,10 +44,12 @@ def check_database_clock(database: Database) -> Finding:
 
 
 def _measure_skew(read: Callable[[], datetime | None]) -> timedelta | None:
-    """How far the other clock is ahead; half the time of the answer counts as its way here."""
+    """How far the other clock is ahead."""
     before = datetime.now(UTC)
     other = read()
     after = datetime.now(UTC)
+    # Nobody knows how long the answer was under way. From the middle of the call, the figure is off
+    # by half of its time at most.
     return None if other is None else other - (before + (after - before) / 2)
 
 

@@ -35,6 +35,7 @@ def examine_sync(sync_name: str) -> Examination:
     if sync is None:
         findings.append(skip_check("everything else", "valid settings"))
     else:
+        # The database's session stays open for the checks of tables, clocks and logins.
         with ExitStack() as stack:
             findings += _examine_parts(sync, stack)
     return Examination(sync_name, tuple(findings))
@@ -56,6 +57,7 @@ def _examine_parts(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
         yield skip_check(joget_checks.DIRECTORY_AND_LEDGER_CHECK, "the database")
     else:
         yield from joget_checks.check_database(sync, database)
+    # AWS's time is in the header of a refusal too, so a missing right doesn't matter here.
     answering = pool if pool_checks.is_answered(of_pool) else None
     yield from _examine_clocks(answering, database)
     if database is None:
@@ -92,6 +94,7 @@ def _examine_staging(sync: Sync, *, has_connection: bool) -> list[Finding]:
 
 def _open_pool(sync: Sync, failures: list[Finding]) -> UserPool | None:
     with collect_error(pool_checks.POOL_CHECK, failures):
+        # Somebody looks on, so a pool that can't be reached is named soon. A run tries for minutes.
         return open_user_pool(sync, "examining the pool", waits=False)
     return None
 

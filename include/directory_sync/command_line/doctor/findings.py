@@ -13,7 +13,7 @@ class Status(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """A run works, and something else is slow or will fail."""
+    """A run works, but something else is slow or will fail."""
     WRONG = "wrong"
     """A run would fail, or do what nobody wants."""
     UNKNOWN = "unknown"
@@ -22,7 +22,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's. Quotes no name, email or attribute of a user."""
+    """What one check found. It quotes no name, email or attribute of a user."""
 
     name: str
     status: Status
@@ -46,7 +46,7 @@ class Examination:
 
 
 def run_check(name: str, check: Callable[[], Finding]) -> Finding:
-    """What a check finds. Its error is a finding too, and stops no other check."""
+    """What a check finds. An error in it is a finding too."""
     try:
         with hide_values(name):
             return check()

@@ -43,7 +43,7 @@ GRANT_THEM = "Let a DBA grant them: docs/joget-grants.sql."
 
 
 DIRECTORY_AND_LEDGER_CHECK = "Joget's tables, rights and ledger"
-"""All that is tried once the database is reached, where it isn't."""
+"""Stands for all the checks after SERVER_CHECK, where the database isn't reached."""
 
 
 def check_database(sync: Sync, database: Database) -> Iterator[Finding]:
@@ -98,11 +98,9 @@ def _check_temporary_tables(database: Database) -> Finding:
 
 
 def _check_ledger_rights(database: Database) -> Finding:
-    """Making and altering tables is needed only where a table is missing or old: a DBA may have
-    done both.
-    """
     missing = find_missing_rights(database, Need.LEDGER)
     there = find_ledger_tables(database)
+    # The version is in this table, so reading it would fail where the right is missing.
     is_readable = Right("SELECT", "directory_sync_lock") not in missing
     is_current = (
         len(there) == len(LEDGER_TABLES)
@@ -120,6 +118,8 @@ def _check_ledger_rights(database: Database) -> Finding:
 
 
 def _is_spared(right: Right, there: set[str], *, is_current: bool) -> bool:
+    # A DBA may have made or altered the tables for the account. CREATE is needed only for a table
+    # that is missing, and ALTER only for one of an older version.
     if right.privilege == "CREATE":
         return right.table in there
     return right.privilege == "ALTER" and (is_current or right.table not in there)
@@ -142,7 +142,8 @@ def _check_removal_rights(sync: Sync, database: Database) -> Finding:
     if asked:
         what = f"{_list_missing(missing)}. The settings need them: {', '.join(asked)}"
         return Finding(REMOVAL_CHECK, Status.WRONG, what, GRANT_THEM)
-    # A DBA who leaves part 3 out grants none of it but SELECT (README, occupied logins).
+    # An account without part 3 of docs/joget-grants.sql may still have some of its SELECTs: they
+    # show whether a login is occupied (README).
     written = {right for right in RIGHTS_BY_NEED[Need.REMOVAL] if right.privilege != "SELECT"}
     if written <= set(missing):
         what = (

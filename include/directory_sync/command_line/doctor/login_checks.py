@@ -27,7 +27,7 @@ from directory_sync.staging.signposts import SNAPSHOT_SIGNPOSTS
 SNAPSHOT_CHECK = "login, by the newest snapshot"
 SAMPLE_CHECK = "login, by a sample of the pool"
 LOGIN_CHECK = "login"
-"""Both, where neither is tried."""
+"""Stands for both checks, where neither is tried."""
 
 RULES_ALWAYS_COUNTED = (
     "sub",
@@ -37,8 +37,8 @@ RULES_ALWAYS_COUNTED = (
     "preferred_username_or_email",
     "phone_number",
 )
-"""Rules of mapping.username that are always counted. Other attributes are named only where one is a
-login.
+"""Rules of mapping.username that the answer always names. It names other attributes only where one
+is the login of an account.
 """
 
 OWN_COLUMNS = ("sub", "cognito_username")
@@ -47,7 +47,9 @@ ATTRIBUTE_PREFIX = "attribute."
 
 @dataclass(frozen=True)
 class LoginCounts:
-    """How many of Joget's accounts of single sign-on are a user's login, by rule."""
+    """How many of the accounts that single sign-on made have the login of a user, by rule of
+    mapping.username.
+    """
 
     accounts: int
     users: int
@@ -58,18 +60,19 @@ class LoginCounts:
 
     @property
     def best(self) -> str:
-        """The way to find a login that fits most accounts; among equals, the mapping's own."""
+        """The rule that fits most accounts; among equals, the mapping's own."""
         return max(self.by_rule, key=lambda rule: (self.by_rule[rule], rule == self.rule))
 
 
 def check_logins(
     sync: Sync, database: Database, pool: UserPool | None, *, has_staging: bool
 ) -> Iterator[Finding]:
-    """Compare by the newest complete snapshot, and by a page of the pool what the snapshot lacks:
-    it has only the attributes that the mapping names.
+    """Compare by the newest complete snapshot, and by a page of the pool.
 
     pool: None where its users can't be listed; has_staging: whether files there can be read.
     """
+    # A snapshot has only the attributes that the mapping names. The page of the pool has them all,
+    # and adds the rules that the snapshot couldn't compare.
     held: list[str] = []
     if has_staging:
         yield run_check(SNAPSHOT_CHECK, lambda: _check_snapshot(sync, database, held))
@@ -82,7 +85,7 @@ def check_logins(
 
 
 def _check_snapshot(sync: Sync, database: Database, held: list[str]) -> Finding:
-    """Puts the rules that the snapshot can tell of into `held`."""
+    """Compare by the newest snapshot, and add the rules that it allows to `held`."""
     users = _read_newest_snapshot(sync)
     if users is None:
         what = "no complete snapshot is in staging yet"
@@ -125,6 +128,7 @@ def _check_sample(sync: Sync, pool: UserPool, database: Database, held: list[str
     if not rules:
         what = "nothing more to compare: the snapshot has every attribute of these users"
         return Finding(SAMPLE_CHECK, Status.OK, what)
+    # The mapping's rule is counted again: the others are compared with it over the same users.
     if sync.mapping.username not in rules and _has_login(users, sync.mapping.username):
         rules.insert(0, sync.mapping.username)
     counts = _count_logins(users, _read_accounts(database), rules, sync)
@@ -166,7 +170,7 @@ def _read_accounts(database: Database) -> pa.ChunkedArray:
 def _count_logins(
     users: pd.DataFrame, accounts: pa.ChunkedArray, rules: list[str], sync: Sync
 ) -> LoginCounts:
-    """Letters count the same in upper and lower case, as in Joget's collations."""
+    # Joget's collations ignore the case of letters.
     lowered = pc.utf8_lower(accounts)
     by_rule = {}
     for rule in rules:
@@ -185,6 +189,7 @@ def _judge_counts(name: str, counts: LoginCounts, *, is_sample: bool) -> Finding
     what = _describe_counts(counts, is_sample=is_sample)
     best, own = counts.by_rule[counts.best], counts.by_rule.get(counts.rule, 0)
     if best > own:
+        # A sample is one page of the pool, so it proves nothing.
         is_plain = best >= 2 * own and not is_sample
         status = Status.WRONG if is_plain else Status.WARNING
         to_do = (

@@ -13,11 +13,11 @@ USERS_CHECK = "cognito-idp:ListUsers"
 GROUPS_CHECK = "cognito-idp:ListGroups"
 MEMBERS_CHECK = "cognito-idp:ListUsersInGroup"
 RIGHTS_CHECK = "rights on the pool"
-"""The three before, where none of them is tried."""
+"""Stands for the three checks of lists, where none of them is tried."""
 
 
 def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
-    """Whether the pool is there, and each right on it; lists are asked for one row."""
+    """Whether the pool is there, and each right on it. Asks for one row of each list."""
     described = _ask(POOL_CHECK, lambda: _describe_pool(sync, pool))
     yield described
     if not is_answered([described]):
@@ -34,20 +34,20 @@ def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
 
 
 def is_answered(findings: list[Finding]) -> bool:
-    """Whether Cognito answered for this pool. To refuse the right to describe it is an answer
-    too.
-    """
+    """Whether Cognito answered for this pool."""
     described = findings[0]
+    # A missing right on the pool is an answer too: the lists have rights of their own.
     return described.status is not Status.WRONG or DESCRIBE_RIGHT in described.what
 
 
 def _ask(name: str, check: Callable[[], Finding]) -> Finding:
-    """What a check finds. If others use up the account's quota just now, nothing is wrong."""
+    """What a check finds; UNKNOWN where Cognito throttles it."""
 
     def ask() -> Finding:
         try:
             return check()
         except ThrottledError:
+            # The quota is the whole account's, and others use it up just now. Nothing is wrong.
             what = "Cognito throttles this account now, so this couldn't be tried"
             return Finding(name, Status.UNKNOWN, what, "Run this again.")
 

@@ -13,7 +13,7 @@ READ_CHECK = "staging: read it"
 LIST_CHECK = "staging: list files"
 DELETE_CHECK = "staging: delete it"
 FILES_CHECK = "files in staging"
-"""The four before, where none of them is tried."""
+"""Stands for the four checks of files, where none of them is tried."""
 
 TRIAL_CONTENT = b"directory-sync doctor"
 
@@ -21,14 +21,14 @@ TRIAL_CONTENT = b"directory-sync doctor"
 def check_staging(sync: Sync) -> Iterator[Finding]:
     """Whether the store can be opened, and each right of docs/iam-policy.json on it.
 
-    The file lies beside those of the runs, and is deleted at the end. Where that isn't allowed, the
-    next examination writes it again: it has one name, so that there is never more than one.
+    Writes a file of its own beside those of the runs, and deletes it again.
     """
     access = run_check(ACCESS_CHECK, lambda: _open_store(sync))
     yield access
     if access.status is Status.WRONG:
         yield skip_check(FILES_CHECK, "the store")
         return
+    # Always the same name: where deleting isn't allowed, there is never more than one such file.
     url = f"{sync.staging_url}/{sync.name}/{sync.user_pool_id}/doctor/trial"
     written = run_check(WRITE_CHECK, lambda: _check_writing(url))
     yield written
@@ -73,6 +73,7 @@ def _check_deleting(sync: Sync, url: str) -> Finding:
     try:
         store.delete_files([url])
     except PermanentError:
+        # Runs delete nothing but files older than that, so with null they need no right to.
         if sync.staging_retention_days is not None:
             raise
         what = f"not allowed, and not needed, since staging_retention_days is null; {url} is left"
