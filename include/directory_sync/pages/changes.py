@@ -203,13 +203,13 @@ def keep_wanted_rows(rows: pa.Table, wanted: ChangeFilter, *, values: bool) -> p
     ]
     if wanted.held:
         fits.append(pc.is_valid(rows.column("hold")))
-    # Many of the searched columns are null in a row. By Kleene's logic true or null is true; pc.or_
-    # would make it null, and filter would drop the row.
     if wanted.text:
         hits = [
             pc.match_substring(rows.column(column), wanted.text.strip(), ignore_case=True)
             for column in _list_searched_columns(wanted, values=values)
         ]
+        # Many of the searched columns are null in a row. By Kleene's logic true or null is true;
+        # pc.or_ would make it null, and filter would drop the row.
         fits.append(reduce(pc.or_kleene, hits))
     return rows.filter(reduce(pc.and_kleene, fits)) if fits else rows
 

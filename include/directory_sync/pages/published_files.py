@@ -46,10 +46,10 @@ class PublishedRun:
         """Whether a record is in quarantine. A record with a larger key than all those that are
         kept (MOST_QUARANTINED) is assumed to be.
         """
-        # The records that are kept are the first by key. A record with a smaller key than the last
-        # of them would be kept too, so it isn't in quarantine.
         if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
             return True
+        # The records that are kept are the first by key, so one with a smaller key than the last of
+        # them would be among them.
         return self.quarantined > len(self.quarantine) and (entity, key) > _key_by(
             self.quarantine[-1]
         )
