@@ -46,6 +46,8 @@ class Decisions:
         personal value. `hold` is the cause that makes the change wait for a person.
         """
         chosen = is_true(rows) & self.open
+        if not chosen.any():  # the common case: most rules concern few runs
+            return
         self._outcome = self._outcome.mask(chosen, outcome)
         self._hold = self._hold.mask(chosen, hold)
         if reason is not None:
@@ -58,6 +60,8 @@ class Decisions:
     ) -> None:
         """Give an outcome with the code and reason that mapping found (columns code, reason)."""
         chosen = is_true(rows) & self.open
+        if not chosen.any():
+            return
         self._outcome = self._outcome.mask(chosen, outcome)
         self._code = self._code.mask(chosen, mapped["code"])
         self._reason = self._reason.mask(chosen, mapped["reason"])

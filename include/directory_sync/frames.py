@@ -1,6 +1,7 @@
 """Frames in Arrow types: what pandas loses between two steps is put back here."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ def make_frame(table: pa.Table) -> pd.DataFrame:
 
 def make_empty_frame(schema: pa.Schema) -> pd.DataFrame:
     """A frame without rows."""
+    # A copy that costs nothing: pandas copies a column only once somebody writes to it.
+    return _make_shared_empty_frame(schema).copy(deep=False)
+
+
+@cache
+def _make_shared_empty_frame(schema: pa.Schema) -> pd.DataFrame:
     return make_frame(schema.empty_table())
 
 
@@ -56,7 +63,7 @@ def conform_to_schema(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
         for field in schema
         if frame[field.name].dtype != pd.ArrowDtype(field.type)
     }
-    return frame[known].astype(changes)
+    return frame[known].astype(changes) if changes else frame[known]
 
 
 def make_frame_of_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
@@ -128,7 +135,7 @@ def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
     Needed before `~`, which keeps nulls, and `mask`, to which a null is true. Filters, `where` and
     sums take nulls for false by themselves.
     """
-    return flags.fillna(False).astype(bool)
+    return flags if flags.dtype == bool else flags.fillna(False).astype(bool)
 
 
 def make_null_texts(index: pd.Index) -> "pd.Series[str]":

@@ -203,8 +203,12 @@ class Plan:
         return rows[rows["hold"].isna()] if rows["hold"].notna().any() else rows
 
     def _joined(self, part: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+        parts = [rows for entity in ENTITY_ORDER if len(rows := part(entity))]
         return pd.concat(
-            [to_arrow_types(part(entity), CHANGES_SCHEMA) for entity in ENTITY_ORDER],
+            [
+                make_empty_frame(CHANGES_SCHEMA),
+                *(to_arrow_types(rows, CHANGES_SCHEMA) for rows in parts),
+            ],
             ignore_index=True,
         )
 

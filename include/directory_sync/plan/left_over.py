@@ -3,7 +3,7 @@
 import pandas as pd
 
 from directory_sync.decisions import Decisions
-from directory_sync.frames import is_true, make_null_texts, to_arrow_types
+from directory_sync.frames import is_true, make_empty_frame, make_null_texts, to_arrow_types
 from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.users import DECIDED_USERS_SCHEMA, JOGET_ADMIN_LOGIN, find_keys
@@ -26,6 +26,8 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
         if evidence.complete and not run.users
         else current.left_over.iloc[:0]
     )
+    if accounts.empty:
+        return make_empty_frame(DECIDED_USERS_SCHEMA)
     in_pool = is_true(accounts["verdict"] == Verdict.FROZEN)
     decisions = Decisions(accounts)
     decisions.decide(accounts["id_key"].isna(), Outcome.LEFT_OVER, Reason.LEFT_OVER_WITHOUT_LOGIN)

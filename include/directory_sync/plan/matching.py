@@ -14,6 +14,7 @@ from directory_sync.frames import (
     look_up,
     make_null_texts,
     take_rows,
+    take_values,
 )
 from directory_sync.plan import current as now
 from directory_sync.plan.current import Current
@@ -200,6 +201,8 @@ def is_among_texts(
     pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]
 ) -> "pd.Series[bool]":
     """Whether each pair is also among the others."""
+    if pairs.empty or others.empty:
+        return pd.Series(False, index=pairs.index)
     known = others[columns].drop_duplicates()
     found = pairs[columns].merge(known, on=columns, how="left", indicator=True)["_merge"] == "both"
     return pd.Series(found.to_numpy(), index=pairs.index, dtype=bool)
@@ -231,8 +234,11 @@ def _give_links(
 ) -> None:
     """Give users the links that were chosen for them."""
     has_link = chosen.notna()
+    if not has_link.any():
+        return
+    at = find_positions(chosen, links["before_link"])
     for column in LINK_COLUMNS:
-        found = look_up(chosen, links.assign(link=links["before_link"]), "link", column)
+        found = take_values(links[column], at, users.index)
         users[column] = users[column].mask(has_link, found)
     users["way"] = users["way"].mask(has_link, way)
 

@@ -253,6 +253,8 @@ def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: 
 
 def _is_retired(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     """Whether another sub had the login before: Joget keeps its workflow history by login."""
+    if current.retired.empty:
+        return pd.Series(False, index=users.index)
     others = users[["sub", "key"]].reset_index()
     others = others.merge(current.retired, left_on="key", right_on="user_key")
     others = others[others["sub_x"] != others["sub_y"]]
@@ -357,13 +359,11 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rules 3 and 4 for linked users: `active` by the link's state in the ledger, and every column
-    that differs by bytes.
+    """Rules 3 and 4 for linked users: who is let in again, by the link's state in the ledger, and
+    every column that differs by bytes.
     """
     before, after = users["state"], users["after_state"]
     decisions.decide(users["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
-    off = (before == State.ACTIVE) & (after == State.DEACTIVATED)
-    decisions.decide(off, Outcome.DEACTIVATED, Reason.DISABLED)
     on = (before == State.DEACTIVATED) & (after == State.ACTIVE)
     decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
     decisions.decide(are_values_different(users), Outcome.UPDATED, Reason.CHANGED)
