@@ -15,8 +15,8 @@ from directory_sync.cognito.group_listing import GroupListing
 from directory_sync.cognito.user_listing import UserListing
 from directory_sync.errors import PermanentError, hide_values
 from directory_sync.frames import TEXT_TYPE, number_pairs
-from directory_sync.joget.database import Database, open_session
-from directory_sync.joget.ledger import definition, locks, runs, upgrade
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import locks, runs, upgrade
 from directory_sync.joget.reading import read_expected_subs, read_group_names, read_memberships
 from directory_sync.joget.schema import inspect_tables
 from directory_sync.run import Attempt, Run, resolve_run
@@ -54,7 +54,7 @@ def extract_users(
             if not run.dry_run:
                 # The account may lack a right: better to know before hours of listing.
                 upgrade.create_or_upgrade_ledger(database, tables)
-            run = _add_previous_rules(database, run)
+            run = runs.add_previous_rules(database, run)
             folder.json("run.json", run.model_dump(mode="json"))
             if run.replay_run_id:
                 return _reuse_listing(
@@ -293,13 +293,6 @@ def _list_in_one_chain(run: Run, folder: store.Folder) -> None:
 
 def _count_calls(pool: client.UserPool) -> dict[str, int]:
     return {"calls": pool.progress.calls, "throttled_calls": pool.progress.throttled}
-
-
-def _add_previous_rules(database: Database, run: Run) -> Run:
-    if not definition.is_ledger_complete(database) or run.replay_run_id:
-        return run
-    previous = runs.find_newest_rules(database, run)
-    return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})
 
 
 def _find_listing(run: Run, run_id: str) -> Manifest:

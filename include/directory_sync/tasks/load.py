@@ -138,6 +138,6 @@ class SnapshotProposal:
             self.snapshot_at,
             complete=not self.incomplete_reasons,
             compares=bool(self.run.replay_run_id),
-            absent=read_absent(self.transformed),
+            absent=read_absent(store.read_manifest(self.transformed.inputs["extract_groups"])),
             missing_minutes=self.run.sync.policies.missing_minutes,
         )

@@ -1,4 +1,4 @@
-"""What settings would change in Joget, planned from the newest snapshot that was applied. It reads,
+"""What a run with the settings would change in Joget, planned from the newest snapshot. It reads,
 and never writes.
 """
 
@@ -11,17 +11,18 @@ from typing import Any
 
 import pandas as pd
 
-from directory_sync.errors import PermanentError, hide_values
+from directory_sync.errors import MissingFilesError, PermanentError, hide_values
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, runs
 from directory_sync.joget.reading import Lookups, read_current
 from directory_sync.joget.schema import inspect_tables
 from directory_sync.plan import Evidence, Plan, make_plan
-from directory_sync.plan.changes import hash_rows
+from directory_sync.plan.changes import hash_rows, make_empty_plan
 from directory_sync.run import Run
 from directory_sync.settings import load_settings
-from directory_sync.staging import store
+from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
+from directory_sync.staging.signposts import SNAPSHOT_SIGNPOSTS
 from directory_sync.tasks.transform import map_with_settings, read_absent, read_snapshot_frames
 from directory_sync.vocabulary import LEDGER_ACTIONS
 
@@ -31,10 +32,25 @@ class Origin(StrEnum):
 
     SETTINGS = "settings"
     """The settings differ from those of the newest run."""
+    POOL = "pool"
+    """The snapshot is newer than the newest one that was applied, and shows it."""
     JOGET = "joget"
-    """The newest run's settings give it too: Joget has changed since, or the row was held or left
-    out then.
+    """The newest applied snapshot gives it too: Joget has changed since, or the row was held or
+    left out then.
     """
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the two extracting tasks of one run left in staging."""
+
+    users: Manifest
+    groups: Manifest
+
+    @property
+    def at(self) -> datetime:
+        """When its listing of users began."""
+        return self.users.snapshot_at
 
 
 @dataclass(frozen=True)
@@ -57,10 +73,11 @@ class Preview:
 
 
 def preview_changes(sync_name: str, settings_path: Path | None = None) -> Preview:
-    """Plan with the settings, or with those of another file, against Joget now.
+    """Plan with the settings, or with those of another file, from the newest snapshot, against
+    Joget now.
 
     The pool isn't read. Raises SettingsError with each fault of the file, and PermanentError where
-    the file has no such sync, or no run of the sync's pool was applied yet.
+    the file has no such sync, or staging no snapshot of the sync's pool.
     """
     settings = load_settings(settings_path)
     settings.require_valid()
@@ -69,50 +86,94 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
         store.require_access(sync.staging_url)
         run = Run(run_id="plan", sync=sync, dry_run=True)
         with open_session(sync.joget_conn_id) as database:
-            newest = _find_newest_run(database, run)
-            rules = runs.find_newest_rules(database, run)
-            run = run.model_copy(update={"previous": rules if rules != sync.rules else None})
-            return _make_preview(database, run, store.read_manifest(newest.transformed_url))
+            run = runs.add_previous_rules(database, run)
+            applied = _find_applied_snapshot(database, run)
+            staged = _find_staged_snapshot(run)
+            newest = max(filter(None, (applied, staged)), key=lambda found: found.at, default=None)
+            if newest is None:
+                raise PermanentError(
+                    f"Staging has no snapshot of pool {sync.user_pool_id} yet. Trigger "
+                    f"{sync.dag_id} with dry_run: it reads the pool, and writes nothing to Joget."
+                )
+            return _make_preview(database, run, newest, applied)
 
 
-def _find_newest_run(database: Database, run: Run) -> runs.CommittedRun:
-    newest = None
-    if definition.is_ledger_complete(database):
-        newest = runs.find_newest_full_run(database, run)
+def _find_applied_snapshot(database: Database, run: Run) -> Snapshot | None:
+    """The newest snapshot that was applied to Joget."""
+    if not definition.is_ledger_complete(database):
+        return None
+    newest = runs.find_newest_full_run(database, run)
     if newest is None:
-        raise PermanentError(
-            f"No run of pool {run.sync.user_pool_id} was applied yet. Trigger {run.sync.dag_id} "
-            "with dry_run instead: it reads the pool."
-        )
-    return newest
-
-
-def _make_preview(database: Database, run: Run, transformed: Manifest) -> Preview:
-    tables = inspect_tables(database, run.sync.organization)
+        return None
+    transformed = store.read_manifest(newest.transformed_url)
     users, groups = (
         store.read_manifest(transformed.inputs[task])
         for task in ("extract_users", "extract_groups")
     )
-    frames = read_snapshot_frames(run, users, groups)
+    return Snapshot(users, groups)
+
+
+def _find_staged_snapshot(run: Run) -> Snapshot | None:
+    """The newest complete snapshot; None where there is none, or its files were deleted."""
+    folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".groups")
+    if folder_url is None:
+        return None
+    try:
+        groups = store.read_manifest(folder_url)
+        return Snapshot(store.read_manifest(groups.inputs["extract_users"]), groups)
+    except MissingFilesError:
+        return None
+
+
+def _make_preview(
+    database: Database, run: Run, newest: Snapshot, applied: Snapshot | None
+) -> Preview:
+    """Plan three times, to tell the origins apart: from the newest snapshot with the settings and
+    with those of the newest run, and with the latter from the snapshot that was applied.
+    """
+    tables = inspect_tables(database, run.sync.organization)
+    frames = read_snapshot_frames(run, newest.users, newest.groups)
     desired = map_with_settings(run.sync, frames)
-    before = map_with_settings(run.before_change.sync, frames)
-    current = read_current(database, tables, run, Lookups(desired=(desired, before)))
-    evidence = Evidence(
-        transformed.snapshot_at,
-        complete=transformed.complete,
+    before = map_with_settings(run.before_change.sync, frames) if run.previous else desired
+    directories = [desired, before]
+    if applied is not None and applied.at < newest.at:
+        frames = read_snapshot_frames(run.before_change, applied.users, applied.groups)
+        directories.append(map_with_settings(run.before_change.sync, frames))
+    current = read_current(database, tables, run, Lookups(desired=tuple(directories)))
+    evidence = _make_evidence(run, newest)
+    plan = make_plan(run, desired, current, evidence)
+    without_change = (
+        make_plan(run.before_change, before, current, evidence) if run.previous else plan
+    )
+    if applied is None:
+        without_snapshot = make_empty_plan()
+    elif applied.at < newest.at:
+        evidence = _make_evidence(run, applied)
+        without_snapshot = make_plan(run.before_change, directories[-1], current, evidence)
+    else:
+        without_snapshot = without_change
+    return _count_changes(run, newest.at, plan, without_change, without_snapshot)
+
+
+def _make_evidence(run: Run, snapshot: Snapshot) -> Evidence:
+    return Evidence(
+        snapshot.at,
+        complete=snapshot.users.complete and snapshot.groups.complete,
         compares=True,
-        absent=read_absent(transformed),
+        absent=read_absent(snapshot.groups),
         missing_minutes=run.sync.policies.missing_minutes,
     )
-    plan = make_plan(run, desired, current, evidence)
-    without = make_plan(run.before_change, before, current, evidence)
-    return _count_changes(run, transformed.snapshot_at, plan, without)
 
 
-def _count_changes(run: Run, snapshot_at: datetime, plan: Plan, without: Plan) -> Preview:
+def _count_changes(
+    run: Run, snapshot_at: datetime, plan: Plan, without_change: Plan, without_snapshot: Plan
+) -> Preview:
     rows = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
-    known = hash_rows(rows).isin(hash_rows(without.changes))
-    rows = rows.assign(origin=known.map({True: Origin.JOGET, False: Origin.SETTINGS}))
+    hashes = hash_rows(rows)
+    origin = pd.Series(str(Origin.POOL), index=rows.index)
+    origin = origin.mask(hashes.isin(hash_rows(without_snapshot.changes)), str(Origin.JOGET))
+    origin = origin.where(hashes.isin(hash_rows(without_change.changes)), str(Origin.SETTINGS))
+    rows = rows.assign(origin=origin)
     applied, held = rows[rows["hold"].isna()], rows[rows["hold"].notna()]
     return Preview(
         sync=run.sync.name,

@@ -103,9 +103,11 @@ def read_desired(transformed: Manifest, prefix: str = "desired") -> mapping.Desi
     )
 
 
-def read_absent(transformed: Manifest) -> pd.DataFrame:
-    """Columns snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took."""
-    groups = store.find_source(store.read_manifest(transformed.inputs["extract_groups"]))
+def read_absent(groups: Manifest) -> pd.DataFrame:
+    """Read whom the pool no longer had when `extract_groups` asked for them by name: columns
+    snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took.
+    """
+    groups = store.find_source(groups)
     if "absent.parquet" not in groups.files:
         return make_empty_frame(ABSENT_SCHEMA)
     return store.read_frame(groups, "absent.parquet")

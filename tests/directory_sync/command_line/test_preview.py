@@ -1,6 +1,7 @@
 """`directory-sync plan`: what other settings would change in Joget, before anybody changes them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def plan(*arguments: str) -> Result:
 def plan_as_json(*arguments: str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(plan("--json", *arguments).stdout)
     return answer
+
+
+def count_user_changes(*arguments: str) -> dict[tuple[str, str], int]:
+    """Counts of changed users, by origin and action."""
+    return {
+        (row["origin"], row["action"]): row["count"]
+        for row in plan_as_json(*arguments)["changes"]
+        if row["entity"] == "user"
+    }
 
 
 def write_candidate(company: Company, folder: Path, **changes: Any) -> str:
@@ -99,11 +109,42 @@ def test_faults_of_a_candidate_are_reported_all_at_once(
     assert "limit" in answer.stderr
 
 
-def test_before_the_first_run_the_plan_command_says_what_to_do(company: Company) -> None:
+def test_what_only_a_newer_snapshot_gives_comes_from_the_pool(
+    synchronised: Company, tmp_path: Path
+) -> None:
+    synchronised.joget.execute("UPDATE dir_user SET firstName = 'X' WHERE id = %s", (ANA,))
+    synchronised.pool.users.append(user("new@example.org"))
+    synchronised.prepare(dry_run=True)
+    assert count_user_changes() == {("joget", "update"): 1, ("pool", "create"): 1}
+    candidate = write_candidate(synchronised, tmp_path, mapping={"last_name": "given_name"})
+    assert count_user_changes("--settings", candidate) == {
+        ("settings", "create"): 1,
+        ("settings", "update"): 4,
+    }, "a row that both change is the settings'"
+    synchronised.run()
+    assert plan_as_json()["changes"] == []
+
+
+def test_before_the_first_run_the_plan_command_needs_a_snapshot(company: Company) -> None:
     answer = plan()
     assert answer.exit_code == 1
-    assert "was applied yet" in answer.stderr
+    assert "no snapshot of pool" in answer.stderr
     assert plan("--sync", "nobody").exit_code == 1
+
+
+def test_before_the_first_run_a_dry_runs_snapshot_is_planned_from(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.run(dry_run=True)
+    assert count_user_changes() == {("pool", "create"): 1}
+
+
+def test_if_a_snapshots_files_were_deleted_the_newest_applied_one_is_planned_from(
+    synchronised: Company,
+) -> None:
+    synchronised.pool.users.append(user("new@example.org"))
+    newer = synchronised.prepare(dry_run=True)
+    shutil.rmtree(newer.inputs["extract_groups"].removeprefix("file://"))
+    assert plan_as_json()["changes"] == []
 
 
 def test_no_name_email_or_attribute_is_printed(synchronised: Company, tmp_path: Path) -> None:

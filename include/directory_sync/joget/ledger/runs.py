@@ -209,6 +209,16 @@ def find_newest_rules(database: Database, run: Run) -> Rules | None:
         return None
 
 
+def add_previous_rules(database: Database, run: Run) -> Run:
+    """The run with the rules of the sync's newest full run, where they differ from its own. A
+    replay is no change of settings.
+    """
+    if not definition.is_ledger_complete(database) or run.replay_run_id:
+        return run
+    previous = find_newest_rules(database, run)
+    return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})
+
+
 @dataclass(frozen=True)
 class RunRow:
     """What the ledger remembers of a run, written in the transaction of its changes."""
