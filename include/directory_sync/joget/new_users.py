@@ -265,9 +265,9 @@ def _are_equal(rows: pd.DataFrame, others: pd.DataFrame) -> "np.ndarray[Any, Any
     """Whether rows at the same position are equal, by bytes; null equals null."""
     same = np.ones(len(rows), dtype=bool)
     for name in rows.columns:
-        one, other = pa.array(rows[name]), pa.array(others[name])
-        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
-        equal = pc.or_(pc.fill_null(pc.equal(one, other), False), both_null)
+        left, right = pa.array(rows[name]), pa.array(others[name])
+        both_null = pc.and_(pc.is_null(left), pc.is_null(right))
+        equal = pc.or_(pc.fill_null(pc.equal(left, right), False), both_null)
         same &= equal.to_numpy(zero_copy_only=False)
     return same
 

@@ -233,17 +233,17 @@ def _collect_texts(
     changed = linked[~linked["is_same"] | (linked["state"] != State.ACTIVE)]
     named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users, *run.users]
     parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT_TYPE)]
-    for one in desired:
-        usable = (one.users["verdict"] != Verdict.QUARANTINED) & (
-            one.users["username"].str.len() <= LOGIN_LENGTH
+    for directory in desired:
+        usable = (directory.users["verdict"] != Verdict.QUARANTINED) & (
+            directory.users["username"].str.len() <= LOGIN_LENGTH
         )
-        users = one.users.loc[usable, ["sub", "username"]]
+        users = directory.users.loc[usable, ["sub", "username"]]
         link = find_positions(users["sub"], unchanged_links["sub"])
         is_linked_login = (link >= 0) & is_true(
             take_values(unchanged_links["user_id"], link, users.index) == users["username"]
         )
         parts.append(users.loc[~is_linked_login, "username"])
-        groups = one.groups[one.groups["verdict"] == Verdict.MAPPED]
+        groups = directory.groups[directory.groups["verdict"] == Verdict.MAPPED]
         parts += [groups["group_name"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 
@@ -339,11 +339,13 @@ def _add_use(
 ) -> pd.DataFrame:
     """Add is_used, known for the few unlinked users with a login that a linked user wants."""
     parts = []
-    for one in desired:
-        at = find_positions(one.users["sub"], linked["sub"])
-        own = take_values(linked["user_id"], at, one.users.index)
+    for directory in desired:
+        at = find_positions(directory.users["sub"], linked["sub"])
+        own = take_values(linked["user_id"], at, directory.users.index)
         parts.append(
-            one.users["username"].where(own.notna() & ~is_true(own == one.users["username"]))
+            directory.users["username"].where(
+                own.notna() & ~is_true(own == directory.users["username"])
+            )
         )
     logins = pd.concat(parts, ignore_index=True) if parts else pd.Series([], dtype=TEXT_TYPE)
     wanted = users["id_key"].isin(look_up(logins.dropna(), keys, "text", "key").dropna())

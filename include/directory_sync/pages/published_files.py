@@ -46,7 +46,7 @@ class PublishedRun:
         """Whether a record is in quarantine; beyond the MOST_QUARANTINED records that are kept, it
         is assumed to be.
         """
-        if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
+        if any((record.entity, record.key) == (entity, key) for record in self.quarantine):
             return True
         return self.quarantined > len(self.quarantine) and (entity, key) > _key_by(
             self.quarantine[-1]
@@ -111,8 +111,10 @@ def _make_published_run(home: str, folder_url: str) -> PublishedRun:
         holders |= dict.fromkeys(holder.files, holder)
     try:
         content = store.read_json(folder, "report.json")
-        quarantine = sorted(content.pop("quarantine"), key=lambda one: (one["entity"], one["key"]))
-        kept = tuple(Quarantined.model_validate(one) for one in quarantine[:MOST_QUARANTINED])
+        quarantine = sorted(
+            content.pop("quarantine"), key=lambda record: (record["entity"], record["key"])
+        )
+        kept = tuple(Quarantined.model_validate(record) for record in quarantine[:MOST_QUARANTINED])
         report = Report.model_validate({**content, "quarantine": ()})
         run = store.read_run(manifests["extract_users"]) if "extract_users" in manifests else None
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -123,5 +125,5 @@ def _make_published_run(home: str, folder_url: str) -> PublishedRun:
     return PublishedRun(report, kept, len(quarantine), run, manifests, holders, folder)
 
 
-def _key_by(one: Quarantined) -> tuple[str, str]:
-    return one.entity, one.key
+def _key_by(record: Quarantined) -> tuple[str, str]:
+    return record.entity, record.key

@@ -212,8 +212,8 @@ def _render_directory_page(
         sync=sync,
         complete=run_history.find_newest_complete_run(past),
         past=[
-            (one, run_summary.make_headline(one.published.report) if one.published else one.fault)
-            for one in past
+            (run, run_summary.make_headline(run.published.report) if run.published else run.fault)
+            for run in past
         ],
         waiting=list_waiting_reviews(sync.review_dag_id) if sync.review_dag_id in dag_ids else [],
         holder=holder,
@@ -235,7 +235,7 @@ def _find_logins(
     found: PublishedRun, quarantine: Iterable[Quarantined | Quarantine], *, values: bool
 ) -> dict[str, str]:
     return (
-        find_logins(found, [one.key for one in quarantine if one.entity == "user"])
+        find_logins(found, [record.key for record in quarantine if record.entity == "user"])
         if values
         else {}
     )

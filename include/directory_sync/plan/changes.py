@@ -285,12 +285,14 @@ class Plan:
 def compare_settings(settings: tuple[str, ...], plan: Plan, without: Plan) -> SettingsChange:
     """Compare a plan with the one that the settings of the run before would have given."""
 
-    def only_in(one: Plan, other: Plan) -> dict[str, int]:
-        rows = one.changes[~hash_rows(one.changes).isin(hash_rows(other.changes))]
+    def count_only_in(first: Plan, second: Plan) -> dict[str, int]:
+        rows = first.changes[~hash_rows(first.changes).isin(hash_rows(second.changes))]
         kinds = (rows["entity"] + " " + rows["action"]).value_counts().sort_index()
         return {str(kind): int(count) for kind, count in kinds.items()}
 
-    return SettingsChange(settings, adds=only_in(plan, without), spares=only_in(without, plan))
+    return SettingsChange(
+        settings, adds=count_only_in(plan, without), spares=count_only_in(without, plan)
+    )
 
 
 def make_empty_plan() -> Plan:

@@ -193,7 +193,9 @@ def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
     users = users.assign(hold=hold[users.index])
     children = rows["entity"].isin(CHILD_ENTITIES)
     hold = hold.fillna(find_holds_by_users(rows, users).where(children))
-    is_group, is_membership = (rows["entity"] == one for one in (Entity.GROUP, Entity.MEMBERSHIP))
+    is_group, is_membership = (
+        rows["entity"] == entity for entity in (Entity.GROUP, Entity.MEMBERSHIP)
+    )
     removed = rows[is_membership & (rows["action"] == Action.REMOVE) & hold.isna()]
     leaving = users[(users["action"] == Action.DELETE) & users["hold"].isna()]
     stays = ~is_among_texts(current.memberships, removed, ["user_id", "group_id"])

@@ -73,8 +73,8 @@ class UndoProposal:
     def __init__(self, database: Database, run: Run, run_id: str) -> None:
         found = _find_runs(database, run, run_id)
         self.run, self.kind, self.undoes = run, RunKind.UNDO, run_id
-        self.done = join_runs([_read_plan(run, one).safe for one in reversed(found)])
-        keys = "\0".join(one.key for one in found)
+        self.done = join_runs([_read_plan(run, applied).safe for applied in reversed(found)])
+        keys = "\0".join(applied.key for applied in found)
         self.key = hashlib.sha256(f"undo\0{run.run_id}\0{keys}".encode()).hexdigest()
         self.snapshot_at, self.transformed_url = (
             definition.read_clock(database),
@@ -82,7 +82,7 @@ class UndoProposal:
         )
         self.incomplete_reasons: tuple[str, ...] = ()
         self.inputs: dict[str, str] = {}
-        self.needs: tuple[str, ...] = tuple(one.plan_url for one in found)
+        self.needs: tuple[str, ...] = tuple(applied.plan_url for applied in found)
         ids = [
             self.done[column].dropna()
             for column in ("user_id", "group_id", "before_id", "after_id")
