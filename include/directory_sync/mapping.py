@@ -157,6 +157,7 @@ def _map_memberships(
     """Columns DESIRED_MEMBERSHIPS_SCHEMA: the memberships between listed users and groups, each
     once, in order.
     """
+    # As numbers, which are sorted far faster than pairs of texts.
     each = np.sort(
         pd.unique(number_pairs(listed, ("sub", "group_name"), users["sub"], groups["group_name"]))
     )
@@ -205,9 +206,8 @@ def _keep_newest_rows(snapshot: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The users with a column login, sorted by it: Joget's rows are written in this order, so later
-    steps needn't sort.
-    """
+    """The users with a column login, sorted by it."""
+    # Joget's rows are written in this order, so no later step has to sort.
     table = pa.Table.from_pandas(users.assign(login=map_login(users, rule)), preserve_index=False)
     order = ("login", "sub", "cognito_username")
     return make_frame(sort_table(table, order))
@@ -228,11 +228,11 @@ def map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
 def _map_column(
     raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]"
 ) -> "pd.Series[str]":
-    """One mapped column. Joget's screens print "null" for a NULL first name, and a NULL email loses
-    its mail.
-    """
+    """One mapped column."""
     if attribute is None and column in COLUMN_DEFAULTS:
         return make_null_texts(login.index)
+    # Never NULL: Joget's screens print "null" for a NULL first name, and a NULL email loses its
+    # mail.
     if attribute is None:
         values = make_null_texts(login.index).fillna("")
     else:
@@ -285,7 +285,8 @@ def _find_faults(
 
 
 def _map_groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
-    """Columns DESIRED_GROUPS_SCHEMA. A loop is fast enough: a pool has 10,000 groups at most."""
+    """Columns DESIRED_GROUPS_SCHEMA."""
+    # A loop is fast enough: a pool has 10,000 groups at most (Cognito's quota).
     names = sorted(set(snapshot["group_name"].dropna()))
     listed_twice = set(snapshot.loc[snapshot["listed_twice"], "group_name"])
     rows = []

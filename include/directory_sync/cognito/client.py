@@ -204,7 +204,8 @@ class UserPool:
     def _pages(
         self, operation: str, key: str, counted: str, **parameters: str
     ) -> Iterator[list[dict[str, Any]]]:
-        """Pages of a list. botocore's paginator can't go on from a throttled page, so this does."""
+        """Pages of a list."""
+        # botocore's paginator can't go on from a throttled page.
         named = "PaginationToken" if operation == "ListUsers" else "NextToken"
         token: str | None = None
         tokens = set[int]()
@@ -227,15 +228,15 @@ class UserPool:
         """One page. While Cognito throttles it, it is asked for again at the limiter's slower rate,
         until the task's own time-out.
         """
-        method = {"ListUsers": self._client.list_users, "ListGroups": self._client.list_groups}
+        call = getattr(self._client, xform_name(operation))
         while True:
             if self._stop.is_set():
                 raise StoppedError
             try:
                 with self._errors(operation):
-                    answer: dict[str, Any] = method.get(
-                        operation, self._client.list_users_in_group
-                    )(UserPoolId=self._pool, Limit=USERS_IN_A_PAGE, **parameters)
+                    answer: dict[str, Any] = call(
+                        UserPoolId=self._pool, Limit=USERS_IN_A_PAGE, **parameters
+                    )
                     return answer
             except ThrottledError:
                 log.info("%s is still throttled; asking for the same page again", operation)
@@ -248,7 +249,7 @@ class UserPool:
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
-        """Turn botocore's errors into ours, without AWS's text: it quotes parameters."""
+        """Turn botocore's errors into ours."""
         try:
             yield
         except ClientError as error:
@@ -271,6 +272,7 @@ class UserPool:
             ) from None
         else:
             return
+        # AWS's text quotes parameters, and a traceback would show it.
         raise self._error(operation, code, status) from None
 
     def _error(self, operation: str, code: str, status: int) -> Exception:
@@ -302,10 +304,8 @@ def _make_refused_parameters_error(operation: str) -> PermanentError:
 
 
 def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
-    """Turn an answer with a cut body into a time-out, so that botocore asks again.
-
-    Otherwise botocore would take it for an empty answer, and so for the end of the list.
-    """
+    """Turn an answer with a cut body into a time-out, so that botocore asks again."""
+    # botocore would take it for an empty answer, and so for the end of the list.
     headers = {name.lower(): value for name, value in response_dict["headers"].items()}
     length = None if "content-encoding" in headers else headers.get("content-length")
     if length is not None and int(length) != len(response_dict["body"]):
@@ -313,11 +313,9 @@ def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
 
 
 def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
-    """Read a member that every answer to the operation has.
-
-    botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an
-    empty answer would look like the end of a list.
-    """
+    """Read a member that every answer to the operation has."""
+    # botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an
+    # empty answer would look like the end of a list.
     if answer.get(name) is None:
         raise TransientError(
             f"The answer to {operation} has no {name}, so it can't be Cognito's, or was cut. Does "

@@ -137,6 +137,7 @@ class UserListing:
             )
         if absent:
             log.info("asking for %d users that Joget knows and no part has", len(absent))
+        # One such user shows that the filter skips some, and nobody knows how many.
         if any(run_side_by_side(self._pool, self._is_listed, absent)):
             raise PartsError("the parts lack users that the pool has")
 
@@ -166,12 +167,11 @@ class UserListing:
 def find_user(pool: UserPool, sub: str) -> Users | None:
     """Ask the pool for one sub; returns a list of one user or none, or None if the pool can't be
     asked.
-
-    ListUsers isn't billed, but AdminGetUser makes each user count as a monthly active one.
     """
     if not SAFE_FILTER_VALUE.fullmatch(sub):
         return None
     try:
+        # ListUsers isn't billed. AdminGetUser would make each user count as a monthly active one.
         found = restart_on_dead_token(
             lambda: [user for page in pool.users(f'sub = "{sub}"') for user in page]
         )
@@ -228,6 +228,7 @@ def run_side_by_side(
             for future in done:
                 future.result()
         except BaseException:
+            # Else the other lists would go on for minutes before the failure is seen.
             with pool.stopped():
                 threads.shutdown(cancel_futures=True)
             raise

@@ -18,7 +18,8 @@ GROUP_COLUMNS = ("name",)
 
 
 def cast_to_bytes(expression: str) -> str:
-    """SQL that compares by bytes: to the collation, `mcdonald` and `McDonald` are equal."""
+    """SQL for an expression's bytes."""
+    # To the collation, `mcdonald` and `McDonald` are equal.
     return f"CAST({expression} AS BINARY)"
 
 
@@ -38,7 +39,7 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
     them.
 
     waits: whether to wait for rows that another session has locked. If not, such rows count as
-    changed. So do new memberships with a locked parent, since their foreign keys would wait for it.
+    changed, and so do new memberships with a locked parent.
     """
     users = _lock_rows(database, USER_CHANGES_TABLE, "dir_user", USER_COLUMNS, "t.sub", waits=waits)
     groups = _lock_rows(
@@ -47,6 +48,7 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
     changed = Deferred().join(users, groups)
     if waits:
         return changed
+    # A membership's foreign keys lock its user and its group, and would wait for them.
     adds, removes = "t.action = 'add'", "t.action = 'remove'"
     pair = "d.userId = t.user_id AND d.groupId = t.group_id"
     locked = [
@@ -78,7 +80,7 @@ def _lock_rows(
     source = f"{changes} t STRAIGHT_JOIN {table} d ON d.id = t.before_id"
     mode = "FOR UPDATE" if waits else "FOR UPDATE SKIP LOCKED"
     found = database.rows(f"SELECT COALESCE(SUM({unchanged}), 0) FROM {source} {mode}", about=table)
-    if found[0][0] == planned:
+    if found[0][0] == planned:  # nearly always: no names travel
         return []
     kept = database.rows(f"SELECT {key} FROM {source} WHERE {unchanged} {mode}", about=table)
     wanted = database.rows(
@@ -108,6 +110,7 @@ def verify_written_rows(database: Database, sync: str, run_key: str) -> None:
         f"t.after_state AND d.misses = t.after_misses AND {cast_to_bytes('d.user_id')} = "
         f"{cast_to_bytes('t.link_user_id')}"
     )
+    # Each check counts what is there and what was planned; with None, nothing may be there.
     checks = [
         ("dir_user", f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id WHERE "
                      f"{compare_columns(USER_COLUMNS, 'after')}",

@@ -155,10 +155,7 @@ class Database:
         return bool(found) and found[0][1] == "ON"
 
     def _load(self, table: str, rows: pa.Table, constants: Mapping[str, str]) -> None:
-        """LOAD DATA LOCAL from a pipe, so that no personal value is ever on a worker's disk.
-
-        A value that all rows share is sent once.
-        """
+        """LOAD DATA LOCAL. A value that all rows share is sent once."""
         shared = {
             name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])
         }
@@ -172,6 +169,7 @@ class Database:
             ThreadPoolExecutor(1) as beside,
             self._connection.cursor() as cursor,
         ):
+            # A pipe: no personal value is ever on a worker's disk.
             pipe = Path(folder) / "rows"
             os.mkfifo(pipe, 0o600)
             written = beside.submit(_write_rows, pipe, rows)
@@ -198,9 +196,8 @@ class Database:
             return list(cursor.fetchall())
 
     def _insert_json(self, table: str, rows: pa.Table, constants: Mapping[str, str]) -> None:
-        """Each batch as one parameter: half as fast as LOAD DATA, twice as fast as executemany
-        (docs/speed.md).
-        """
+        """Send each batch as one parameter."""
+        # Half as fast as LOAD DATA, and twice as fast as executemany (docs/speed.md).
         columns = ", ".join(
             f"c{at} {'INT' if pa.types.is_integer(field.type) else 'VARCHAR(1000)'} PATH '$[{at}]' "
             "ERROR ON ERROR"
@@ -257,9 +254,8 @@ class Database:
 
     @contextmanager
     def _raw(self) -> Iterator[None]:
-        """Values as the server sends them: Arrow converts columns faster than the driver converts
-        cells.
-        """
+        """Get values as the server sends them."""
+        # Arrow converts columns faster than the driver converts cells.
         converter = self._connection.converter
         self._connection.converter = {}
         try:
@@ -294,15 +290,14 @@ class Database:
 
     @contextmanager
     def writing_transaction(self) -> Iterator[None]:
-        """A transaction at READ COMMITTED. If the worker's host vanishes, the server ends it after
-        SHORT_IDLE_SECONDS and releases its locks.
-        """
+        """A transaction at READ COMMITTED."""
+        # If the worker's host vanishes, the server ends the session soon and releases its locks.
         self.limit_idle_time(SHORT_IDLE_SECONDS)
         try:
             with self.transaction("READ COMMITTED"):
                 yield
         finally:
-            with suppress(TransientError):  # a lost connection has no setting any more
+            with suppress(TransientError):  # a lost connection has no settings any more
                 self.limit_idle_time(IDLE_SECONDS)
 
     @contextmanager
@@ -331,7 +326,7 @@ class Database:
 
     @contextmanager
     def _errors(self, about: str) -> Iterator[None]:
-        """Turn the driver's errors into ours, without its text: it quotes values."""
+        """Turn the driver's errors into ours."""
         try:
             yield
         except DirectorySyncError:
@@ -340,7 +335,7 @@ class Database:
             ours = translate_error(error, about, self._conn_id)
         else:
             return
-        raise ours from None
+        raise ours from None  # the driver's text quotes values, and a traceback would show it
 
 
 def open_database(conn_id: str) -> Database:
@@ -436,9 +431,9 @@ def split_into_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 @contextmanager
 def _pause_garbage_collector() -> Iterator[None]:
-    """Turn the garbage collector off: rows contain no reference cycles, and looking for them took
-    five times as long as reading the rows.
-    """
+    """Turn the garbage collector off for the length of a block."""
+    # Rows contain no reference cycles, and looking for them took five times as long as reading the
+    # rows.
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -454,11 +449,10 @@ def _make_arrow_column(values: tuple[bytes | None, ...], kind: pa.DataType) -> p
 
 
 def _is_shared(column: pa.ChunkedArray) -> bool:
-    """Whether all rows have one value, or none has any. Comparing the first and last row first
-    saves most scans.
-    """
+    """Whether all rows have one value, or none has any."""
     if column.null_count:
         return bool(column.null_count == len(column))
+    # Most columns differ in the first and last row already, and are never scanned.
     return bool(column[0] == column[-1] and pc.all(pc.equal(column, column[0])).as_py())
 
 

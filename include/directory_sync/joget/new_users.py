@@ -59,9 +59,8 @@ class NewUsers:
     memberships: pd.DataFrame
 
     def insert_users(self, database: Database, *, has_random_passwords: bool) -> None:
-        """Insert rows of dir_user. The plan has them in the order of ids, in which InnoDB takes
-        them fastest.
-        """
+        """Insert rows of dir_user."""
+        # InnoDB takes rows fastest in the order of their key, and a plan is sorted by ids already.
         passwords = make_passwords(self.users, are_random=has_random_passwords)
         rows = self._make_user_rows().assign(password=passwords)
         database.fill("dir_user", rows, about="dir_user")
@@ -87,8 +86,8 @@ class NewUsers:
         )
 
     def insert_links(self, database: Database, row: RunRow) -> None:
-        """Insert the ledger's links, in the order of their keys."""
-        rows = self._make_link_rows().sort_values("sub")
+        """Insert the ledger's links."""
+        rows = self._make_link_rows().sort_values("sub")  # the order of the table's key
         constants = {
             "sync": row.run.sync.name,
             "user_pool_id": row.run.sync.user_pool_id,
@@ -124,11 +123,10 @@ class NewUsers:
                 raise _make_error(table)
 
     def _make_user_rows(self) -> pd.DataFrame:
-        """Columns WRITTEN_USERS_SCHEMA. Joget deletes users by id-as-username, so both are the
-        same.
-        """
+        """Columns WRITTEN_USERS_SCHEMA."""
         users = self.users
         values = {column: users[f"after_{column}"] for column in USER_COLUMNS}
+        # Joget deletes users by id-as-username (DirectoryManagerImpl), so both are the same.
         return pd.DataFrame({"id": users["after_id"], "username": users["after_id"], **values})
 
     def _make_link_rows(self) -> pd.DataFrame:
@@ -207,12 +205,12 @@ def split_new_users(
 ) -> tuple[NewUsers, Plan]:
     """The new users of a plan, and the plan without their rows.
 
-    linked_before: subs with an ended link in the ledger. These users stay in the plan, since their
-    links are updated and not inserted. So do users to whom an undo gives back a link to another
-    pool.
+    linked_before: subs with an ended link in the ledger.
     """
     users = plan.safe_part(Entity.USER)
+    # The ledger has a row for an ended link, which is updated and not inserted.
     is_new = (users["action"] == Action.CREATE) & ~users["sub"].isin(linked_before)
+    # An undo may give back a link to another pool, and insert_links writes those of this pool.
     is_new &= users["after_link"] == user_pool_id + "/" + users["sub"]
     subs = users.loc[is_true(is_new), "sub"]
     parts, own = dict(plan.parts), {}
@@ -225,7 +223,8 @@ def split_new_users(
 
 
 def _hash_ids(user_ids: "pd.Series[str]") -> "pd.Series[str]":
-    """The ledger's keys of ids, made in parts: a million Python texts would take 100 MB."""
+    """The ledger's keys of ids."""
+    # In parts: a million Python texts would take 100 MB.
     parts = [
         pa.array([hash_name(str(user_id)) for user_id in user_ids.iloc[start:][:HASHES_AT_ONCE]])
         for start in range(0, len(user_ids), HASHES_AT_ONCE)
@@ -237,6 +236,7 @@ def _hash_ids(user_ids: "pd.Series[str]") -> "pd.Series[str]":
 def _has_all_rows(planned: pd.DataFrame, key: str, written: Generator[pd.DataFrame]) -> bool:
     """Whether each planned row is among the written ones, which have the same columns."""
     found = np.zeros(len(planned), dtype=bool)
+    # Closed on an error too: the next statement would meet the rest of this one's result.
     with closing(written) as parts:
         for rows in parts:
             at = find_positions(rows[key], planned[key])

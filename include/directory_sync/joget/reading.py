@@ -85,12 +85,10 @@ class Lookups:
 def read_current(database: Database, tables: JogetTables, run: Run, lookups: Lookups) -> Current:
     """Read the rows of Joget that a plan may touch, and the ledger; a ledger that doesn't exist yet
     is empty.
-
-    Most users' logins are, byte for byte, the ids that they are linked to. The database is asked
-    for the keys of the other texts only.
     """
     desired, remembered = lookups.desired, lookups.remembered
     _make_text_table(database, tables)
+    # One moment for all reads: a plan made of two moments would be one that nobody ever saw.
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = definition.is_ledger_complete(database)
         linked = (
@@ -98,6 +96,8 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             if has_ledger
             else make_empty_frame(links.LINKED_USERS_SCHEMA)
         )
+        # Most users' logins are, byte for byte, the ids that they are linked to. Only the other
+        # texts are compared by the database's own keys.
         keys = _read_text_keys(
             database,
             tables,

@@ -55,7 +55,8 @@ def send_plan(
 
 
 def remove_deferred_rows(database: Database, plan: Plan) -> None:
-    """Delete from the five tables the rows that the plan holds as `deferred`. They are few."""
+    """Delete from the five tables the rows that the plan holds as `deferred`."""
+    # One statement for each row: they are few.
     for table, entity, keys in (
         (USER_CHANGES_TABLE, Entity.USER, ["user_id"]),
         (GROUP_CHANGES_TABLE, Entity.GROUP, ["group_id"]),

@@ -102,6 +102,8 @@ class PlanApplication:
         try:
             return self._run()
         except (RefusedRowError, TakenKeyError) as error:
+            # Somebody may have taken the key since we read. So the first planning is repeated, and
+            # only the next ones leave rows out.
             if isinstance(error, TakenKeyError) and not self.defers:
                 raise
             deferred = find_refused_rows(self.row.plan, self._refuses)
@@ -136,6 +138,8 @@ class PlanApplication:
         return self._parts[0]
 
     def _write(self, answers: AnswerUpdate) -> Plan:
+        # Foreign keys give the order: users and groups before what points to them, and what points
+        # to them before they are deleted. Evictions come before all, since they free logins.
         with self.database.writing_transaction():
             self._take_turn()
             row = self._leave_out_changed()
@@ -149,7 +153,7 @@ class PlanApplication:
             self._write_employments()
             self._write_ledger(row)
             self._verify()
-            if row is not self.row:
+            if row is not self.row:  # some rows were left out, so their answers stay
                 answers = self.update_answers(row.plan)
             reviews.update_answers(self.database, row.run.sync.name, answers)
             self.before_commit()
@@ -196,7 +200,9 @@ class PlanApplication:
         )
 
     def _take_turn(self) -> None:
-        """Write the ledger's lock row first: a clustered database refuses a second writer here."""
+        """Write the ledger's lock row; raises ConflictError where another run did so first."""
+        # The named lock is one server's. In a cluster, a run on another node gets its own, and this
+        # row is where the second writer is refused.
         turns = self.database.execute(
             "UPDATE directory_sync_lock SET revision = revision + 1 WHERE id = 1 AND revision = %s",
             (self.revision,),
@@ -245,7 +251,7 @@ class PlanApplication:
         if not self._has_changes(evicted):
             return
         for table, column in TABLES_BY_USERNAME:
-            if table != "dir_user_extra":
+            if table != "dir_user_extra":  # Joget notes each login there
                 used = (
                     f"SELECT 1 FROM {_join_to_user_changes(table, column)} WHERE {evicted} LIMIT 1"
                 )
@@ -263,13 +269,12 @@ class PlanApplication:
             )
 
     def _write_users(self) -> None:
-        """Rename, insert and update users. The id is the username too, since Joget deletes users by
-        it.
-        """
+        """Rename, insert and update users."""
         self._rename_users()
         self._new_users.insert_users(self.database, has_random_passwords=self._has_random_passwords)
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
+        # The id is the username too, since Joget deletes users by it (DirectoryManagerImpl).
         self._execute(
             "dir_user",
             f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, "
@@ -287,12 +292,14 @@ class PlanApplication:
 
     def _rename_users(self) -> None:
         """Insert a new row with every column of the old one, move every child to it, and delete the
-        old row, since MySQL refuses to change the id of a row with children.
+        old row.
         """
+        # MySQL refuses to change the id of a row with children: Joget's foreign keys don't cascade.
         renamed = (
             f"t.after_id IS NOT NULL AND NOT {cast_to_bytes('t.after_id')} = "
             f"{cast_to_bytes('t.before_id')}"
         )
+        # Joget's releases differ in dir_user's columns, and a rename keeps all of them.
         others = [
             column
             for column in self.tables.user_columns
@@ -364,6 +371,7 @@ class PlanApplication:
         """Delete users in an order in which no row points to a deleted one and nothing that Joget
         keeps by username is left.
         """
+        # Evicted accounts were deleted before the renames.
         deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL AND t.action <> 'evict'"
         if not self._has_changes(deleted):
             return

@@ -105,27 +105,28 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
 
 
 def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """Columns found_id, found_by, new_id, is_ambiguous for groups without a link.
+    """Columns found_id, found_by (`id` or `name`), new_id, is_ambiguous for groups without a link.
 
-    The Cognito name is tried as an existing id first, even where Joget's console would refuse it,
-    since the Joget plugin made such ids. Then our own hashed id is tried, then an existing name
-    (found_by `name`). Joget groups that are linked already aren't looked at. new_id: the name
-    itself where Joget's console accepts it and no other group has or wants that key, else the
-    hashed id.
+    A Cognito group is looked for among Joget's unlinked groups by id, by our own hashed id, and by
+    name, in this order.
     """
     free = current.groups[~current.groups["id_key"].isin(current.group_links["group_key"])]
     new = ~groups["linked"] & (groups["verdict"] == Verdict.MAPPED)
     key = groups["name_key"].where(new)
     exact = groups["group_name"].where(new & groups["group_name"].isin(free["id"]))
     exact = exact.fillna(groups["group_name"].where(new & groups["group_name"].isin(free["name"])))
+    # Two names may be one key to the collation. Only an exact match tells whose group it is.
     twins = key.duplicated(keep=False) & key.notna()
     sole = key.mask(twins & exact.isna())
+    # Also where Joget's console would refuse such an id: the Joget plugin made them.
     by_id = look_up(sole, free, "id_key", "id")
     by_hash = look_up(groups["hashed_key"].where(new), free, "id_key", "id")
     found = by_id.fillna(by_hash)
     named = free[free["name_key"].notna() & ~free["id"].isin(found)]
     count = look_up(sole, _count_by_key(named["name_key"]), "key", "count").fillna(0)
     by_name = look_up(sole.where(count == 1), named, "name_key", "id")
+    # A new group gets its name as id where Joget's console accepts it (plain_id) and no other group
+    # has or wants that key, else the hashed id.
     in_joget = current.groups["id_key"].dropna()
     linked_keys = current.group_links["group_key"].dropna()
     plain_id_is_used = (
@@ -151,10 +152,10 @@ def _count_by_key(keys: "pd.Series[str]") -> pd.DataFrame:
 def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     """Choose the Cognito name, unless another group has that name or two new groups want it.
 
-    Joget asks for groups by name and takes the first one (isUserInGroup), so the sync gives no
-    group a name that another group has. Where the name isn't free, an existing Joget group keeps
-    its own name, and a new group's name is its hashed id.
+    If so, an existing Joget group keeps its own name, and a new group's name is its hashed id.
     """
+    # Joget asks for groups by name and takes the first one (isUserInGroup). With two groups of one
+    # name, it wouldn't see the members of the second.
     named = current.groups.dropna(subset=["name_key"])
     holders = named[["id", "name_key"]].drop_duplicates()
     pairs = groups[["group_id", "name_key"]].reset_index()
@@ -220,6 +221,7 @@ def _decide_vanished(
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(groups, Entity.GROUP, "group_name", run.sync.user_pool_id)
     after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
+    # Misses are counted first, as for users: one listing without the group proves little.
     due = is_true(after_misses >= runs)
     decisions = Decisions(groups)
     if run.users or not evidence.complete:
@@ -261,12 +263,12 @@ def keep_peopled_groups(
     """Keep each group that would be deleted while it still has a member.
 
     removed: the memberships that this plan removes; members: all memberships in these groups now;
-    both with columns user_id, group_id. Local members stay, and so do linked users that this run
-    leaves alone.
+    both with columns user_id, group_id.
     """
     deletes = is_true(groups["action"] == Action.DELETE)
     if not deletes.any():
         return groups
+    # Local members stay, and so do linked users that this run leaves alone.
     stays = ~is_among_texts(members, removed, ["user_id", "group_id"])
     peopled = deletes & groups["group_id"].isin(members.loc[stays, "group_id"])
     return groups.assign(

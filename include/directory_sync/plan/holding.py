@@ -51,10 +51,9 @@ HoldRule = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
 def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames
     that have rows of their own.
-
-    A held rename mustn't lock out a user who is enabled again (rule 4). For such a user, the held
-    row changes only the login, and the user's own row changes the rest under the present login.
     """
+    # A held rename mustn't lock out a user who is enabled again (rule 4). For such a user, the held
+    # row changes only the login, and the user's own row changes the rest under the present login.
     back = (users["before_state"] == State.DEACTIVATED) & (users["after_state"] == State.ACTIVE)
     returning = is_true((users["action"] == Action.RENAME) & back)
     if not returning.any():
@@ -62,7 +61,7 @@ def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     logins = change_login_only(users[returning])
     trial = _hold_user_rows(holding, pd.concat([users[~returning], logins]).reindex(users.index))
     waits = returning & trial["hold"].notna()
-    holding.excesses.clear()
+    holding.excesses.clear()  # of the trial
     others = pd.concat([users[~waits], keep_login(users[waits])]).reindex(users.index)
     return _hold_user_rows(holding, others), trial[waits]
 
@@ -89,10 +88,9 @@ def hold_memberships(
 ) -> pd.DataFrame:
     """Membership rows (columns of changes.CHANGES_SCHEMA, sub and is_ending) with every cause in
     `hold`.
-
-    An undone creation of a group doesn't hold the group's memberships: one of them may bring the
-    group back (release_wanted_groups).
     """
+    # One of the memberships may bring the group back (release_wanted_groups), so an undone creation
+    # holds none of them.
     binding = groups[~is_undone_creation(groups)]
     rows = rows.assign(
         hold=find_holds_by_users(rows, users).fillna(find_holds_by_groups(rows, binding)),

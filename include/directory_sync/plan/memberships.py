@@ -58,10 +58,7 @@ def decide_memberships(
 ) -> DecidedMemberships:
     """Compare memberships between the users and groups that take part; all others stay.
 
-    Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A
-    listed user loses a membership only if the snapshot is complete and the group was listed twice,
-    since one absence proves nothing. An inactive user loses all our memberships, since Joget gives
-    tasks to inactive members too (rule 4); in an incomplete snapshot only a disabled user does.
+    Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA.
     keeps_found: memberships found at an adoption are the local administrator's until the pool names
     them (policies.existing_memberships).
     """
@@ -86,6 +83,7 @@ def decide_memberships(
     local = is_among_texts(now, current.local_memberships, ID_COLUMNS)
     listed_groups = of_groups[of_groups["takes_part"]]
     named = desired.merge(of_users, on="sub").merge(listed_groups, on="group_name")
+    # Joget gives tasks to inactive members too, so an inactive user keeps none (rule 4).
     entitled = named[named["active"] & ~named["loses_all"]]
 
     lacking = entitled[~is_among_texts(entitled, now, PAIR_COLUMNS)]
@@ -93,6 +91,7 @@ def decide_memberships(
     found = _find_at_adoption(members, current, users, groups, named=desired)
     if not keeps_found:
         found = found.iloc[:0]
+    # One absence proves nothing: a listing may skip a member while the pool changes.
     believed = evidence.complete & is_true(now["listed_twice"])
     kept = local | is_among_texts(now, found, ID_COLUMNS)
     # An incomplete snapshot shows who is disabled, and proves nothing else about memberships.

@@ -19,10 +19,10 @@ def decide_missing(
     """Decide each linked user, of any pool, that no listed user was matched with.
 
     Gives DECIDED_USERS_SCHEMA with listed false. The outcome is `missing`, `deactivated`,
-    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. If the
-    pool wasn't asked for a user by name, their removal is proposed at once, and held (is_unproven).
+    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing.
     """
     links = select_users_of_sync(run, current)
+    # An heir isn't the link's own user, who is missing.
     heir = is_true(matched["way"] == "heir")
     present = matched.loc[~heir, "before_link"].dropna()
     users = links[~links["before_link"].isin(present)].reset_index(drop=True)
@@ -31,6 +31,7 @@ def decide_missing(
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(users, Entity.USER, "sub", run.sync.user_pool_id)
     users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
+    # The pool wasn't asked for these users by name, so their removal is proposed at once, and held.
     users["is_unproven"] = ~proven & is_true(users["misses"] < runs) & (not evidence.compares)
     due = is_true(users["after_misses"] >= runs) | users["is_unproven"]
     users["after_misses"] = users["after_misses"].mask(users["is_unproven"], runs)

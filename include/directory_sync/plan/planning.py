@@ -62,17 +62,16 @@ class Decided:
 
 
 def _require_same_target(run: Run, current: Current) -> None:
-    """Refuse a changed organization, rather than hold its changes (rule 14).
-
-    Linked users and groups would stay in the old organization, and only new ones would be made in
-    the new one. So an approval would split the directory. A run for some users of a changed pool is
-    refused as well (rule 11).
+    """Refuse a changed organization (rule 14), and a run for some users of a changed pool
+    (rule 11).
     """
     if run.users and not run.dry_run and is_pool_changed(run, current):
         raise PermanentError(
             f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync "
             f"for everybody once, so that users are matched with it; nothing was written."
         )
+    # Refused rather than held: linked users and groups would stay in the old organization, and new
+    # ones would be made in the new one. An approval would split the directory.
     before, now = current.organization, run.sync.organization
     if not run.dry_run and before not in (None, now):
         raise PermanentError(
@@ -87,7 +86,7 @@ def _decide_all(run: Run, desired: Desired, current: Current, evidence: Evidence
     current = unchanged.current
     matched = match_users(run, unchanged.desired, current)
     is_wrong_pool = are_too_few_found(run, matched, current)
-    if is_wrong_pool:
+    if is_wrong_pool:  # another company's pool proves nothing about this one's users
         evidence = replace(evidence, complete=False)
     listed = decide_users(run, matched, current, evidence)
     missing = decide_missing(run, matched, current, evidence)

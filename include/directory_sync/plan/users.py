@@ -81,6 +81,7 @@ def decide_users(
     """
     users = matched.assign(linked=matched["way"].notna() & ~is_true(matched["way"] == "heir"))
     users["usable"] = _find_faults(users, current).open
+    # The first rule that fits a user counts, so the order of these calls is the rules' order.
     decisions = Decisions(users)
     _decide_protected(run, users, current, evidence, decisions)
     _decide_disabled(users, decisions)
@@ -172,10 +173,8 @@ def _decide_protected(
 
 
 def _decide_disabled(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rule 4: a disabled user loses access at once, whatever mapping and scope say of the record.
-
-    A changed login waits: the Joget user keeps its name until the user is enabled again.
-    """
+    """Rule 4: a disabled user loses access at once, whatever mapping and scope say."""
+    # A changed login waits: the Joget user keeps its name until the user is enabled again.
     off = users["linked"] & ~users["active"]
     ours_is_on = (users["state"] == State.ACTIVE) & is_true(users["now_active"] == 1)
     decisions.decide(off & ours_is_on, Outcome.DEACTIVATED, Reason.DISABLED)
