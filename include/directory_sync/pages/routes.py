@@ -91,7 +91,7 @@ def make_app() -> FastAPI:
     app.get("/static/{name}")(send_asset)
     run = "/dags/{dag_id}/runs/{run_id}"
     app.get(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_run_page)
-    app.post(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(redirect_to_run_page)
+    app.post(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_filtered_run_page)
     app.post(f"{run}/changes.csv", dependencies=[MAY_READ_RUNS_DEPENDENCY])(send_changes_csv)
     app.get("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_directory_page)
     app.post("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_explanation)
@@ -116,10 +116,10 @@ def send_asset(name: str) -> Response:
 
 def show_run_page(request: Request, dag_id: str, run_id: str, user: Reader) -> Response:
     """The tab "Directory changes" of a run."""
-    return redirect_to_run_page(request, dag_id, run_id, user, ChangeFilter())
+    return show_filtered_run_page(request, dag_id, run_id, user, ChangeFilter())
 
 
-def redirect_to_run_page(
+def show_filtered_run_page(
     request: Request, dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm
 ) -> Response:
     """The tab "Directory changes", with the changes that its form asks for."""

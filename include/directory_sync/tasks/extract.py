@@ -114,11 +114,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
 
 
 def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
-    """List the pool's groups, and the members of those in scope, several groups at once.
-
-    A group is listed again if its listing lacks a member that Joget has: nobody is removed on one
-    absence.
-    """
+    """List the pool's groups, and the members of those in scope, several groups at once."""
     with hide_values("extract_groups"):
         store.require_access(users_url)
         users = store.read_manifest(users_url)
@@ -156,9 +152,8 @@ class Expected:
 
 
 def _read_expected(run: Run) -> Expected:
-    """Read on a connection that is closed before the listing: a listing takes minutes, and an idle
-    connection would be dropped.
-    """
+    """Read what Joget has of the pool."""
+    # On a connection of its own: a listing takes minutes, and an idle connection would be dropped.
     with open_session(run.sync.joget_conn_id) as database:
         tables = inspect_tables(database, run.sync.organization)
         return Expected(
@@ -187,6 +182,7 @@ def _list_groups(
         listing.ask_for_users(expected.subs, seen.write)
     with folder.rows("absent.parquet", snapshot.ABSENT_SCHEMA) as absent:
         absent.write(listing.absent_rows())
+    # Nobody is removed on one absence, so a group is listed again where Joget has a member more.
     again = _find_groups_lacking_members(known, folder, listing.names)
     with _open_member_files(folder, run, "_again") as (memberships, seen):
         log.info(
@@ -273,7 +269,8 @@ def _find_groups_lacking_members(
 
 
 def _read_expected_subs(run: Run) -> pa.Array:
-    """Read on a new connection: one from before the listing would have been idle for minutes."""
+    """Read the subs for which a miss may count (reading.read_expected_subs)."""
+    # On a new connection: one from before the listing would have been idle for minutes.
     with open_session(run.sync.joget_conn_id) as database:
         return read_expected_subs(database, run)
 
@@ -310,15 +307,14 @@ def _find_listing(run: Run, run_id: str) -> Manifest:
 def _find_users_since(run: Run, attempt: Attempt) -> str | None:
     """The listing that a backfill's date uses: its own, or the newest complete one since the
     backfill began.
-
-    A backfill's own listing may be older by CLOCK_SLACK. Other runs' listings may not: the pool may
-    have changed between such a listing and the backfill's beginning.
     """
     own = [
         manifest
         for manifest in store.list_sealed_folders(run, attempt.run_id, "extract_groups")
         if manifest.complete
     ]
+    # A backfill's own listing may be older by CLOCK_SLACK. Other runs' listings may not: the pool
+    # may have changed between such a listing and the backfill's beginning.
     began = attempt.backfill_since or datetime.now(UTC)
     since = {
         ".users": signposts.format_time(began),

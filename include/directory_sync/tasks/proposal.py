@@ -126,6 +126,8 @@ class LoadAttempt:
         """Plan and apply; returns the plan as it was applied, and the report's outcome. The caller
         must hold the ledger's lock.
         """
+        # The key names the run and its snapshot. After a crash behind the COMMIT, Airflow's retry
+        # has the same key, and nothing is applied twice.
         committed = runs.find_committed_run(self._database, self._proposal.key)
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")
@@ -188,7 +190,7 @@ class LoadAttempt:
             update_answers=lambda written: proposal.update_answers(written, answers),
             defers=defers,
         ).run()
-        if applied is not plan:
+        if applied is not plan:  # rows that somebody changed meanwhile were left out
             self._publish(applied)
         self._leave_signpost(self._folder.url)
         return applied, _get_outcome(applied)
@@ -211,7 +213,8 @@ class LoadAttempt:
         return plan, _get_outcome(plan)
 
     def _leave_signpost(self, plan_url: str) -> None:
-        """Leave a signpost after COMMIT. By it, later runs notice a lost or restored ledger."""
+        """Leave a signpost after COMMIT."""
+        # By it, later runs notice a ledger that was lost or restored from a backup.
         proposal, target = self._proposal, self._database.target
         moment = signposts.format_time(definition.read_clock(self._database))
         name = f"{moment}.{target}.{proposal.kind}.{proposal.key}"
@@ -249,6 +252,7 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
         counted.settings_change,
         counted.employed_twice,
     )
+    # The plan was published before the transaction left these rows out.
     plan = defer_rows(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:
         raise _make_changed_plan_error(committed)
