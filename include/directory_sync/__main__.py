@@ -24,7 +24,12 @@ from directory_sync.command_line.explanation import describe_answer, show_answer
 from directory_sync.command_line.preview import describe_preview, show_preview
 from directory_sync.errors import DirectorySyncError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph
+)
 
 
 @app.callback()
