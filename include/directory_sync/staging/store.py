@@ -154,6 +154,7 @@ class Folder:
         needs: tuple[str, ...] = (),
     ) -> Manifest:
         """Write the manifest, after which the folder exists and never changes."""
+        # The manifest comes last, so an attempt that is killed leaves a folder that doesn't exist.
         manifest = Manifest(
             url=self.url,
             task=self.task,
@@ -186,15 +187,16 @@ def find_connection(url: str) -> tuple[str, str] | None:
 
 
 def require_access(url: str) -> None:
-    """Check the Connection of a store's URL. This is the first call of every task, before any path
-    is made: without a Connection or its credentials, an object-store path falls back to anonymous
-    access. Raises PermanentError, or TransientError where the Connection can't be looked up now.
+    """Check the Connection of a store's URL: the first call of every task, before any path is made.
+
+    Raises PermanentError, or TransientError where the Connection can't be looked up now.
     """
     named = find_connection(url)
     if named is None:
         return
     conn_id, conn_type = named
     with connections.hold_connection(conn_id, conn_type, "staging_url"), store_errors(url):
+        # Without credentials, an object-store path falls back to anonymous access.
         if (
             urlsplit(url).scheme == "s3"
             and S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None
@@ -202,7 +204,8 @@ def require_access(url: str) -> None:
             raise PermanentError(
                 f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them."
             )
-        # Airflow makes the file system of a Connection once in a process, by a lookup of its own.
+        # Airflow makes a Connection's file system once in a process, by a lookup of its own. Here
+        # that lookup finds the Connection; elsewhere, a failed one would mean anonymous access.
         _ = ObjectStoragePath(url).fs
 
 
@@ -220,6 +223,7 @@ def list_sealed_folders(run: Run, run_id: str, task: str) -> list[Manifest]:
     attempts = [
         f"{folder}/{attempt}" for attempt in list_names(folder) if attempt.startswith(f"{task}.")
     ]
+    # An attempt that ended early has no manifest, and to read it would raise MissingFilesError.
     found = [
         read_manifest(attempt) for attempt in attempts if "manifest.json" in list_names(attempt)
     ]
@@ -237,6 +241,7 @@ def list_names(url: str) -> list[str]:
     """What lies in a folder, by name; nothing where there is no such folder."""
     with store_errors(url):
         path = ObjectStoragePath(url)
+        # Listings are cached for the life of a process, and the API server's process lives long.
         path.fs.invalidate_cache()
         try:
             return sorted(child.name for child in path.iterdir())
@@ -281,10 +286,11 @@ def _get_modification_time(info: dict[str, Any]) -> datetime:
 
 
 def delete_files(urls: Iterable[str]) -> None:
-    """Delete files, one call for each: s3fs says nothing of the files that a bulk deletion leaves.
+    """Delete files. A file that is gone already isn't an error.
 
-    A file that is gone already isn't an error. Raises PermanentError where the right is missing.
+    Raises PermanentError where the right is missing.
     """
+    # One call for each file: s3fs says nothing of the files that a bulk deletion leaves.
     with ThreadPoolExecutor(DELETIONS_AT_ONCE) as deleters:
         for _ in deleters.map(_delete_file, urls):
             pass
@@ -298,8 +304,8 @@ def _delete_file(url: str) -> None:
         except FileNotFoundError:
             return
     if path.protocol == "file":
-        # The file system's own rmdir leaves a folder that still holds something; the path's
-        # doesn't.
+        # The file system's rmdir refuses a folder that holds something. The path's own rmdir would
+        # delete what is in it.
         with suppress(OSError):
             path.fs.rmdir(path.parent.path)
             path.fs.rmdir(path.parent.parent.path)
@@ -315,6 +321,7 @@ def read_manifest(folder_url: str) -> Manifest:
     ):
         content = file.read()
     try:
+        # First, since a field that a newer release added would look like damage.
         _refuse_newer(folder_url, content)
         return Manifest.model_validate_json(content)
     except ValidationError:
@@ -354,7 +361,7 @@ def read_column(folder_url: str, name: str, column: str) -> pa.Array:
 
 @contextmanager
 def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
-    """A staged Parquet file that is read in parts, so its hash isn't checked.
+    """A staged Parquet file that is read in parts. Instead of its hash, its row count is checked.
 
     Raises PermanentError where it is gone or damaged.
     """
@@ -374,9 +381,6 @@ def find_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a staged Parquet file with one of these values in a column, with one row group in
     memory at a time. The hash isn't checked.
-
-    A row group whose statistics exclude the values isn't read. One without them is only read in
-    that column.
     """
     fits = pc.field(column).isin(list(values))
     with _open_in_parts(manifest, name) as file:
@@ -386,6 +390,8 @@ def find_rows(
         # aborts a process that ends while one of them still holds a Python file.
         opened = pq.ParquetFile(file, metadata=fragment.metadata)
         for part in fragment.split_by_row_group(fits):
+            # Row groups whose statistics exclude the values are left out by now. The statistics of
+            # the others may include the values only by chance, so this column is read first.
             (group,) = part.row_groups
             if len(opened.read_row_group(group.id, columns=[column]).filter(fits)):
                 rows = opened.read_row_group(group.id, columns=columns).filter(fits)

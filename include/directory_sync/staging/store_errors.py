@@ -45,6 +45,7 @@ def store_errors(url: str) -> Iterator[None]:
         yield
     except DirectorySyncError:
         raise
+    # s3fs turns S3's refusals into PermissionError, with S3's own error as the cause.
     except (PermissionError, NoCredentialsError) as error:
         if _find_code(error.__cause__) == EXPIRED_CODE:
             raise TransientError(
@@ -74,9 +75,7 @@ def _find_code(error: BaseException | None) -> str | None:
 
 
 def _describe_denial(cause: BaseException | None) -> str:
-    """Which action S3 refused, and what to do. Only the action is taken from AWS's text: the text
-    also names the role's session, which may be a person's name.
-    """
+    """Which action S3 refused, and what to do."""
     if not isinstance(cause, ClientError):
         return (
             ". Give the Connection in staging_url the rights to get, put, list and delete objects "
@@ -85,6 +84,8 @@ def _describe_denial(cause: BaseException | None) -> str:
     code = _find_code(cause)
     if code not in DENIED_CODES:
         return f" ({code}). Renew the keys of the Connection in staging_url."
+    # Nothing but the action is taken from AWS's text: the text also names the role's session, which
+    # may be a person's name.
     named = DENIED_ACTION_PATTERN.search(cause.response["Error"].get("Message", ""))
     action = (
         named[1] if named else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
