@@ -42,6 +42,7 @@ def extract_users(
     A backfill's run uses another run's listing if there is one, and a replay uses that of its run.
     """
     with hide_values("extract_users"):
+        # The run's later tasks read run.json instead, so it keeps the settings that it began with.
         sync = find_sync(sync_name)
         run = resolve_run(attempt.run_id, sync, parameters, conf)
         if run.dry_run:
@@ -61,6 +62,8 @@ def extract_users(
                     folder, _find_listing(run, run.replay_run_id).inputs["extract_users"]
                 )
             if attempt.backfill_since is not None:
+                # The dates of a backfill may run at once. They take turns here, so that the first
+                # one lists the pool for all.
                 with locks.hold_reading_lock(database, run):
                     known = _find_users_since(run, attempt)
                     return (
@@ -72,6 +75,7 @@ def extract_users(
 
 
 def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost: str) -> Manifest:
+    # Before the first call: a snapshot is as old as its oldest answer.
     snapshot_at = datetime.now(UTC)
     estimated = pool.estimated_users()
     with folder.rows("users.parquet", snapshot.make_users_schema(run.attributes)) as users:
@@ -84,6 +88,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
         listing.list_all(
             run.sync.proof,
             estimated,
+            # Both are asked only for a pool that is large enough for parts.
             lambda: _read_expected_subs(run),
             lambda: not _has_failed_in_parts(run),
         )
@@ -103,6 +108,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
     manifest = folder.seal(
         snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts
     )
+    # A backfill's other dates use what a signpost names, and trust no incomplete listing.
     if manifest.complete:
         signposts.write_signpost(
             run,
@@ -129,6 +135,7 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
             open_session(run.sync.joget_conn_id) as database,
             locks.hold_reading_lock(database, run),
         ):
+            # By the time of its users, so that users and groups belong to one snapshot.
             signpost = f"{signposts.format_time(users.snapshot_at)}.groups"
             if signpost in signposts.list_signposts(run, SNAPSHOT_SIGNPOSTS):
                 return _reuse_listing(
@@ -179,10 +186,11 @@ def _list_groups(
             known={str(name): int(size) for name, size in sizes.items()},
         )
         listing.find_unlisted_groups(expected.group_names, memberships.write, seen.write)
+        # Last, since each user that another answer showed saves a question.
         listing.ask_for_users(expected.subs, seen.write)
     with folder.rows("absent.parquet", snapshot.ABSENT_SCHEMA) as absent:
         absent.write(listing.absent_rows())
-    # Nobody is removed on one absence, so a group is listed again where Joget has a member more.
+    # Nobody leaves a group on one absence (rule 10 of docs/design.md).
     again = _find_groups_lacking_members(known, folder, listing.names)
     with _open_member_files(folder, run, "_again") as (memberships, seen):
         log.info(
@@ -255,6 +263,7 @@ def _find_groups_lacking_members(
     known: pd.DataFrame, folder: store.Folder, names: list[str]
 ) -> list[str]:
     """Find which of the named groups have a member in Joget that their listing lacks."""
+    # Read back, since the listing streams its memberships into the file and keeps none.
     subs = store.read_column(folder.url, "memberships.parquet", "sub")
     groups = store.read_column(folder.url, "memberships.parquet", "group_name")
     found = pd.DataFrame(
@@ -306,7 +315,7 @@ def _find_listing(run: Run, run_id: str) -> Manifest:
 
 def _find_users_since(run: Run, attempt: Attempt) -> str | None:
     """The listing that a backfill's date uses: its own, or the newest complete one since the
-    backfill began.
+    backfill began. None where there is no such listing.
     """
     own = [
         manifest
@@ -331,6 +340,7 @@ def _find_users_since(run: Run, attempt: Attempt) -> str | None:
         found = signposts.read_signpost(run, SNAPSHOT_SIGNPOSTS, listed[-1])
     else:
         return None
+    # The mapping may have changed since, and name attributes that this listing lacks.
     holds = set(store.read_run(store.read_manifest(found)).attributes)
     return found if holds >= set(run.attributes) else None
 

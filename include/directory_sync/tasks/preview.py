@@ -128,9 +128,9 @@ def _find_staged_snapshot(run: Run) -> Snapshot | None:
 def _make_preview(
     database: Database, run: Run, newest: Snapshot, applied: Snapshot | None
 ) -> Preview:
-    """Plan three times, to tell the origins apart: from the newest snapshot with the settings and
-    with those of the newest run, and with the latter from the snapshot that was applied.
-    """
+    """Plan from the newest snapshot, and count the changes by their origin."""
+    # Three plans tell the origins apart: the newest snapshot with today's settings, the same with
+    # the newest run's settings, and the applied snapshot with the newest run's settings.
     tables = inspect_tables(database, run.sync.organization)
     frames = read_snapshot_frames(run, newest.users, newest.groups)
     desired = map_with_settings(run.sync, frames)
@@ -168,6 +168,7 @@ def _make_evidence(run: Run, snapshot: Snapshot) -> Evidence:
 def _count_changes(
     run: Run, snapshot_at: datetime, plan: Plan, without_change: Plan, without_snapshot: Plan
 ) -> Preview:
+    # Rows for the ledger alone, such as `miss`, change nothing of Joget's.
     rows = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
     hashes = hash_rows(rows)
     origin = pd.Series(str(Origin.POOL), index=rows.index)

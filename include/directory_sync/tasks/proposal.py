@@ -163,6 +163,8 @@ class LoadAttempt:
     def _apply_once(self, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
         proposal, current = self._proposal, self._read()
         _refuse_a_future(current, definition.read_clock(self._database))
+        # A review plans from the newest snapshot that was applied, and an undo from none, so they
+        # can't be superseded.
         if proposal.kind in (RunKind.FULL, RunKind.SUBSET) and current.is_newer_than(
             proposal.snapshot_at
         ):
@@ -190,7 +192,9 @@ class LoadAttempt:
             update_answers=lambda written: proposal.update_answers(written, answers),
             defers=defers,
         ).run()
-        if applied is not plan:  # rows that somebody changed meanwhile were left out
+        if applied is not plan:
+            # Rows that somebody changed meanwhile were left out. The folder isn't sealed yet, so
+            # its files may still change.
             self._publish(applied)
         self._leave_signpost(self._folder.url)
         return applied, _get_outcome(applied)
@@ -208,6 +212,8 @@ class LoadAttempt:
     def _finish(self, committed: runs.CommittedRun) -> tuple[Plan, str]:
         """Return the plan of an earlier attempt that ended between its COMMIT and its manifest."""
         plan = read_plan(committed)
+        # This attempt's folder is the one that gets sealed, so it needs the plan too. The ledger
+        # names the earlier folder for good, and so does the signpost.
         self._publish(plan)
         self._leave_signpost(committed.plan_url)
         return plan, _get_outcome(plan)
@@ -234,7 +240,7 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
 
 def read_plan(committed: runs.CommittedRun) -> Plan:
     """Read the plan that a committed run applied; raises PermanentError where its hash isn't the
-    ledger's, or it is no plan at all.
+    ledger's, or a file isn't a plan's.
     """
     try:
         changes, directory = (
@@ -252,7 +258,8 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
         counted.settings_change,
         counted.employed_twice,
     )
-    # The plan was published before the transaction left these rows out.
+    # The plan was published before the transaction left these rows out. If it was published again
+    # without them, this changes nothing.
     plan = defer_rows(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:
         raise _make_changed_plan_error(committed)
