@@ -115,7 +115,6 @@ class UserPool:
             progress.call()
 
         def slow_down(parsed_response: dict[str, Any] | None, **_: Any) -> None:
-            # botocore passes None for an attempt that got no answer.
             if parsed_response and parsed_response.get("Error", {}).get("Code") in THROTTLING_CODES:
                 progress.throttle()
                 if all_calls.throttled():

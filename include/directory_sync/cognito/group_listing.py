@@ -132,7 +132,6 @@ class GroupListing:
             try:
                 restart_on_dead_token(lambda: list_pages(name))
             except GroupGoneError:
-                # The list of groups may still have it: somebody deleted it meanwhile.
                 self._groups.pop(name, None)
                 self._gone.add(name)
 

@@ -127,8 +127,7 @@ class UserListing:
             raise PartsError(
                 f"the parts have {len(self.subs)} users, and Cognito estimates {estimated}"
             )
-        # A sum that fits may still lack a few users. The parts are believed only if the pool, asked
-        # by name, has none of the users that they lack (docs/design.md, Proof of completeness).
+        # A sum that fits may still lack a few users (docs/design.md, Proof of completeness).
         absent = expected.filter(pc.invert(pc.is_in(expected, value_set=self.subs))).to_pylist()
         if len(absent) > estimated / USERS_IN_A_PAGE:
             raise PartsError(
@@ -144,7 +143,6 @@ class UserListing:
     def _is_listed(self, sub: str) -> bool:
         self.asked_by_name += 1
         found = find_user(self._pool, sub)
-        # The pool says nothing about this user, so the parts may lack the user wrongly.
         if found is None:
             raise PartsError("the parts lack a user that the pool can't be asked for by sub")
         self._write(found)

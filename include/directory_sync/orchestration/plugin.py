@@ -39,7 +39,6 @@ class PagesWhenAsked:
         await self._pages(scope, receive, send)
 
     def _import(self) -> Any:
-        # Requests that come during the import wait for it here, each in its own thread.
         with self._importing:
             if self._pages is None:
                 from directory_sync.pages.routes import make_app

@@ -81,7 +81,7 @@ def delete_expired_files(run: Run, age: timedelta, now: datetime, needed: Collec
     since = signposts.format_time(now - CLEANING_INTERVAL)
     if any(name >= since for name in signposts.list_signposts(run, CLEANING_SIGNPOSTS)):
         return
-    # Before the cleaning: if it fails, tomorrow's run tries again, and not each run.
+    # Before the cleaning, so that one that fails is tried again tomorrow, and not in each run.
     signposts.write_signpost(run, CLEANING_SIGNPOSTS, signposts.format_time(now), "")
     home = f"{run.sync.staging_url}/{run.sync.name}"
     stored = sort_files(home, store.list_files(home))

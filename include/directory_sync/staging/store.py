@@ -154,7 +154,7 @@ class Folder:
         needs: tuple[str, ...] = (),
     ) -> Manifest:
         """Write the manifest, after which the folder exists and never changes."""
-        # The manifest comes last, so an attempt that is killed leaves a folder that doesn't exist.
+        # The manifest comes last, so the files of an attempt that was killed are never read.
         manifest = Manifest(
             url=self.url,
             task=self.task,

@@ -105,7 +105,6 @@ class SnapshotProposal:
         plan = make_plan(run, self.desired, current, evidence)
         if before is None:
             return plan
-        # Both plans see the same pool and the same Joget, so they differ by the settings alone.
         without = make_plan(run.before_change, before, current, evidence)
         return replace(plan, settings_change=compare_settings(run.changed_settings, plan, without))
 

@@ -168,7 +168,6 @@ def _make_evidence(run: Run, snapshot: Snapshot) -> Evidence:
 def _count_changes(
     run: Run, snapshot_at: datetime, plan: Plan, without_change: Plan, without_snapshot: Plan
 ) -> Preview:
-    # Rows for the ledger alone, such as `miss`, change nothing of Joget's.
     rows = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
     hashes = hash_rows(rows)
     origin = pd.Series(str(Origin.POOL), index=rows.index)

@@ -148,7 +148,6 @@ def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
         )
     if reviews.find_review(database, review_id):
         return  # an earlier try of this task opened it
-    # The newest run may have ended between its COMMIT and its manifest.
     if "manifest.json" not in store.list_names(newest.plan_url):
         raise PermanentError(
             f"The newest run of {sync.dag_id} was applied, but its task load ended before it "
@@ -340,7 +339,6 @@ def _read_published_plan(loaded: Manifest) -> Plan:
 
 def _read_asked_plan(review: reviews.Review) -> Plan:
     plan = _read_published_plan(store.read_manifest(review.plan_url))
-    # The ledger's hash is of the rows that the person is shown, and nothing else may be applied.
     if hash_held_rows(plan.to_review) != review.held_sha256:
         raise PermanentError(
             f"The plan in {review.plan_url} isn't the one that review {review.review_id} asks "
