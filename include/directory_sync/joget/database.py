@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from airflow.providers.mysql.hooks.mysql import MySqlHook
 
 from directory_sync import connections
-from directory_sync.errors import DirectorySyncError, PermanentError, TransientError
+from directory_sync.errors import PermanentError, TransientError
 from directory_sync.frames import make_frame
 from directory_sync.joget.database_errors import translate_error, translate_refused_tls
 
@@ -329,8 +329,6 @@ class Database:
         """Turn the driver's errors into ours."""
         try:
             yield
-        except DirectorySyncError:
-            raise
         except MySQLdb.Error as error:
             ours = translate_error(error, about, self._conn_id)
         else:

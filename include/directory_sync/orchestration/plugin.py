@@ -35,16 +35,15 @@ class PagesWhenAsked:
         """
         if self._pages is None:
             # The import takes seconds, so it has a thread: the server answers tasks meanwhile.
-            self._pages = await to_thread(self._import)
+            await to_thread(self._import)
         await self._pages(scope, receive, send)
 
-    def _import(self) -> Any:
+    def _import(self) -> None:
         with self._importing:
             if self._pages is None:
                 from directory_sync.pages.routes import make_app
 
-                return make_app()
-            return self._pages
+                self._pages = make_app()
 
 
 def list_apps() -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from directory_sync.errors import (
-    DirectorySyncError,
     MissingFilesError,
     PermanentError,
     TransientError,
@@ -43,8 +42,6 @@ def store_errors(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except DirectorySyncError:
-        raise
     # s3fs turns S3's refusals into PermissionError, with S3's own error as the cause.
     except (PermissionError, NoCredentialsError) as error:
         if _find_code(error.__cause__) == EXPIRED_CODE:

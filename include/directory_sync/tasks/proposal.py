@@ -39,6 +39,10 @@ rows that change again are left out.
 
 MOST_NAMES_LOGGED = 10
 
+CLOCK_TOLERANCE = pd.Timedelta(minutes=10)
+"""How far a worker's clock may be ahead of the database's before a snapshot's time counts as wrong.
+"""
+
 
 class Proposal(Protocol):
     """What one load would do: proposed by a snapshot, a person's answer, or an undo."""
@@ -229,7 +233,7 @@ class LoadAttempt:
 
 def _refuse_a_future(current: Current, now: datetime) -> None:
     newest = current.newest_snapshot_at
-    if newest is not None and newest > pd.Timestamp(now) + pd.Timedelta(minutes=10):
+    if newest is not None and newest > pd.Timestamp(now) + CLOCK_TOLERANCE:
         raise PermanentError(
             f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and "
             f"Joget's database says {now.isoformat()}), so every new run would count as older. The "
