@@ -50,8 +50,8 @@ def plan(
 ) -> None:
     """Say what the settings would change in Joget, and write nothing.
 
-    Compares the newest snapshot in staging with Joget now. The pool isn't read: a dry run of the
-    DAG does that.
+    Compares the newest complete snapshot in staging with Joget now. The pool isn't read: a dry run
+    of the DAG does that.
 
     Exits with 0 where nothing would change, with 2 where something would, and with 1 after an
     error.

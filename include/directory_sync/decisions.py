@@ -46,7 +46,7 @@ class Decisions:
         personal value. `hold` is the cause that makes the change wait for a person.
         """
         chosen = is_true(rows) & self.open
-        if not chosen.any():  # the common case: most rules concern few runs
+        if not chosen.any():  # in most runs, most rules fit no row
             return
         self._outcome = self._outcome.mask(chosen, outcome)
         self._hold = self._hold.mask(chosen, hold)

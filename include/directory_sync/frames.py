@@ -130,7 +130,7 @@ def sort_table(table: pa.Table, keys: Sequence[str]) -> pa.Table:
 
 
 def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
-    """The flags as plain booleans, with null as false.
+    """The flags as plain booleans, with null as false; the same object where they are that already.
 
     Needed before `~`, which keeps nulls, and `mask`, to which a null is true. Filters, `where` and
     sums take nulls for false by themselves.

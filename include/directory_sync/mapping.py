@@ -231,8 +231,8 @@ def _map_column(
     """One mapped column."""
     if attribute is None and column in COLUMN_DEFAULTS:
         return make_null_texts(login.index)
-    # Never NULL: Joget's screens print "null" for a NULL first name, and a NULL email loses its
-    # mail.
+    # Names and email are never NULL: Joget's screens print "null" for a NULL first name, and a NULL
+    # email loses its mail.
     if attribute is None:
         values = make_null_texts(login.index).fillna("")
     else:

@@ -450,7 +450,7 @@ def _is_shared(column: pa.ChunkedArray) -> bool:
     """Whether all rows have one value, or none has any."""
     if column.null_count:
         return bool(column.null_count == len(column))
-    # Most columns differ in the first and last row already, and are never scanned.
+    # Most columns differ between the first and the last row already, and are never scanned.
     return bool(column[0] == column[-1] and pc.all(pc.equal(column, column[0])).as_py())
 
 

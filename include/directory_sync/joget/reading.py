@@ -88,7 +88,7 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
     """
     desired, remembered = lookups.desired, lookups.remembered
     _make_text_table(database, tables)
-    # One moment for all reads: a plan made of two moments would be one that nobody ever saw.
+    # One moment for all reads: a plan must not mix two states of Joget.
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = definition.is_ledger_complete(database)
         linked = (

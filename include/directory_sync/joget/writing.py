@@ -6,7 +6,7 @@ that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -112,15 +112,14 @@ class PlanApplication:
             raise RefusedRowsError(str(error), deferred) from None
 
     def _run(self) -> Plan:
-        # The object store and the database work at the same time. One thread, since publishing and
-        # hashing need much memory each.
+        # The object store, the processor and the database work at the same time. One thread, since
+        # publishing and hashing need much memory each.
         with ThreadPoolExecutor(1) as beside:
             published = beside.submit(self.publish)
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()
             published.result()
-            hashed.result()
-        return self._write(self.update_answers(self.row.plan))
+            return self._write(self.update_answers(self.row.plan), hashed)
 
     @cached_property
     def _parts(self) -> tuple[NewUsers, Plan]:
@@ -137,7 +136,7 @@ class PlanApplication:
     def _new_users(self) -> NewUsers:
         return self._parts[0]
 
-    def _write(self, answers: AnswerUpdate) -> Plan:
+    def _write(self, answers: AnswerUpdate, hashed: "Future[str]") -> Plan:
         # Foreign keys give the order: users and groups before what points to them, and what points
         # to them before they are deleted. Evictions come before all, since they free logins.
         with self.database.writing_transaction():
@@ -151,6 +150,7 @@ class PlanApplication:
             self._delete_groups()
             self._delete_users()
             self._write_employments()
+            hashed.result()  # the ledger's row of the run has it
             self._write_ledger(row)
             self._verify()
             if row is not self.row:  # some rows were left out, so their answers stay

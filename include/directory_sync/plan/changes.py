@@ -296,7 +296,7 @@ def compare_settings(settings: tuple[str, ...], plan: Plan, without: Plan) -> Se
 
 
 def make_empty_plan() -> Plan:
-    """The plan of a run that reads and changes nothing, since a newer one was applied."""
+    """A plan without any change."""
     return Plan({}, make_empty_frame(DIRECTORY_SCHEMA), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
 
 

@@ -115,10 +115,10 @@ def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     key = groups["name_key"].where(new)
     exact = groups["group_name"].where(new & groups["group_name"].isin(free["id"]))
     exact = exact.fillna(groups["group_name"].where(new & groups["group_name"].isin(free["name"])))
-    # Two names may be one key to the collation. Only an exact match tells whose group it is.
+    # Two names may be one key under the collation. Only an exact match tells whose group it is.
     twins = key.duplicated(keep=False) & key.notna()
     sole = key.mask(twins & exact.isna())
-    # Also where Joget's console would refuse such an id: the Joget plugin made them.
+    # Even an id that Joget's console would refuse is tried: the Joget plugin made such ids.
     by_id = look_up(sole, free, "id_key", "id")
     by_hash = look_up(groups["hashed_key"].where(new), free, "id_key", "id")
     found = by_id.fillna(by_hash)
@@ -221,7 +221,7 @@ def _decide_vanished(
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(groups, Entity.GROUP, "group_name", run.sync.user_pool_id)
     after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
-    # Misses are counted first, as for users: one listing without the group proves little.
+    # One listing without the group proves little: nothing is removed before missing_runs of them.
     due = is_true(after_misses >= runs)
     decisions = Decisions(groups)
     if run.users or not evidence.complete:

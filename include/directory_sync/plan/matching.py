@@ -97,7 +97,7 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     links_found = take_rows(here[LINK_COLUMNS], own, pd.RangeIndex(len(desired)))
     users = desired.reset_index(drop=True).join(links_found)
     users["after_link"] = pool + "/" + users["sub"]
-    # Only the database knows which texts are equal to its collation. A login that is, byte for
+    # Only the database knows which texts are equal under its collation. A login that is, byte for
     # byte, the linked id has that id's key, so few keys were asked for.
     same = is_true(users["username"] == users["linked_id"])
     users["key"] = users["user_key"].where(same)

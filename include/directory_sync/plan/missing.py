@@ -31,7 +31,7 @@ def decide_missing(
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(users, Entity.USER, "sub", run.sync.user_pool_id)
     users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
-    # The pool wasn't asked for these users by name, so their removal is proposed at once, and held.
+    # Where the pool wasn't asked for a user by name, their removal is proposed at once, and held.
     users["is_unproven"] = ~proven & is_true(users["misses"] < runs) & (not evidence.compares)
     due = is_true(users["after_misses"] >= runs) | users["is_unproven"]
     users["after_misses"] = users["after_misses"].mask(users["is_unproven"], runs)

@@ -86,7 +86,7 @@ def _decide_all(run: Run, desired: Desired, current: Current, evidence: Evidence
     current = unchanged.current
     matched = match_users(run, unchanged.desired, current)
     is_wrong_pool = are_too_few_found(run, matched, current)
-    if is_wrong_pool:  # another company's pool proves nothing about this one's users
+    if is_wrong_pool:  # a wrong pool proves nobody's absence
         evidence = replace(evidence, complete=False)
     listed = decide_users(run, matched, current, evidence)
     missing = decide_missing(run, matched, current, evidence)

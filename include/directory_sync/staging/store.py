@@ -24,9 +24,7 @@ from airflow.sdk import ObjectStoragePath
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from directory_sync import __version__, connections
-from directory_sync.errors import (
-    PermanentError,
-)
+from directory_sync.errors import PermanentError
 from directory_sync.frames import make_frame, to_arrow_types
 from directory_sync.run import Run, make_folder_name
 from directory_sync.staging.manifest import STAGED_FORMAT, Manifest, StagedFile

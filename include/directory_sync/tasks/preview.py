@@ -2,6 +2,7 @@
 and never writes.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ from directory_sync.staging.signposts import SNAPSHOT_SIGNPOSTS
 from directory_sync.tasks.transform import map_with_settings, read_absent, read_snapshot_frames
 from directory_sync.vocabulary import LEDGER_ACTIONS
 
+log = logging.getLogger(__name__)
+
 
 class Origin(StrEnum):
     """Where a change comes from."""
@@ -33,7 +36,9 @@ class Origin(StrEnum):
     SETTINGS = "settings"
     """The settings differ from those of the newest run."""
     POOL = "pool"
-    """The snapshot is newer than the newest one that was applied, and shows it."""
+    """The newest snapshot gives it, and the newest applied one doesn't, or none of this pool was
+    applied yet.
+    """
     JOGET = "joget"
     """The newest applied snapshot gives it too: Joget has changed since, or the row was held or
     left out then.
@@ -92,33 +97,43 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
             newest = max(filter(None, (applied, staged)), key=lambda found: found.at, default=None)
             if newest is None:
                 raise PermanentError(
-                    f"Staging has no snapshot of pool {sync.user_pool_id} yet. Trigger "
-                    f"{sync.dag_id} with dry_run: it reads the pool, and writes nothing to Joget."
+                    f"Staging has no complete snapshot of pool {sync.user_pool_id}. Trigger "
+                    f"{sync.dag_id} with dry_run: it reads the pool, and writes nothing to Joget. "
+                    "If that was done, its report says why the snapshot isn't complete."
                 )
             return _make_preview(database, run, newest, applied)
 
 
 def _find_applied_snapshot(database: Database, run: Run) -> Snapshot | None:
-    """The newest snapshot that was applied to Joget."""
+    """The newest snapshot that was applied to Joget; None where there is none, or its files were
+    deleted.
+    """
     if not definition.is_ledger_complete(database):
         return None
     newest = runs.find_newest_full_run(database, run)
     if newest is None:
         return None
-    transformed = store.read_manifest(newest.transformed_url)
-    users, groups = (
-        store.read_manifest(transformed.inputs[task])
-        for task in ("extract_users", "extract_groups")
-    )
-    return Snapshot(users, groups)
+    try:
+        transformed = store.read_manifest(newest.transformed_url)
+        users, groups = (
+            store.read_manifest(transformed.inputs[task])
+            for task in ("extract_users", "extract_groups")
+        )
+        return Snapshot(users, groups)
+    except MissingFilesError:
+        log.warning(
+            "the files of the newest applied snapshot are gone, so changes that Joget or the pool "
+            "caused can't be told apart: all are called the pool's"
+        )
+        return None
 
 
 def _find_staged_snapshot(run: Run) -> Snapshot | None:
     """The newest complete snapshot; None where there is none, or its files were deleted."""
-    folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".groups")
-    if folder_url is None:
-        return None
     try:
+        folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".groups")
+        if folder_url is None:
+            return None
         groups = store.read_manifest(folder_url)
         return Snapshot(store.read_manifest(groups.inputs["extract_users"]), groups)
     except MissingFilesError:
@@ -137,29 +152,31 @@ def _make_preview(
     before = map_with_settings(run.before_change.sync, frames) if run.previous else desired
     directories = [desired, before]
     if applied is not None and applied.at < newest.at:
+        # Only this plan tells what Joget changed since.
         frames = read_snapshot_frames(run.before_change, applied.users, applied.groups)
         directories.append(map_with_settings(run.before_change.sync, frames))
     current = read_current(database, tables, run, Lookups(desired=tuple(directories)))
-    evidence = _make_evidence(run, newest)
+    is_applied = applied is not None and applied.at >= newest.at
+    evidence = _make_evidence(run, newest, is_applied=is_applied)
     plan = make_plan(run, desired, current, evidence)
     without_change = (
         make_plan(run.before_change, before, current, evidence) if run.previous else plan
     )
     if applied is None:
         without_snapshot = make_empty_plan()
-    elif applied.at < newest.at:
-        evidence = _make_evidence(run, applied)
+    elif not is_applied:
+        evidence = _make_evidence(run, applied, is_applied=True)
         without_snapshot = make_plan(run.before_change, directories[-1], current, evidence)
     else:
         without_snapshot = without_change
     return _count_changes(run, newest.at, plan, without_change, without_snapshot)
 
 
-def _make_evidence(run: Run, snapshot: Snapshot) -> Evidence:
+def _make_evidence(run: Run, snapshot: Snapshot, *, is_applied: bool) -> Evidence:
     return Evidence(
         snapshot.at,
         complete=snapshot.users.complete and snapshot.groups.complete,
-        compares=True,
+        compares=is_applied,  # the ledger has counted the misses of an applied snapshot already
         absent=read_absent(snapshot.groups),
         missing_minutes=run.sync.policies.missing_minutes,
     )
@@ -169,11 +186,12 @@ def _count_changes(
     run: Run, snapshot_at: datetime, plan: Plan, without_change: Plan, without_snapshot: Plan
 ) -> Preview:
     rows = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
-    hashes = hash_rows(rows)
+    hashes = _hash_with_hold(rows)
+    of_joget = hashes.isin(_hash_with_hold(without_snapshot.changes))
+    of_settings = ~hashes.isin(_hash_with_hold(without_change.changes))
     origin = pd.Series(str(Origin.POOL), index=rows.index)
-    origin = origin.mask(hashes.isin(hash_rows(without_snapshot.changes)), str(Origin.JOGET))
-    origin = origin.where(hashes.isin(hash_rows(without_change.changes)), str(Origin.SETTINGS))
-    rows = rows.assign(origin=origin)
+    origin = origin.mask(of_joget, str(Origin.JOGET)).mask(of_settings, str(Origin.SETTINGS))
+    rows = rows.assign(origin=origin.map(Origin))
     applied, held = rows[rows["hold"].isna()], rows[rows["hold"].notna()]
     return Preview(
         sync=run.sync.name,
@@ -182,6 +200,11 @@ def _count_changes(
         changes=_count_by(applied, "origin", "entity", "action"),
         held=_count_by(held, "origin", "hold"),
     )
+
+
+def _hash_with_hold(rows: pd.DataFrame) -> "pd.Series[str]":
+    """A hash for each row, with the cause that holds it: a setting may only hold or release it."""
+    return hash_rows(rows) + rows["hold"].fillna("")
 
 
 def _count_by(rows: pd.DataFrame, *columns: str) -> dict[Any, int]:

@@ -130,8 +130,8 @@ class LoadAttempt:
         """Plan and apply; returns the plan as it was applied, and the report's outcome. The caller
         must hold the ledger's lock.
         """
-        # The key names the run and its snapshot. After a crash behind the COMMIT, Airflow's retry
-        # has the same key, and nothing is applied twice.
+        # The key names the run and its snapshot. After a crash that follows the COMMIT, Airflow's
+        # retry has the same key, and nothing is applied twice.
         committed = runs.find_committed_run(self._database, self._proposal.key)
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")

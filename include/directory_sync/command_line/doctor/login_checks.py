@@ -98,10 +98,10 @@ def _read_newest_snapshot(sync: Sync) -> pd.DataFrame | None:
     its files were deleted.
     """
     run = Run(run_id="doctor", sync=sync, dry_run=True)
-    folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".users")
-    if folder_url is None:
-        return None
     try:
+        folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".users")
+        if folder_url is None:
+            return None
         source = store.find_source(store.read_manifest(folder_url))
         with store.open_parquet(source, "users.parquet") as file:
             columns = [
