@@ -179,7 +179,7 @@ def _map_users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.Dat
     users["locale"] = _convert_to_java_locale(users["locale"])
     off = raw["status"].isin(DISABLED_STATUSES)
     # An archived or compromised user stays mapped, so that a linked one is deactivated (rule 4);
-    # planning doesn't create a new one, since `creatable` is false.
+    # `creatable` keeps planning from making a new one.
     users["active"] = raw["enabled"] & ~off
     users["creatable"] = raw["status"].isin(scope.statuses)
     out = ~users["creatable"] & ~off

@@ -106,7 +106,7 @@ LEFT_OVER_REASONS = (
     Reason.LEFT_OVER_OUT_OF_SCOPE,
     Reason.LEFT_OVER_WITHOUT_LOGIN,
 )
-"""Reasons of accounts that no user of the pool in scope has."""
+"""Reasons of accounts that belong to no user of the pool in scope."""
 
 
 @dataclass(frozen=True)
