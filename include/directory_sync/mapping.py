@@ -209,8 +209,8 @@ def _keep_newest_rows(snapshot: pd.DataFrame) -> pd.DataFrame:
 
 def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
     """The users with a column login, sorted by it."""
-    # InnoDB loads rows in key order about twice as fast. All later steps keep this order, so a
-    # first load sorts its million users only here.
+    # InnoDB loads rows in key order about twice as fast. All later steps keep this order, so they
+    # needn't sort the million users of a first load.
     table = pa.Table.from_pandas(users.assign(login=map_login(users, rule)), preserve_index=False)
     order = ("login", "sub", "cognito_username")
     return make_frame(sort_table(table, order))

@@ -15,7 +15,7 @@ class Entity(StrEnum):
     USER = "user"
     ROLE = "role"
     MEMBERSHIP = "membership"
-    # Last, since Joget's console can't edit an organization while a new employment in it isn't
+    # Last, since Joget's console waits to edit an organization until a new employment in it is
     # committed.
     EMPLOYMENT = "employment"
 
