@@ -107,18 +107,20 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
 def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
     """Columns found_id, found_by (`id` or `name`), new_id, is_ambiguous for groups without a link.
 
-    A Cognito group is looked for among Joget's unlinked groups by id, by our own hashed id, and by
-    name, in this order.
+    Joget groups that are linked already aren't looked at. new_id: the name itself where Joget's
+    console accepts it and no other group has or wants that key, else the hashed id.
     """
     free = current.groups[~current.groups["id_key"].isin(current.group_links["group_key"])]
     new = ~groups["linked"] & (groups["verdict"] == Verdict.MAPPED)
     key = groups["name_key"].where(new)
     exact = groups["group_name"].where(new & groups["group_name"].isin(free["id"]))
     exact = exact.fillna(groups["group_name"].where(new & groups["group_name"].isin(free["name"])))
-    # Two names may be one key under the collation. Only an exact match tells whose group it is.
+    # Where several of the pool's groups have one key, only one with exactly the id or name of a
+    # Joget group may be that group.
     twins = key.duplicated(keep=False) & key.notna()
     sole = key.mask(twins & exact.isna())
-    # Even an id that Joget's console would refuse is tried: the Joget plugin made such ids.
+    # First by the raw name, even if Joget's console would refuse it as an id: the Joget plugin made
+    # such ids. Then by our own hashed id, and at last by an existing name.
     by_id = look_up(sole, free, "id_key", "id")
     by_hash = look_up(groups["hashed_key"].where(new), free, "id_key", "id")
     found = by_id.fillna(by_hash)
@@ -150,12 +152,11 @@ def _count_by_key(keys: "pd.Series[str]") -> pd.DataFrame:
 
 
 def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
-    """Choose the Cognito name, unless another group has that name or two new groups want it.
-
-    If so, an existing Joget group keeps its own name, and a new group's name is its hashed id.
+    """Choose the Cognito name, unless another group has it or two new groups want it. In that case,
+    an existing Joget group keeps its own name, and a new group's name is its hashed id.
     """
-    # Joget asks for groups by name and takes the first one (isUserInGroup). With two groups of one
-    # name, it wouldn't see the members of the second.
+    # Joget asks for groups by name (isUserInGroup), and takes the first one in any organization. A
+    # second group of one name would shadow the first, or be shadowed.
     named = current.groups.dropna(subset=["name_key"])
     holders = named[["id", "name_key"]].drop_duplicates()
     pairs = groups[["group_id", "name_key"]].reset_index()
@@ -165,6 +166,8 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     unnamed = takes & ~is_true(groups["now_name"] == groups["group_name"])
     wanted = groups["name_key"].where(unnamed)
     of_linked = wanted.where(groups["linked"])
+    # If two new groups want one name, neither gets it, so the order of a list decides nothing. A
+    # linked group comes before new ones.
     twice = wanted.duplicated(keep=False) & ~groups["linked"]
     twice |= of_linked.duplicated(keep=False) & groups["linked"]
     wanted_twice = twice & wanted.notna()
@@ -177,6 +180,7 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
 def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     linked = groups["linked"]
     gone = linked & groups["now_id"].isna()
+    # No group has the link's id byte for byte, but one has it in other letters: it isn't ours.
     replaced = gone & groups["group_key"].isin(current.groups["id_key"].dropna())
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.GROUP_REPLACED_IN_JOGET)
     decisions.decide(gone, Outcome.RECREATED, Reason.GROUP_DELETED_IN_JOGET)
@@ -187,13 +191,15 @@ def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions)
 
 
 def _decide_new(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """plan.holding decides, once all users are decided, whether an adoption waits for a person."""
+    """Decide the groups without a link."""
     ambiguous = is_true(groups["is_ambiguous"])
     decisions.decide(ambiguous, Outcome.QUARANTINED, Reason.SEVERAL_JOGET_GROUPS)
     found = groups["now_id"].notna()
     linked_elsewhere = ~found & groups["hashed_key"].isin(current.group_links["group_key"])
     linked_elsewhere &= groups["group_id"] == groups["hashed_id"]
     decisions.decide(linked_elsewhere, Outcome.QUARANTINED, Reason.GROUP_LINKED_ELSEWHERE)
+    # Whether an adoption waits for a person depends on the group's members, so plan.holding decides
+    # that once all users are decided.
     by_name = found & is_true(groups["found_by"] == "name")
     decisions.decide(by_name, Outcome.ADOPTED, Reason.GROUP_NAMED_ALIKE)
     decisions.decide(found, Outcome.ADOPTED, Reason.GROUP_FOUND)
@@ -240,6 +246,7 @@ def _decide_vanished(
         group_id=groups["linked_id"],
         linked=True,
         listed=False,
+        # The pool was asked for a due group by name, which proves more than a second listing.
         listed_twice=True,
         takes_part=False,
         loses_all=due & (missing | deleted),

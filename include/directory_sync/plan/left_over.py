@@ -16,10 +16,7 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
     """Decide each account that no user in scope has; returns DECIDED_USERS_SCHEMA, with listed and
     linked false.
 
-    The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
-    deactivation links the account, with its name (current.LEFT_OVER_SCHEMA) in place of a sub, so
-    that the ledger knows what the sync took. If a user with that login comes back, they are the
-    account's heir (rule 7).
+    The outcome is `left_over`, or `deactivated` and held where the settings ask a person.
     """
     accounts = (
         _find_accounts(run, current)
@@ -42,6 +39,8 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
         for side in ("before", "after")
         for column in ("id", *USER_COLUMNS)
     }
+    # The deactivation links the account, under its name in place of a sub, so that the ledger knows
+    # what the sync took. A user who comes with that login later is the account's heir (rule 7).
     link = run.sync.user_pool_id + "/" + accounts["account"]
     values["after_active"] = accounts["active"].mask(asks, 0)
     values["after_link"] = link.where(asks)
@@ -68,11 +67,11 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
 
 def _find_accounts(run: Run, current: Current) -> pd.DataFrame:
     """The accounts (current.LEFT_OVER_SCHEMA) that may be left over. Left out are the accounts of
-    users in scope or in quarantine, of linked users (the account may have the id in other letters)
-    and of excluded logins, and `admin`.
+    users in scope or in quarantine, of linked users and of excluded logins, and `admin`.
     """
     accounts = current.left_over
     others = accounts["verdict"].notna() & ~is_true(accounts["verdict"] == Verdict.FROZEN)
+    # Reading left out linked ids by their bytes; the account may have such an id in other letters.
     others |= accounts["id_key"].isin(current.user_links["user_key"].dropna())
     others |= accounts["id_key"].isin(find_keys(current, run.sync.scope.exclude_users))
     others |= accounts["id"].str.lower() == JOGET_ADMIN_LOGIN

@@ -91,10 +91,11 @@ def decide_memberships(
     found = _find_at_adoption(members, current, users, groups, named=desired)
     if not keeps_found:
         found = found.iloc[:0]
-    # One absence proves nothing: a listing may skip a member while the pool changes.
+    # One absence proves nothing: Cognito's lists are eventually consistent.
     believed = evidence.complete & is_true(now["listed_twice"])
     kept = local | is_among_texts(now, found, ID_COLUMNS)
-    # An incomplete snapshot shows who is disabled, and proves nothing else about memberships.
+    # Inactive users lose all of ours, since Joget gives tasks to inactive members too (rule 4). An
+    # incomplete snapshot shows who is disabled, and proves nothing else about memberships.
     loses_all = now["loses_all"] & (evidence.complete | ~is_true(now["active"]))
     remove = now[~wanted & ~kept & (believed | loses_all)]
 
@@ -142,7 +143,7 @@ class UnchangedPairs:
 def _find_unchanged_pairs(
     desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame
 ) -> UnchangedPairs:
-    """Compare pairs as numbers: nearly all memberships of a large directory are unchanged."""
+    """Find the memberships that need no rule: nearly all, in a large directory."""
     known = users[~users["outcome"].isin(UNTOUCHED_OUTCOMES) & users["joget_id"].notna()]
     plain = known[
         ~known["joget_id"].duplicated(keep=False)
@@ -164,6 +165,7 @@ def _find_unchanged_pairs(
     )
     pairs = pd.Index(now)
     same = (now >= 0) & pairs.isin(wanted) & ~pairs.isin(local)
+    # A pair's number is the user's position times len(groups), plus the group's (number_pairs).
     by_group = np.bincount(now[same] % max(len(groups), 1), minlength=len(groups))
     names = pd.Index(groups["group_name"], dtype=TEXT_TYPE)
     return UnchangedPairs(pd.Index(wanted).isin(now[same]), same, pd.Series(by_group, index=names))
