@@ -37,8 +37,7 @@ COUNT_SCHEMA = pa.schema([("user_id", pa.string()), ("rows", pa.int64())])
 
 def _count_by_user(database: Database, table: str, column: str) -> pd.DataFrame:
     """Columns COUNT_SCHEMA: rows of a table by user, for the sent ids of users that have any."""
-    # Where the table has no index on the column, it is scanned once, and each row looks for its
-    # text in the index of texts.
+    # A table without an index on the column is scanned once, and its rows go by the texts' index.
     sent, rows = "directory_sync_text t", f"{table} c"
     first, second = (rows, sent) if table in TABLES_WITHOUT_INDEX else (sent, rows)
     return database.frame(

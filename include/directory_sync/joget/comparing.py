@@ -64,6 +64,7 @@ def _find_locked(database: Database, table: str, join: str, condition: str, key:
     source = f"{MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON {join} WHERE {condition}"
     there = database.rows(f"SELECT {key} FROM {source}", about=table)
     free = database.rows(f"SELECT {key} FROM {source} FOR UPDATE SKIP LOCKED", about=table)
+    # A key may have several memberships, and waits if one of them is locked.
     counts = Counter(str(row[0]) for row in there)
     counts.subtract(str(row[0]) for row in free)
     return sorted(name for name, locked in counts.items() if locked > 0)
@@ -94,6 +95,7 @@ def verify_written_rows(database: Database, sync: str, run_key: str) -> None:
     changed it.
     """
     pair = "d.userId = t.user_id AND d.groupId = t.group_id"
+    # Hibernate finds nothing by a foreign key that isn't byte-identical to its parent's id.
     ids = (
         f"{cast_to_bytes('d.userId')} = {cast_to_bytes('t.user_id')} AND "
         f"{cast_to_bytes('d.groupId')} = {cast_to_bytes('t.group_id')}"
@@ -104,6 +106,7 @@ def verify_written_rows(database: Database, sync: str, run_key: str) -> None:
         f"(t.after_id IS NULL OR NOT {cast_to_bytes('t.after_id')} = "
         f"{cast_to_bytes('t.before_id')})"
     )
+    # The id of an evicted account is there again: the renamed user has it now.
     renamed += " AND NOT t.is_exchange"
     link = (
         "d.sync = %s AND d.user_pool_id = t.after_pool AND d.sub = t.after_sub AND d.state = "

@@ -92,8 +92,7 @@ class Database:
     def execute(self, statement: str, parameters: Sequence[Any] = (), *, about: str) -> int:
         """Run a statement; gives the count of its rows. `about` names the table for errors."""
         with self._errors(about), self._connection.cursor() as cursor:
-            # With None the driver formats nothing, so that a statement without parameters may hold
-            # a bare % (LIKE in joget.schema).
+            # With None the driver formats nothing, so a bare % is allowed (LIKE in joget.schema).
             return int(cursor.execute(statement, parameters or None))
 
     def fill(
@@ -325,8 +324,7 @@ class Database:
             raise
 
     def _roll_back(self) -> None:
-        """Roll back, if the connection still exists."""
-        # When a connection is lost, the server rolls back by itself.
+        """Roll back. Where the connection is lost, the server has done so by itself."""
         with suppress(MySQLdb.Error):
             self._connection.rollback()
 

@@ -55,8 +55,7 @@ def _read_unlinked_accounts(
     """Columns current.LEFT_OVER_SCHEMA: active users of the organization who have no password and
     no link, and aren't administrators.
     """
-    # Nearly all active users without a password are linked by this sync. `linked` tells which ones,
-    # so that only the few others are looked at more closely.
+    # Nearly all of these users are linked, as `linked` tells. The others are looked at closely.
     ids = database.frame(
         "SELECT u.id FROM dir_user u WHERE u.active = 1 AND u.password IS NULL",
         schema=pa.schema([("id", pa.string())]),

@@ -102,7 +102,7 @@ class NewUsers:
 
     def verify(self, database: Database, tables: JogetTables, row: RunRow) -> None:
         """Read the rows back and compare them, by bytes, with the plan; raises PermanentError where
-        a trigger or a default of the database's changed one. Rows that a trigger added are its own.
+        a trigger or a default of the database's changed one.
         """
         if self.users.empty:
             return
@@ -119,6 +119,7 @@ class NewUsers:
             raise _make_error("dir_user")
         for (table, column), planned in pairs.items():
             found = written.read_pairs(table, column)
+            # More rows than planned are no fault: those that a trigger added are its own.
             if not _has_all_pairs(planned, self.users["after_id"], found):
                 raise _make_error(table)
 
@@ -217,6 +218,7 @@ def split_new_users(
     for entity in (Entity.USER, *ADDED_ENTITIES):
         rows = plan.part(entity)
         is_own = rows["sub"].isin(subs) & rows["hold"].isna()
+        # In a first load, all rows are of new users: they are the largest frames, and not copied.
         own[entity] = rows if is_own.all() else rows[is_own]
         parts[entity] = rows[~is_own]
     return NewUsers(*own.values()), replace(plan, parts=parts)

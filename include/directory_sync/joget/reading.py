@@ -243,7 +243,6 @@ def _collect_texts(
         )
         users = directory.users.loc[usable, ["sub", "username"]]
         link = find_positions(users["sub"], unchanged_links["sub"])
-        # A text needs no key where it is, byte for byte, the id that the user is linked to.
         is_linked_login = (link >= 0) & is_true(
             take_values(unchanged_links["user_id"], link, users.index) == users["username"]
         )
