@@ -38,13 +38,14 @@ test: setup lint  ## Lint, types and every test
 # `-m database` selects the tests that need Joget's database. Both servers refuse tables without a
 # primary key, temporary ones too, as some managed services do. The first server takes files from
 # clients. The second one takes none, so that rows go by another way: it gets the tests in
-# WITHOUT_FILES, which send rows of every kind. So each test runs on MySQL once.
+# WITHOUT_FILES, which send rows of every kind. So each test runs on MySQL once, except those in
+# ANY_DATABASE.
 WITHOUT_FILES := $(patsubst %,tests/directory_sync/%.py, \
 	joget/test_writing joget/test_statements tasks/test_histories tasks/test_undo \
 	plan/test_combinations plan/test_groups plan/test_matching plan/test_rules)
-# The browser, roles and a scheduler: the same on every database server.
-ANY_DATABASE := $(patsubst %,tests/directory_sync/%.py, \
-	pages/test_browser pages/test_roles orchestration/test_reviews)
+# The same on every database server: the pages and Cognito's side, which know no database, and a
+# scheduler.
+ANY_DATABASE := $(patsubst %,tests/directory_sync/%,pages cognito orchestration/test_reviews.py)
 test-mysql: setup  ## The tests that need Joget's database, on MySQL: with local_infile, and without
 	@bin/setup-mysql
 	@echo "MySQL with local_infile:"

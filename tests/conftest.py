@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Shrinking a world of frames takes minutes, and its first counterexample is small enough to read.
 PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate)
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=25, phases=PHASES)
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=5, phases=PHASES)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=3, phases=PHASES)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shared"))
 
 # Airflow reads its environment when it is first imported.

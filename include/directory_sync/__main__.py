@@ -24,7 +24,12 @@ from directory_sync.command_line.explanation import describe_answer, show_answer
 from directory_sync.command_line.preview import describe_preview, show_preview
 from directory_sync.errors import DirectorySyncError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph
+)
 
 
 @app.callback()
@@ -45,13 +50,14 @@ def plan(
 ) -> None:
     """Say what the settings would change in Joget, and write nothing.
 
-    Compares the newest snapshot that was applied with Joget now. The pool isn't read: a dry run of
-    the DAG does that.
+    Compares the newest complete snapshot in staging with Joget now. The pool isn't read: a dry run
+    of the DAG does that.
 
     Exits with 0 where nothing would change, with 2 where something would, and with 1 after an
     error.
     """
     with _airflow_as_server(), _errors_in_a_line():
+        # Each command imports Airflow only here: the import reads the environment, and may log.
         from directory_sync.tasks import preview
 
         found = preview.preview_changes(sync, settings)
@@ -137,12 +143,10 @@ def explain(
 
 @contextmanager
 def _airflow_as_server() -> Iterator[None]:
-    """Look Connections up in Airflow's database too, as Airflow's own commands do.
-
-    Airflow logs to the standard output. Within the context its lines go to the error output, so
-    that a command's output is its answer alone.
-    """
+    """Look Connections up in Airflow's database too, and keep Airflow's log out of the output."""
+    # Airflow's SDK asks its database only in a "server" (`ensure_secrets_backend_loaded`).
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    # Airflow logs to the standard output, and a command's output is to be its answer alone.
     with redirect_stdout(sys.stderr):
         yield
 
@@ -154,6 +158,7 @@ def _errors_in_a_line() -> Iterator[None]:
         yield
     except DirectorySyncError as error:
         console = Console(stderr=True)
+        # Rich would take brackets in the text for markup, and break the line at the screen's width.
         console.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 

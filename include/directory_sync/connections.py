@@ -1,9 +1,6 @@
 """Airflow Connections, looked up before anything that would quietly do without one.
 
-Airflow 3.3 also calls a Connection undefined when it couldn't look it up: it only logs the errors
-of secrets backends (`_get_connection` in airflow.sdk.execution_time.context), and its API server
-answers 404 while its database is away (`Connection.get_connection_from_secrets`). So a Connection
-counts as absent only when each place where it could be has answered.
+A Connection counts as absent only when each place where it could be has answered.
 """
 
 import os
@@ -43,6 +40,9 @@ def require_connection(conn_id: str, conn_type: str, setting: str) -> Connection
     try:
         connection: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
+        # Airflow 3.3 also says so when it couldn't look: it only logs the errors of secrets
+        # backends (`_get_connection` in airflow.sdk.execution_time.context), and its API server
+        # answers 404 while its database is away (`Connection.get_connection_from_secrets`).
         connection = _look_again(conn_id, conn_type, setting)
     if connection.conn_type != conn_type:
         raise PermanentError(
@@ -56,10 +56,6 @@ def require_connection(conn_id: str, conn_type: str, setting: str) -> Connection
 def hold_connection(conn_id: str, conn_type: str, setting: str) -> Iterator[Connection]:
     """Require the Connection, and let a library that looks it up within the context find the same
     one.
-
-    AwsBaseHook answers a failed lookup with the worker's own credentials and a warning. Within the
-    context the Connection is in this process's environment, where Airflow looks before it asks its
-    API server.
     """
     connection = require_connection(conn_id, conn_type, setting)
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
@@ -67,6 +63,8 @@ def hold_connection(conn_id: str, conn_type: str, setting: str) -> Iterator[Conn
         if name in os.environ:
             yield connection
             return
+        # Airflow looks here before it asks its API server. If AwsBaseHook asked that again and got
+        # no answer, it would go on with the worker's own credentials and a warning.
         os.environ[name] = connection.as_json()
         try:
             yield connection
@@ -101,8 +99,7 @@ def _look_again(conn_id: str, conn_type: str, setting: str) -> Connection:
 def _ask_each_backend(conn_id: str, about: str) -> str | None:
     """Raise TransientError if a secrets backend fails.
 
-    Returns the name of the first backend that isn't Airflow's own: Airflow's providers log some
-    errors (AWS Secrets Manager: InternalServiceError) and answer "none", so that nobody can tell.
+    Returns the name of the first backend that may have hidden an error; None where none could.
     """
     silent = None
     for backend in ensure_secrets_backend_loaded():
@@ -114,22 +111,21 @@ def _ask_each_backend(conn_id: str, about: str) -> str | None:
                 f"{about} can't be looked up now: {name} gave no answer ({type(error).__name__}). "
                 "Is it up, and may this machine ask it?"
             ) from None
+        # Backends of Airflow's providers log some errors (AWS Secrets Manager:
+        # InternalServiceError) and answer "none", so nobody can tell the two apart.
         if not type(backend).__module__.startswith(BUILT_IN_BACKENDS):
             silent = silent or name
     return silent
 
 
 def _ask_api_server(conn_id: str, about: str) -> None:
-    """Raise TransientError where the API server, or the database behind it, gives no answer.
-
-    The API server's "not found" alone proves nothing. If it can count runs, it reaches its
-    database.
-    """
+    """Raise TransientError where the API server, or the database behind it, gives no answer."""
     supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
     if supervisor is None:  # this is the API server itself, and its backends were asked
         return
     try:
         answer = supervisor.send(GetConnection(conn_id=conn_id))
+        # "Not found" alone proves nothing: an API server that can count runs reaches its database.
         count = supervisor.send(GetDRCount(dag_id="cognito_to_joget"))
     except Exception as error:
         raise _make_no_answer_error(about, type(error).__name__) from None

@@ -22,9 +22,8 @@ class Decisions:
 
     @property
     def contends(self) -> "pd.Series[bool]":
-        """Rows that count where several want the same login: open rows, and rows that this run
-        isn't for, since another run decides them.
-        """
+        """Rows that count where several want the same login."""
+        # Users that this run isn't for are decided here, but the next run may give them the login.
         return self.open | is_true(self._code == Reason.NOT_ASKED)
 
     def outcome_is(self, outcome: Outcome) -> "pd.Series[bool]":
@@ -46,9 +45,12 @@ class Decisions:
         personal value. `hold` is the cause that makes the change wait for a person.
         """
         chosen = is_true(rows) & self.open
+        if not chosen.any():  # in most runs, most rules fit no row
+            return
         self._outcome = self._outcome.mask(chosen, outcome)
         self._hold = self._hold.mask(chosen, hold)
         if reason is not None:
+            # By parts, not by str.format: the detail may be a column, with a text for each row.
             before, after = split_reason_sentence(reason)
             self._code = self._code.mask(chosen, reason)
             self._reason = self._reason.mask(chosen, before + detail + after)
@@ -58,6 +60,8 @@ class Decisions:
     ) -> None:
         """Give an outcome with the code and reason that mapping found (columns code, reason)."""
         chosen = is_true(rows) & self.open
+        if not chosen.any():
+            return
         self._outcome = self._outcome.mask(chosen, outcome)
         self._code = self._code.mask(chosen, mapped["code"])
         self._reason = self._reason.mask(chosen, mapped["reason"])

@@ -62,16 +62,14 @@ class TakenKeyError(ConflictError):
 
 @contextmanager
 def hide_values(doing: str) -> Iterator[None]:
-    """Replace an unforeseen exception by one that names only its type and its places in the code.
-
-    Messages of drivers and libraries quote the value that they stumbled over, and Airflow logs
-    messages.
-    """
+    """Replace an unforeseen exception by one that names only its type and where it was raised."""
     try:
         yield
     except DirectorySyncError:
         raise
     except Exception as error:
+        # Messages of drivers and libraries quote the value that they stumbled over, and Airflow
+        # logs messages. `from None` keeps the message out of the traceback too.
         raise TransientError(
             f"{doing} failed unexpectedly: {describe_error(error)}. Its message is left out "
             f"since it may quote personal values. If retries fail as well, report these places."

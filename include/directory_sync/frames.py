@@ -1,6 +1,7 @@
 """Frames in Arrow types: what pandas loses between two steps is put back here."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if "jemalloc" in pa.supported_memory_backends():
-    # Gives back what large frames no longer need; the default keeps it.
+    # jemalloc gives the memory of released frames back to the system. The default pool keeps it.
     pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 TEXT_TYPE = pd.ArrowDtype(pa.string())
@@ -31,6 +32,12 @@ def make_frame(table: pa.Table) -> pd.DataFrame:
 
 def make_empty_frame(schema: pa.Schema) -> pd.DataFrame:
     """A frame without rows."""
+    # A copy that costs nothing: pandas copies a column only once somebody writes to it.
+    return _make_shared_empty_frame(schema).copy(deep=False)
+
+
+@cache
+def _make_shared_empty_frame(schema: pa.Schema) -> pd.DataFrame:
     return make_frame(schema.empty_table())
 
 
@@ -56,7 +63,7 @@ def conform_to_schema(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
         for field in schema
         if frame[field.name].dtype != pd.ArrowDtype(field.type)
     }
-    return frame[known].astype(changes)
+    return frame[known].astype(changes) if changes else frame[known]
 
 
 def make_frame_of_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
@@ -67,9 +74,8 @@ def make_frame_of_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.Data
 def look_up(
     values: "pd.Series[Any]", table: pd.DataFrame, key: str, result: str
 ) -> "pd.Series[Any]":
-    """For each text, the result in the table's first row with that key, or null. Series.map would
-    lose the type.
-    """
+    """For each text, the result in the table's first row with that key, or null."""
+    # Series.map would lose the Arrow type.
     return take_values(table[result], find_positions(values, table[key]), values.index)
 
 
@@ -102,33 +108,33 @@ def number_pairs(
     pairs: pd.DataFrame, columns: Sequence[str], firsts: "pd.Series[str]", seconds: "pd.Series[str]"
 ) -> "np.ndarray[Any, Any]":
     """A number for each pair of texts: the position of the first text times len(seconds), plus the
-    position of the second; -1 where either is unknown. Numbers are compared and sorted far faster
-    than texts.
+    position of the second; -1 where either is unknown.
     """
+    # Millions of numbers are compared and sorted far faster than texts.
     first, second = (
         find_positions(pairs[columns[0]], firsts),
         find_positions(pairs[columns[1]], seconds),
     )
+    # Positions are int32, which a million users times 10,000 groups would overflow.
     return np.where((first >= 0) & (second >= 0), first.astype("int64") * len(seconds) + second, -1)
 
 
 def sort_table(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """A table in the order of columns, nulls last. A table that is in order already isn't copied:
-    the changes of a first load of a million users take more than a gigabyte.
-    """
+    """A table in the order of columns, nulls last."""
     order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in keys])
+    # A copy of what a first load of a million users changes would take more than a gigabyte.
     if np.array_equal(order, np.arange(len(table))):
         return table
     return table.take(order)
 
 
 def is_true(flags: "pd.Series[bool]") -> "pd.Series[bool]":
-    """The flags as plain booleans, with null as false.
+    """The flags as plain booleans, with null as false; the same object where they are that already.
 
     Needed before `~`, which keeps nulls, and `mask`, to which a null is true. Filters, `where` and
     sums take nulls for false by themselves.
     """
-    return flags.fillna(False).astype(bool)
+    return flags if flags.dtype == bool else flags.fillna(False).astype(bool)
 
 
 def make_null_texts(index: pd.Index) -> "pd.Series[str]":

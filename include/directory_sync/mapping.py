@@ -157,6 +157,7 @@ def _map_memberships(
     """Columns DESIRED_MEMBERSHIPS_SCHEMA: the memberships between listed users and groups, each
     once, in order.
     """
+    # As numbers, which are sorted far faster than pairs of texts.
     each = np.sort(
         pd.unique(number_pairs(listed, ("sub", "group_name"), users["sub"], groups["group_name"]))
     )
@@ -178,6 +179,8 @@ def _map_users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.Dat
         users[column] = _fill_empty(users[column], getattr(mapping, setting))
     users["locale"] = _convert_to_java_locale(users["locale"])
     off = raw["status"].isin(DISABLED_STATUSES)
+    # An archived or compromised user stays mapped, so that a linked one is deactivated (rule 4);
+    # `creatable` keeps planning from making a new one.
     users["active"] = raw["enabled"] & ~off
     users["creatable"] = raw["status"].isin(scope.statuses)
     out = ~users["creatable"] & ~off
@@ -201,13 +204,14 @@ def _keep_newest_rows(snapshot: pd.DataFrame) -> pd.DataFrame:
         "modified_at", kind="stable", na_position="first"
     )
     known = known.drop_duplicates("sub", keep="last")
+    # Users without a sub can't be told apart, so each of them is quarantined.
     return pd.concat([known, snapshot[snapshot["sub"].isna()]], ignore_index=True)
 
 
 def _sort_by_login(users: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The users with a column login, sorted by it: Joget's rows are written in this order, so later
-    steps needn't sort.
-    """
+    """The users with a column login, sorted by it."""
+    # InnoDB loads rows in key order about twice as fast. All later steps keep this order, so they
+    # needn't sort the million users of a first load.
     table = pa.Table.from_pandas(users.assign(login=map_login(users, rule)), preserve_index=False)
     order = ("login", "sub", "cognito_username")
     return make_frame(sort_table(table, order))
@@ -220,6 +224,7 @@ def map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
     if rule == "sub":
         return raw["sub"]
     if rule == "preferred_username_or_email":
+        # As Joget's OpenID Connect plugin names the accounts that it makes.
         preferred = raw["attribute.preferred_username"]
         return preferred.mask(preferred == "").fillna(raw["attribute.email"])
     return raw[f"attribute.{rule}"]
@@ -228,25 +233,24 @@ def map_login(raw: pd.DataFrame, rule: str) -> "pd.Series[str]":
 def _map_column(
     raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]"
 ) -> "pd.Series[str]":
-    """One mapped column. Joget's screens print "null" for a NULL first name, and a NULL email loses
-    its mail.
-    """
+    """One mapped column, null where planning is to keep Joget's value."""
     if attribute is None and column in COLUMN_DEFAULTS:
         return make_null_texts(login.index)
+    # Empty texts, not nulls: Joget loses mail to a NULL email with a NullPointerException.
     if attribute is None:
         values = make_null_texts(login.index).fillna("")
     else:
         values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
+    # Joget's screens print "null" where the first name is NULL.
     if column == "firstName":
         return values.mask(values.str.strip() == "").fillna(login)
     return values
 
 
 def _fill_empty(values: "pd.Series[str]", default: str | None) -> "pd.Series[str]":
-    """The values, with the default where the pool has none. Without a default they are null there,
-    which leaves Joget's value.
-    """
+    """The values, with the default (or null) where the pool has none."""
     filled = values.mask(values.str.strip() == "")
+    # A null leaves Joget's value: an empty time zone would change all times that the user sees.
     return filled if default is None else filled.fillna(default)
 
 
@@ -262,8 +266,6 @@ def _find_faults(
 ) -> list[tuple["pd.Series[bool]", Reason, "pd.Series[str] | str"]]:
     """Each fault that keeps users from being mapped: its rows, its reason and a detail. Of several
     faults of one row, the first counts.
-
-    No detail quotes a value.
     """
     login = users["username"]
     blank = login.isna() | (login.str.strip() == "")
@@ -275,20 +277,23 @@ def _find_faults(
         (login.str.len() > LOGIN_LENGTH, Reason.LOGIN_TOO_LONG, str(LOGIN_LENGTH)),
         (login.str.contains(r"^\s|\s$", na=False), Reason.LOGIN_WITH_SPACE, ""),
         (login.str.contains(r"[\x00-\x1f\x7f]", na=False), Reason.LOGIN_WITH_CONTROL, ""),
+        # Joget splits lists of users there: to it, `x,admin` names two users.
         (login.str.contains(r"[,;]", na=False), Reason.LOGIN_WITH_SEPARATOR, ""),
     ]
     for column, setting in MAPPED_COLUMNS.items():
         too_long = users[column].str.len() > COLUMN_LENGTH
+        # The detail names the attribute and quotes no value: report.json shows it.
         detail = f"{getattr(mapping, setting)} is longer than {COLUMN_LENGTH}"
         faults.append((too_long, Reason.VALUE_TOO_LONG, detail))
     return faults
 
 
 def _map_groups(snapshot: pd.DataFrame, scope: Scope, user_pool_id: str) -> pd.DataFrame:
-    """Columns DESIRED_GROUPS_SCHEMA. A loop is fast enough: a pool has 10,000 groups at most."""
+    """Columns DESIRED_GROUPS_SCHEMA."""
     names = sorted(set(snapshot["group_name"].dropna()))
     listed_twice = set(snapshot.loc[snapshot["listed_twice"], "group_name"])
     rows = []
+    # A loop is fast enough: a pool has 10,000 groups at most.
     for name in names:
         inside = scope.has_group(name, user_pool_id)
         rows.append(
@@ -309,5 +314,7 @@ def hash_group_id(group_name: str) -> str:
     """A readable id that Joget's console accepts, with a hash of the name, the same for ever."""
     ascii_name = unicodedata.normalize("NFKD", group_name).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^0-9a-zA-Z_]+", "-", ascii_name).strip("-")[:SLUG_LENGTH]
+    # The hash is of this name alone. Joget's apps refer to groups by id, so an id mustn't change
+    # when other groups come or go.
     digest = hashlib.sha256(group_name.encode()).hexdigest()[:10]
     return f"{slug or 'group'}-{digest}"

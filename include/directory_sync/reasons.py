@@ -106,7 +106,7 @@ LEFT_OVER_REASONS = (
     Reason.LEFT_OVER_OUT_OF_SCOPE,
     Reason.LEFT_OVER_WITHOUT_LOGIN,
 )
-"""Reasons of accounts that no user of the pool in scope has."""
+"""Reasons of accounts that belong to no user of the pool in scope."""
 
 
 @dataclass(frozen=True)
@@ -322,5 +322,6 @@ def split_reason_sentence(reason: str) -> tuple[str, str]:
 
 def advise_on_reason(code: str | None) -> str:
     """What a person can do about a record that is quarantined or left alone."""
+    # A plan that another version staged may have a code that this version doesn't know.
     known = REASON_RULES.get(Reason(code)) if code in REASON_RULES else None
     return (known.to_do if known else "") or "Correct the record in Cognito."

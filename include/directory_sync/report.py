@@ -188,7 +188,8 @@ def make_report(
 
 
 def _count_left_over(plan: Plan) -> dict[str, int]:
-    """Accounts that were deactivated by this plan aren't left over any more."""
+    """Count accounts by LEFT_OVER_NAMES, and users with several employments."""
+    # An account that this plan deactivates isn't left over any more.
     found = plan.directory.loc[
         plan.directory["outcome"] != Outcome.DEACTIVATED, "code"
     ].value_counts()
@@ -209,15 +210,16 @@ def list_holds(plan: Plan, held: pd.DataFrame) -> tuple[Hold, ...]:
 def _count_outcomes(
     directory: pd.DataFrame, entity: str, outcomes: tuple[str, ...]
 ) -> dict[str, int]:
-    """Count by outcome. `missing` counts all that aren't listed, whatever is done about them. A
-    group that was deleted in Joget and is made again counts as created.
-    """
+    """Count the users or groups by outcome, and as `missing` all linked ones that aren't listed."""
     rows = directory[directory["entity"] == entity]
     found = rows["outcome"].value_counts()
     counts = {outcome: int(found.get(outcome, 0)) for outcome in outcomes}
+    # A left-over account isn't listed either, but it isn't linked: _count_left_over counts it.
     unlisted = rows.loc[~rows["listed"] & ~rows["code"].isin(LEFT_OVER_REASONS), "outcome"]
+    # Reports have no `recreated` groups: one that was deleted in Joget counts as created.
     if entity == Entity.GROUP:
         counts[Outcome.CREATED] += int(found.get(Outcome.RECREATED, 0))
+    # Whatever is done about missing users, `deactivated`, `deleted` or `held` counts that (rule 5).
     counts["missing"] = int((~unlisted.isin([Outcome.UNLISTED, Outcome.FROZEN])).sum())
     return {"read": int(rows["listed"].sum()), **counts}
 

@@ -51,6 +51,8 @@ class Run(Section):
     @property
     def attributes(self) -> tuple[str, ...]:
         """The Cognito attributes that its snapshot must hold, sorted."""
+        # After a change of the settings, the snapshot is planned with the previous ones too
+        # (before_change), to tell what the change alone does.
         mappings = [self.sync.mapping, *([self.previous.mapping] if self.previous else [])]
         return tuple(sorted({name for mapping in mappings for name in mapping.attributes}))
 
@@ -96,13 +98,10 @@ def make_folder_name(run_id: str) -> str:
 
 
 def refuse_unknown_keys(conf: Mapping[str, Any], form: type[Section]) -> None:
-    """Raise PermanentError for a key that the form lacks: Airflow takes such keys silently.
-
-    A key that can't be a parameter's name isn't quoted: it may be a login that was typed in the
-    wrong place.
-    """
+    """Raise PermanentError for a key that the form lacks: Airflow takes such keys silently."""
     unknown = sorted(set(conf) - set(form.model_fields))
     if unknown:
+        # A key that can't be a parameter's name may be a login, typed in the wrong place.
         named = ", ".join(key if key.isidentifier() else "(no name)" for key in unknown)
         known = ", ".join(form.model_fields)
         raise PermanentError(
@@ -115,8 +114,8 @@ def resolve_run(
 ) -> Run:
     """A run from its sync's settings, its parameters and the raw conf that it was triggered with.
 
-    Raises PermanentError for an unknown key in the conf (Airflow takes those silently) and for
-    ill-typed values. A pool or organization that differs from the settings makes the run a dry run.
+    Raises PermanentError for an unknown key in the conf and for ill-typed values. A pool or
+    organization that differs from the settings makes the run a dry run.
     """
     refuse_unknown_keys(conf, Parameters)
     try:
@@ -125,8 +124,10 @@ def resolve_run(
         changes = {
             name: value for name, value in changes.items() if value and value != getattr(sync, name)
         }
+        # Not by model_copy, which takes new values unchecked.
         target = Sync.model_validate({**sync.model_dump(), **changes})
     except ValidationError as error:
+        # Without the input: a login may have been typed into the wrong field.
         faults = "; ".join(
             f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_input=False)
         )

@@ -27,6 +27,7 @@ LONGEST_EXTRACT_HOURS = 20
 """Celery hands a task to a second worker after a day (visibility_timeout in docker-compose.yaml).
 """
 
+# The sync `default` has the DAGs cognito_to_joget_review and cognito_to_joget_undo.
 RESERVED_SYNC_NAMES = frozenset({"review", "undo"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]
@@ -37,6 +38,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 def _make_tuple(value: Any) -> Any:
+    # YAML has no tuples, and strict parsing takes no list for one.
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -78,6 +80,7 @@ class Mapping(Section):
     @property
     def attributes(self) -> tuple[str, ...]:
         """The Cognito attributes that a snapshot must hold, sorted."""
+        # Each snapshot has the Cognito username and the sub in columns of their own.
         logins = {
             "preferred_username_or_email": {"preferred_username", "email"},
             "cognito_username": set[str](),
@@ -101,10 +104,10 @@ class Scope(Section):
     exclude_users: Texts = ()
 
     def has_group(self, group_name: str, user_pool_id: str) -> bool:
-        """Whether a group is synchronised; Cognito's own groups of federated users
-        (`<pool>_<Provider>`) never are.
-        """
+        """Whether a group is synchronised."""
         return (
+            # Cognito makes a group `<pool>_<Provider>` for federation, and puts each federated user
+            # into it.
             not group_name.startswith(f"{user_pool_id}_")
             and any(fnmatchcase(group_name, pattern) for pattern in self.include_groups)
             and not any(fnmatchcase(group_name, pattern) for pattern in self.exclude_groups)
@@ -169,6 +172,7 @@ class Sync(Section):
 
     name: Name
     schedule: str | None = None
+    # Pattern and length are those of Cognito's API (UserPoolIdType).
     user_pool_id: Annotated[str, StringConstraints(pattern=r"^[\w-]+_[0-9a-zA-Z]+$", max_length=55)]
     region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
     organization: Filled
@@ -266,6 +270,7 @@ class Settings:
         for sync in self.syncs:
             if sync.name == name:
                 return sync
+        # The sync may be one of the faulty ones; then its faults say more than "no such sync".
         self.require_valid()
         names = ", ".join(sync.name for sync in self.syncs) or "none"
         raise PermanentError(
@@ -283,6 +288,7 @@ def load_settings(path: Path | None = None) -> Settings:
     """Read a settings file. It never raises an error: everything wrong is a fault of the returned
     value.
     """
+    # Airflow imports this with the DAGs: an error would take the DAGs of the valid syncs away too.
     advice = "" if path else "; set DIRECTORY_SYNC_CONFIG to the path of your settings"
     path = path or get_settings_path()
     try:
@@ -368,12 +374,11 @@ def _describe_yaml_fault(error: yaml.YAMLError) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Loads YAML, and treats a key given twice as a fault: the plain loader silently keeps the last
-    value.
-    """
+    """Loads YAML, and treats a key given twice as a fault."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping; raises ConstructorError naming a repeated key."""
+        # SafeLoader silently keeps the last value of such a key.
         seen = set[Any]()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

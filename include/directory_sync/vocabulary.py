@@ -9,15 +9,14 @@ from enum import StrEnum
 
 
 class Entity(StrEnum):
-    """What a change is about, in the order of writing.
-
-    Employments come last: they lock the organization's row for Joget's console.
-    """
+    """What a change is about, in the order of writing."""
 
     GROUP = "group"
     USER = "user"
     ROLE = "role"
     MEMBERSHIP = "membership"
+    # Last, since Joget's console waits to edit an organization until a new employment in it is
+    # committed.
     EMPLOYMENT = "employment"
 
 
@@ -134,6 +133,7 @@ ACTION_RULES = {
     Action.RECREATE: ActionRule(Action.DELETE, Outcome.RECREATED),
     Action.RELINK: ActionRule(Action.RELINK, Outcome.UPDATED),
     Action.RELEASE: ActionRule(Action.ADOPT, Outcome.UPDATED),
+    # Without an outcome: the row has the sub of the renamed user, who is counted as renamed.
     Action.EVICT: ActionRule(Action.RESTORE),
     Action.RESTORE: ActionRule(Action.EVICT),
     Action.MISS: ActionRule(Action.SEEN, ledger_only=True),
@@ -157,6 +157,7 @@ REMOVAL_ACTIONS = (Action.DEACTIVATE, Action.DELETE)
 USER_ACTIONS = {
     rule.outcome: action
     for action, rule in ACTION_RULES.items()
+    # The report counts both as `updated`, which is the outcome of UPDATE.
     if rule.outcome and action not in (Action.RELINK, Action.RELEASE)
 }
 """The action of an outcome that changes something; the other outcomes change nothing in Joget."""

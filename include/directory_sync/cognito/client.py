@@ -48,8 +48,8 @@ ATTEMPTS_OF_A_CALL = 6
 
 ATTEMPTS_OF_A_TRIAL = 2
 CONNECT_SECONDS, CONNECT_SECONDS_OF_A_TRIAL = 60, 5
-"""How long an attempt waits for a connection: botocore's own default, and for somebody who looks
-on.
+"""Seconds that an attempt waits for a connection. A run has botocore's default; a trial is shorter,
+since somebody waits for its result.
 """
 
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
@@ -77,9 +77,7 @@ class _InvalidParameterError(Exception):
 
 
 class ThrottledError(TransientError):
-    """The retries within the call were throttled too: the same page is asked for again, at the
-    limiter's pace.
-    """
+    """Cognito throttled a call, and botocore's retries of it."""
 
 
 class GroupGoneError(Exception):
@@ -187,13 +185,11 @@ class UserPool:
         return rows
 
     def read_clock(self) -> datetime | None:
-        """AWS's time, to the second, from the Date header of an answer, which a refusal has too;
-        None where it has none.
-        """
+        """AWS's time, to the second, from the Date header of an answer; None where it has none."""
         with self._errors("DescribeUserPool"):
             try:
                 answer = self._client.describe_user_pool(UserPoolId=self._pool)
-            except ClientError as error:
+            except ClientError as error:  # a refusal has the header too
                 answer = error.response
         headers = answer["ResponseMetadata"].get("HTTPHeaders", {})
         try:
@@ -204,7 +200,10 @@ class UserPool:
     def _pages(
         self, operation: str, key: str, counted: str, **parameters: str
     ) -> Iterator[list[dict[str, Any]]]:
-        """Pages of a list. botocore's paginator can't go on from a throttled page, so this does."""
+        """Pages of a list; raises TransientError for a repeated token. `counted` is the progress
+        line's word for the rows.
+        """
+        # botocore's paginator isn't used: it can't go on from a throttled page.
         named = "PaginationToken" if operation == "ListUsers" else "NextToken"
         token: str | None = None
         tokens = set[int]()
@@ -219,27 +218,30 @@ class UserPool:
             found: list[dict[str, Any]] = _read_member(page, key, operation)
             self.progress.add(counted, len(found))
             yield found
+            # Cognito gives short and empty pages in mid-list, so only a missing token ends it.
             if not token:
                 return
             tokens.add(hash(token))
 
     def _page(self, operation: str, parameters: dict[str, str]) -> dict[str, Any]:
-        """One page. While Cognito throttles it, it is asked for again at the limiter's slower rate,
-        until the task's own time-out.
-        """
-        method = {"ListUsers": self._client.list_users, "ListGroups": self._client.list_groups}
+        """One page; waits for as long as Cognito throttles it."""
+        call = getattr(self._client, xform_name(operation))
         while True:
             if self._stop.is_set():
                 raise StoppedError
             try:
                 with self._errors(operation):
-                    answer: dict[str, Any] = method.get(
-                        operation, self._client.list_users_in_group
-                    )(UserPoolId=self._pool, Limit=USERS_IN_A_PAGE, **parameters)
+                    answer: dict[str, Any] = call(
+                        UserPoolId=self._pool, Limit=USERS_IN_A_PAGE, **parameters
+                    )
                     return answer
             except ThrottledError:
+                # A failed task would begin its list again. The limiter is slower by now, and the
+                # task's time-out ends this loop (docs/faults.md).
                 log.info("%s is still throttled; asking for the same page again", operation)
             except _InvalidParameterError:
+                # Cognito has one code for a bad filter and a dead token. A page with a token isn't
+                # the first one, so its filter was taken before.
                 if "PaginationToken" in parameters or "NextToken" in parameters:
                     raise TokenDiedError from None
                 if "Filter" in parameters:
@@ -248,7 +250,7 @@ class UserPool:
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
-        """Turn botocore's errors into ours, without AWS's text: it quotes parameters."""
+        """Turn botocore's errors into ours."""
         try:
             yield
         except ClientError as error:
@@ -271,11 +273,13 @@ class UserPool:
             ) from None
         else:
             return
+        # AWS's text quotes parameters, and a traceback would show it.
         raise self._error(operation, code, status) from None
 
     def _error(self, operation: str, code: str, status: int) -> Exception:
         region = self._client.meta.region_name
         if code == "ResourceNotFoundException" and operation == "ListUsersInGroup":
+            # The same code says that a pool doesn't exist, but this pool was just listed.
             return GroupGoneError()
         if code == "ResourceNotFoundException":
             return PermanentError(
@@ -302,22 +306,19 @@ def _make_refused_parameters_error(operation: str) -> PermanentError:
 
 
 def _fail_cut_answer(response_dict: dict[str, Any], **_: Any) -> None:
-    """Turn an answer with a cut body into a time-out, so that botocore asks again.
-
-    Otherwise botocore would take it for an empty answer, and so for the end of the list.
-    """
+    """Turn an answer with a cut body into a time-out, so that botocore asks again."""
     headers = {name.lower(): value for name, value in response_dict["headers"].items()}
+    # The header has the length before decompression, and the body is decompressed already.
     length = None if "content-encoding" in headers else headers.get("content-length")
+    # botocore would take a cut body for an empty answer, and so for the end of the list.
     if length is not None and int(length) != len(response_dict["body"]):
         response_dict.update(status_code=HTTPStatus.REQUEST_TIMEOUT.value, body=ANSWER_TO_A_CUT)
 
 
 def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
-    """Read a member that every answer to the operation has.
-
-    botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an
-    empty answer would look like the end of a list.
-    """
+    """Read a member that every answer to the operation has; raises TransientError without it."""
+    # botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an
+    # empty answer would look like the end of a list.
     if answer.get(name) is None:
         raise TransientError(
             f"The answer to {operation} has no {name}, so it can't be Cognito's, or was cut. Does "
@@ -328,7 +329,7 @@ def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
 
 def open_user_pool(sync: Sync, doing: str, *, waits: bool = True) -> UserPool:
     """The sync's pool, through its AWS Connection. `waits`: whether a call is tried for minutes
-    where Cognito can't be reached, as a run does.
+    where Cognito can't be reached. A run waits; a command that somebody watches doesn't.
 
     Raises PermanentError where the Connection is missing, TransientError where it can't be looked
     up now.
@@ -346,6 +347,7 @@ def open_user_pool(sync: Sync, doing: str, *, waits: bool = True) -> UserPool:
         connect_timeout=CONNECT_SECONDS if waits else CONNECT_SECONDS_OF_A_TRIAL,
         max_pool_connections=MOST_LISTS_AT_ONCE,
     )
+    # AwsBaseHook answers a failed lookup with the worker's own credentials (connections.py).
     with connections.hold_connection(sync.aws_conn_id, "aws", "aws_conn_id"):
         client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
     return UserPool(client, sync.user_pool_id, sync.requests_per_second, ProgressLine(doing))

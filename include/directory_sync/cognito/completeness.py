@@ -53,10 +53,11 @@ def find_doubts_about_presence(
     """Why users and groups that were seen elsewhere show that the lists aren't complete.
 
     seen: the users that the list of users lacks and another answer had (column created_at, null
-    where Cognito doesn't tell). A user created after the list began proves nothing.
+    where Cognito doesn't tell).
     groups: how many existing groups the list of groups lacked.
     """
     unknown = int(seen["created_at"].isna().sum())
+    # A user who was created after the list began may be absent from it, and proves nothing.
     older = int((seen["created_at"] < pd.Timestamp(began)).fillna(False).sum())
     doubts = []
     if older:

@@ -68,10 +68,9 @@ class GroupListing:
     ) -> None:
         """List the members of each group in scope. known: how many members Joget has, by group
         name.
-
-        The largest group comes first: its pages come one after the other, so if it came last,
-        everything else would be done and wait for it.
         """
+        # The pages of one group come one after the other. If the largest group came last, all
+        # others would be done and wait for it.
         largest_first = sorted(self.names, key=lambda name: -known.get(name, 0))
         self._list_all(largest_first, memberships, seen)
 
@@ -81,6 +80,8 @@ class GroupListing:
         """Ask by name for linked groups that the list of groups lacks, and add those that exist."""
         unlisted = [name for name in linked if name not in self._groups]
         self.asked_by_name += len(unlisted)
+        # ListUsersInGroup tells whether a group exists, and needs no right beyond those of a
+        # listing (docs/iam-policy.json).
         self._list_all(unlisted, memberships, seen)
         self.hidden = [name for name in unlisted if name not in self._gone]
         for name in self.hidden:
@@ -89,10 +90,11 @@ class GroupListing:
     def ask_for_users(self, expected: list[str], seen: WriteRows) -> None:
         """Ask by name for each expected sub that no answer had, and add the users that exist.
 
-        Where there are more than count_affordable_questions allows, nobody is asked for, and
-        nobody's absence is proven.
+        Asks for nobody if there are more than count_affordable_questions allows.
         """
         unseen = self._seen.find_unseen(expected)
+        # The pool then says nothing about these users, so their removal is held as
+        # `unproven_absence` (rule 5 of docs/design.md).
         if len(unseen) > self._most_questions:
             log.warning(
                 "%d users that Joget knows are in no list: too many to ask for by name. Their "
@@ -107,6 +109,7 @@ class GroupListing:
         def is_absent(sub: str) -> bool:
             found = find_user(self._pool, sub)
             self._write_seen(found or [], seen)
+            # None says that the pool couldn't be asked, which proves no absence.
             return found == []
 
         answers = run_side_by_side(self._pool, is_absent, unseen)
@@ -141,12 +144,11 @@ class GroupListing:
 
 
 class SeenUsers:
-    """Which users the list of users has, and which were seen elsewhere; used by several threads.
-
-    Of the listed users only numbers are kept, eight bytes each: a pool may have millions.
-    """
+    """Which users the list of users has, and which were seen elsewhere; used by several threads."""
 
     def __init__(self, listed_subs: pa.Array) -> None:
+        # Hashes of eight bytes instead of the subs: a pool may have millions of users. They fit
+        # within this process only, since each process hashes texts in its own way.
         self._listed = np.sort(_hash_subs(listed_subs.to_pylist()))
         self._others = set[str]()
         self._lock = threading.Lock()

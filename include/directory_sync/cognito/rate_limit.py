@@ -37,8 +37,6 @@ SECONDS_BETWEEN_LINES = 5.0
 class RateLimiter:
     """Spaces calls evenly at a rate, across threads. It slows down for a while when the quota,
     which other clients share, is used up.
-
-    Threads take turns, so a changed rate holds from the next call on.
     """
 
     def __init__(
@@ -50,6 +48,7 @@ class RateLimiter:
         self._setting = per_second
         self._clock, self._sleep = clock, sleep
         self._next = 0.0
+        # Two locks: a thread sleeps while it holds the turn, and `throttled` mustn't wait for it.
         self._turn, self._rate = threading.Lock(), threading.Lock()
         self._cut_to = self._throttled_at = per_second
         self._cut_at = float("-inf")
@@ -60,6 +59,7 @@ class RateLimiter:
             now = self._clock()
             moment = max(self._next, now - CATCH_UP_SECONDS)
             self._next = moment + 1 / self.per_second
+            # The turn is held meanwhile, so that a changed rate holds from the next call on.
             if moment > now:
                 self._sleep(moment - now)
 
@@ -71,11 +71,13 @@ class RateLimiter:
 
     def _rate_now(self) -> float:
         since = self._clock() - self._cut_at
+        # Where LOWEST_RATE ended a cut, the rate may still be above NEAR.
         near = max(NEAR * self._throttled_at, self._cut_to)
         a_second = QUICK * self._throttled_at
         slowly = since - (near - self._cut_to) / a_second
         if slowly < 0:
             return self._cut_to + a_second * since
+        # Uncapped, the power raises OverflowError some twenty hours after a cut.
         return min(near * float((1 + SLOW) ** min(slowly, FULL_RECOVERY_SECONDS)), self._setting)
 
     def throttled(self) -> bool:

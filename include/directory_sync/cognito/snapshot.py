@@ -33,8 +33,7 @@ def make_users_schema(attributes: tuple[str, ...]) -> pa.Schema:
     """users.parquet: a row for each listed user, with the attributes that the mapping names and no
     others.
 
-    `unreadable` names the first value that is no Unicode text (half a surrogate pair, which JSON
-    can carry); such values are staged as null.
+    `unreadable` names the first value that is no Unicode text; such values are staged as null.
     """
     own = [
         ("sub", pa.string()),
@@ -54,6 +53,7 @@ def make_user_row(user: dict[str, Any], attributes: tuple[str, ...]) -> dict[str
     row = {"sub": values.get("sub"), "cognito_username": user.get("Username")}
     row |= {f"attribute.{name}": values.get(name) for name in attributes}
     unreadable = [name for name, value in row.items() if value and _LONE_SURROGATE.search(value)]
+    # JSON can carry half a surrogate pair, which Parquet's UTF-8 can't.
     row |= dict.fromkeys(unreadable)
     return row | {
         "status": user.get("UserStatus") or "UNKNOWN",

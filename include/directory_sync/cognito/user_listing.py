@@ -75,11 +75,9 @@ class UserListing:
 
     @property
     def subs(self) -> pa.ChunkedArray:
-        """The sub of each user of the chains that ended, null where a user has none.
-
-        Pages of a chain that had to begin again were written too, since presence is evidence, but
-        their subs aren't counted here.
-        """
+        """The sub of each user of the chains that ended, null where a user has none."""
+        # A chain that began again has written its first pages too, since presence is evidence. They
+        # aren't counted here: their users would seem to be listed twice (completeness.py).
         return pa.chunked_array(self._chains, pa.string())
 
     def list_all(
@@ -129,6 +127,7 @@ class UserListing:
             raise PartsError(
                 f"the parts have {len(self.subs)} users, and Cognito estimates {estimated}"
             )
+        # A sum that fits may still lack a few users (docs/design.md, Proof of completeness).
         absent = expected.filter(pc.invert(pc.is_in(expected, value_set=self.subs))).to_pylist()
         if len(absent) > estimated / USERS_IN_A_PAGE:
             raise PartsError(
@@ -137,6 +136,7 @@ class UserListing:
             )
         if absent:
             log.info("asking for %d users that Joget knows and no part has", len(absent))
+        # One such user shows that the filter skips some, and nobody knows how many.
         if any(run_side_by_side(self._pool, self._is_listed, absent)):
             raise PartsError("the parts lack users that the pool has")
 
@@ -156,6 +156,8 @@ class UserListing:
         pages = []
         for page in self._pool.users(f'sub ^= "{first_digit}"' if first_digit else None):
             subs = [get_sub(user) for user in page]
+            # A pool that ignores the filter would list everybody in each part. Nobody knows whether
+            # the filter ignores case, so capitals belong to the part too.
             if first_digit and not all(sub and sub.lower().startswith(first_digit) for sub in subs):
                 raise PartsError("a part has users of another part")
             self._write(page)
@@ -166,12 +168,12 @@ class UserListing:
 def find_user(pool: UserPool, sub: str) -> Users | None:
     """Ask the pool for one sub; returns a list of one user or none, or None if the pool can't be
     asked.
-
-    ListUsers isn't billed, but AdminGetUser makes each user count as a monthly active one.
     """
+    # The filter quotes the sub, so a quote within the sub would change the question.
     if not SAFE_FILTER_VALUE.fullmatch(sub):
         return None
     try:
+        # ListUsers isn't billed. AdminGetUser would make each user count as a monthly active one.
         found = restart_on_dead_token(
             lambda: [user for page in pool.users(f'sub = "{sub}"') for user in page]
         )
@@ -188,13 +190,11 @@ def count_affordable_questions(users: int) -> int:
 
 
 def count_parallel_parts(estimated: int, requests_per_second: float) -> int:
-    """How many parts are listed side by side, so that none takes longer than a token lives. It is a
-    power of two, so that the sixteen parts fill every round.
-    """
+    """How many parts are listed side by side, so that none takes longer than a token lives."""
     seconds = estimated / USERS_IN_A_PAGE / requests_per_second
     at_once = len(SUB_PREFIXES)
     while at_once > 1 and seconds * at_once / len(SUB_PREFIXES) > TOKEN_LIFE_SECONDS:
-        at_once //= 2
+        at_once //= 2  # a power of two, so that the sixteen parts fill every round
     return at_once
 
 
@@ -227,7 +227,9 @@ def run_side_by_side(
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-        except BaseException:
+        except BaseException:  # Airflow's AirflowTaskTimeout is no Exception
+            # Else the other lists would go on for minutes before the failure is seen. `shutdown`
+            # waits for them, so they end while the pool is stopped.
             with pool.stopped():
                 threads.shutdown(cancel_futures=True)
             raise

@@ -28,8 +28,13 @@ def describe_examination(examination: "Examination") -> dict[str, Any]:
         "sync": examination.sync,
         "worst": str(examination.worst),
         "findings": [
-            {"name": one.name, "status": str(one.status), "what": one.what, "to_do": one.to_do}
-            for one in examination.findings
+            {
+                "name": finding.name,
+                "status": str(finding.status),
+                "what": finding.what,
+                "to_do": finding.to_do,
+            }
+            for finding in examination.findings
         ],
     }
 
@@ -40,10 +45,12 @@ def show_examination(examination: "Examination", console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(max_width=34, overflow="fold")
     table.add_column(overflow="fold")
-    for one in examination.findings:
-        style = STATUS_STYLES[one.status]
-        said = escape(f"{one.what.rstrip('.')}. {one.to_do}" if one.to_do else one.what)
-        table.add_row(f"[{style}]{one.status}[/{style}]", escape(one.name), said)
+    for finding in examination.findings:
+        style = STATUS_STYLES[finding.status]
+        said = escape(
+            f"{finding.what.rstrip('.')}. {finding.to_do}" if finding.to_do else finding.what
+        )
+        table.add_row(f"[{style}]{finding.status}[/{style}]", escape(finding.name), said)
     console.print(table, highlight=False)
     console.print(
         f"Sync {examination.sync}: {CONCLUSION_SENTENCES[examination.worst]}", highlight=False

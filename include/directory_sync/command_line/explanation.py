@@ -88,7 +88,7 @@ def _show_explanation(explained: "Explanation", answer: "UserAnswer", console: C
         console,
         "Mapped",
         ("Joget's column", "Cognito's attribute", "value"),
-        [(one.column, one.attribute, one.value or "(empty)") for one in explained.values],
+        [(value.column, value.attribute, value.value or "(empty)") for value in explained.values],
         "no values.",
     )
     _print_sentence(console, f"Linked: {_describe_link(explained)}")
@@ -98,11 +98,11 @@ def _show_explanation(explained: "Explanation", answer: "UserAnswer", console: C
         ("group of the pool", "Joget's group", "how it came about"),
         [
             (
-                one.name,
-                f"{one.joget_id} (not in Joget: {one.note})" if one.note else one.joget_id,
-                one.came,
+                group.name,
+                f"{group.joget_id} (not in Joget: {group.note})" if group.note else group.joget_id,
+                group.came,
             )
-            for one in explained.groups
+            for group in explained.groups
         ],
         "none in the pool.",
     )

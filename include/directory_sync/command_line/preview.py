@@ -10,7 +10,11 @@ from directory_sync.vocabulary import describe_cause
 if TYPE_CHECKING:
     from directory_sync.tasks.preview import Preview
 
-ORIGIN_LABELS = {"settings": "the settings", "joget": "Joget, or what was held"}
+ORIGIN_LABELS = {
+    "settings": "the settings",
+    "pool": "the pool",
+    "joget": "Joget, or what was held",
+}
 """What the origins of changes (tasks.preview.Origin) are called where people read them."""
 
 
@@ -34,13 +38,14 @@ def describe_preview(found: "Preview") -> dict[str, Any]:
 def show_preview(found: "Preview", console: Console) -> None:
     """A table of counts, or that nothing would change."""
     console.print(
-        f"Sync {found.sync}: its newest applied snapshot ({found.snapshot_at:%Y-%m-%d %H:%M} UTC) "
-        "against Joget now.",
+        f"Sync {found.sync}: the pool's newest complete snapshot "
+        f"({found.snapshot_at:%Y-%m-%d %H:%M} UTC) against Joget now.",
         highlight=False,
     )
     if found.changed_settings:
         console.print(
-            f"Settings changed since: {', '.join(found.changed_settings)}.", highlight=False
+            f"Settings that differ from the newest run's: {', '.join(found.changed_settings)}.",
+            highlight=False,
         )
     if found.is_empty:
         console.print("Nothing would change.")

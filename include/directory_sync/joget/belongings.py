@@ -10,11 +10,9 @@ from directory_sync.plan import current as now
 
 
 def read_belongings(database: Database) -> pd.DataFrame:
-    """Columns current.BELONGINGS_SCHEMA, for the sent ids of users.
-
-    One query for each table counts for all users: two of the tables have no index on the username,
-    and a query for each user would scan them each time.
-    """
+    """Columns current.BELONGINGS_SCHEMA, for the sent ids of users."""
+    # One query for each table counts for all users: two of the tables have no index on the
+    # username, and a query for each user would scan them each time.
     counts = [
         ("memberships", _count_by_user(database, "dir_user_group", "userId")),
         ("roles", _count_by_user(database, "dir_user_role", "userId")),
@@ -39,6 +37,7 @@ COUNT_SCHEMA = pa.schema([("user_id", pa.string()), ("rows", pa.int64())])
 
 def _count_by_user(database: Database, table: str, column: str) -> pd.DataFrame:
     """Columns COUNT_SCHEMA: rows of a table by user, for the sent ids of users that have any."""
+    # A table without an index on the column is scanned once, and its rows go by the texts' index.
     sent, rows = "directory_sync_text t", f"{table} c"
     first, second = (rows, sent) if table in TABLES_WITHOUT_INDEX else (sent, rows)
     return database.frame(

@@ -18,7 +18,8 @@ GROUP_COLUMNS = ("name",)
 
 
 def cast_to_bytes(expression: str) -> str:
-    """SQL that compares by bytes: to the collation, `mcdonald` and `McDonald` are equal."""
+    """SQL for an expression's bytes."""
+    # To the collation, `mcdonald` and `McDonald` are equal.
     return f"CAST({expression} AS BINARY)"
 
 
@@ -38,7 +39,7 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
     them.
 
     waits: whether to wait for rows that another session has locked. If not, such rows count as
-    changed. So do new memberships with a locked parent, since their foreign keys would wait for it.
+    changed, and so do new memberships with a locked parent.
     """
     users = _lock_rows(database, USER_CHANGES_TABLE, "dir_user", USER_COLUMNS, "t.sub", waits=waits)
     groups = _lock_rows(
@@ -47,6 +48,7 @@ def lock_and_compare(database: Database, *, waits: bool) -> Deferred:
     changed = Deferred().join(users, groups)
     if waits:
         return changed
+    # A membership's foreign keys lock its user and its group, and would wait for them.
     adds, removes = "t.action = 'add'", "t.action = 'remove'"
     pair = "d.userId = t.user_id AND d.groupId = t.group_id"
     locked = [
@@ -62,6 +64,7 @@ def _find_locked(database: Database, table: str, join: str, condition: str, key:
     source = f"{MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON {join} WHERE {condition}"
     there = database.rows(f"SELECT {key} FROM {source}", about=table)
     free = database.rows(f"SELECT {key} FROM {source} FOR UPDATE SKIP LOCKED", about=table)
+    # A key may have several memberships, and waits if one of them is locked.
     counts = Counter(str(row[0]) for row in there)
     counts.subtract(str(row[0]) for row in free)
     return sorted(name for name, locked in counts.items() if locked > 0)
@@ -78,7 +81,7 @@ def _lock_rows(
     source = f"{changes} t STRAIGHT_JOIN {table} d ON d.id = t.before_id"
     mode = "FOR UPDATE" if waits else "FOR UPDATE SKIP LOCKED"
     found = database.rows(f"SELECT COALESCE(SUM({unchanged}), 0) FROM {source} {mode}", about=table)
-    if found[0][0] == planned:
+    if found[0][0] == planned:  # nearly always: no names travel
         return []
     kept = database.rows(f"SELECT {key} FROM {source} WHERE {unchanged} {mode}", about=table)
     wanted = database.rows(
@@ -92,6 +95,7 @@ def verify_written_rows(database: Database, sync: str, run_key: str) -> None:
     changed it.
     """
     pair = "d.userId = t.user_id AND d.groupId = t.group_id"
+    # Hibernate finds nothing by a foreign key that isn't byte-identical to its parent's id.
     ids = (
         f"{cast_to_bytes('d.userId')} = {cast_to_bytes('t.user_id')} AND "
         f"{cast_to_bytes('d.groupId')} = {cast_to_bytes('t.group_id')}"
@@ -102,12 +106,14 @@ def verify_written_rows(database: Database, sync: str, run_key: str) -> None:
         f"(t.after_id IS NULL OR NOT {cast_to_bytes('t.after_id')} = "
         f"{cast_to_bytes('t.before_id')})"
     )
+    # The id of an evicted account is there again: the renamed user has it now.
     renamed += " AND NOT t.is_exchange"
     link = (
         "d.sync = %s AND d.user_pool_id = t.after_pool AND d.sub = t.after_sub AND d.state = "
         f"t.after_state AND d.misses = t.after_misses AND {cast_to_bytes('d.user_id')} = "
         f"{cast_to_bytes('t.link_user_id')}"
     )
+    # Each check counts what is there and what was planned; with None, nothing may be there.
     checks = [
         ("dir_user", f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_user d ON d.id = t.after_id WHERE "
                      f"{compare_columns(USER_COLUMNS, 'after')}",

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from airflow.providers.mysql.hooks.mysql import MySqlHook
 
 from directory_sync import connections
-from directory_sync.errors import DirectorySyncError, PermanentError, TransientError
+from directory_sync.errors import PermanentError, TransientError
 from directory_sync.frames import make_frame
 from directory_sync.joget.database_errors import translate_error, translate_refused_tls
 
@@ -92,6 +92,7 @@ class Database:
     def execute(self, statement: str, parameters: Sequence[Any] = (), *, about: str) -> int:
         """Run a statement; gives the count of its rows. `about` names the table for errors."""
         with self._errors(about), self._connection.cursor() as cursor:
+            # With None the driver formats nothing, so a bare % is allowed (LIKE in joget.schema).
             return int(cursor.execute(statement, parameters or None))
 
     def fill(
@@ -117,6 +118,7 @@ class Database:
                 except MySQLdb.Error as error:
                     if error.args[0] not in FILES_REFUSED_CODES:
                         raise
+                    # A refused file has brought no row, so all of them may go as JSON.
                     self._takes_files = False
             if not self._takes_files:
                 self._insert_json(table, rows, constants or {})
@@ -135,30 +137,26 @@ class Database:
 
     @cached_property
     def _takes_files(self) -> bool:
-        """Whether rows may go as a file: MySQL 8 takes none unless its administrator says so. A
-        server that keeps no warnings gets none either, because LOAD DATA LOCAL turns errors into
-        warnings, and their codes are needed.
-        """
+        """Whether rows may go as a file: MySQL 8 takes none unless its administrator says so."""
+        # A cluster that commits parts of a file would keep half a run after a roll-back.
         if not self._sends_files or self._splits_files:
             return False
+        # LOAD DATA LOCAL turns errors into warnings, and `_load` needs their codes. On MySQL our
+        # account lacks the right to set max_error_count itself.
         question = "SELECT @@local_infile AND @@max_error_count > 0"
         return bool(self.rows(question, about="the server's settings")[0][0])
 
     @property
     def _splits_files(self) -> bool:
-        """Whether this is a Galera cluster that commits LOAD DATA every 10,000 rows: then half a
-        run could stay after a roll-back.
-        """
+        """Whether this is a Galera cluster that commits LOAD DATA every 10,000 rows."""
         found = self.rows(
             "SHOW VARIABLES LIKE 'wsrep_load_data_splitting'", about="the server's settings"
         )
         return bool(found) and found[0][1] == "ON"
 
     def _load(self, table: str, rows: pa.Table, constants: Mapping[str, str]) -> None:
-        """LOAD DATA LOCAL from a pipe, so that no personal value is ever on a worker's disk.
-
-        A value that all rows share is sent once.
-        """
+        """LOAD DATA LOCAL. A value that all rows share is sent once."""
+        # The first column always stays, since each row needs a line in the file.
         shared = {
             name: rows[name][0].as_py() for name in rows.column_names[1:] if _is_shared(rows[name])
         }
@@ -172,6 +170,7 @@ class Database:
             ThreadPoolExecutor(1) as beside,
             self._connection.cursor() as cursor,
         ):
+            # A pipe: no personal value is ever on a worker's disk.
             pipe = Path(folder) / "rows"
             os.mkfifo(pipe, 0o600)
             written = beside.submit(_write_rows, pipe, rows)
@@ -187,6 +186,7 @@ class Database:
             # With LOCAL, errors become warnings, and the server cuts values and leaves out rows.
             if self._connection.warning_count() or loaded != len(rows):
                 warnings = self._connection.show_warnings()
+                # The code tells a taken key from a refused value. Without one, it is a refused one.
                 raise MySQLdb.DataError(warnings[0][1] if warnings else 0, "rows were refused")
 
     def rows(
@@ -198,9 +198,10 @@ class Database:
             return list(cursor.fetchall())
 
     def _insert_json(self, table: str, rows: pa.Table, constants: Mapping[str, str]) -> None:
-        """Each batch as one parameter: half as fast as LOAD DATA, twice as fast as executemany
-        (docs/speed.md).
-        """
+        """Send each batch as one parameter."""
+        # Half as fast as LOAD DATA, and twice as fast as executemany (docs/speed.md). JSON_TABLE
+        # makes NULL of a value that is too long, unless it is told to fail (ERROR ON ERROR).
+        # VARCHAR(1000) is wider than any column that we fill, so that none is cut here.
         columns = ", ".join(
             f"c{at} {'INT' if pa.types.is_integer(field.type) else 'VARCHAR(1000)'} PATH '$[{at}]' "
             "ERROR ON ERROR"
@@ -239,6 +240,7 @@ class Database:
     def _record_batches(
         self, statement: str, parameters: Sequence[Any], *, schema: pa.Schema, about: str
     ) -> Iterator[pa.RecordBatch]:
+        # The default cursor would hold all rows of a million users as Python tuples.
         cursors = MySQLdb.cursors.SSCursor
         with (
             self._errors(about),
@@ -257,9 +259,8 @@ class Database:
 
     @contextmanager
     def _raw(self) -> Iterator[None]:
-        """Values as the server sends them: Arrow converts columns faster than the driver converts
-        cells.
-        """
+        """Get values as the server sends them."""
+        # Arrow converts columns faster than the driver converts cells.
         converter = self._connection.converter
         self._connection.converter = {}
         try:
@@ -275,8 +276,9 @@ class Database:
         with self._errors("the session"):
             self._connection.set_character_set("utf8mb4")
             self._connection.autocommit(True)
-        # A million rows are sorted by key before they are written. The default sort buffer of 2 MB
-        # would take hundreds of passes.
+        # A server that isn't strict cuts long values with only a warning. The ledger's times are in
+        # UTC. A million rows are sorted by key before they are written: with the default sort
+        # buffer of 2 MB, that would take hundreds of passes.
         settings = (
             "sql_mode = 'STRICT_ALL_TABLES', time_zone = '+00:00', sort_buffer_size = "
             f"{SORT_BUFFER_BYTES}"
@@ -294,15 +296,17 @@ class Database:
 
     @contextmanager
     def writing_transaction(self) -> Iterator[None]:
-        """A transaction at READ COMMITTED. If the worker's host vanishes, the server ends it after
-        SHORT_IDLE_SECONDS and releases its locks.
-        """
+        """A transaction at READ COMMITTED."""
+        # If the worker's host vanishes, the server ends the session soon and releases its locks.
         self.limit_idle_time(SHORT_IDLE_SECONDS)
         try:
+            # At REPEATABLE READ, a row that Joget committed between our read and our write was
+            # invisible to our check, and INSERT ... SELECT made Joget's own insert wait until error
+            # 1205 (tried on MariaDB 10.11).
             with self.transaction("READ COMMITTED"):
                 yield
         finally:
-            with suppress(TransientError):  # a lost connection has no setting any more
+            with suppress(TransientError):  # a lost connection has no settings any more
                 self.limit_idle_time(IDLE_SECONDS)
 
     @contextmanager
@@ -314,6 +318,7 @@ class Database:
             yield
             # Servers roll back by themselves when a COMMIT fails. A proxy that refuses it may not.
             self.execute("COMMIT", about="the transaction")
+        # Airflow ends a task with a BaseException (AirflowTaskTimeout, AirflowTaskTerminated).
         except BaseException:
             self._roll_back()
             raise
@@ -331,39 +336,41 @@ class Database:
 
     @contextmanager
     def _errors(self, about: str) -> Iterator[None]:
-        """Turn the driver's errors into ours, without its text: it quotes values."""
+        """Turn the driver's errors into ours."""
         try:
             yield
-        except DirectorySyncError:
-            raise
         except MySQLdb.Error as error:
             ours = translate_error(error, about, self._conn_id)
         else:
             return
-        raise ours from None
+        raise ours from None  # the driver's text quotes values, and a traceback would show it
 
 
 def open_database(conn_id: str) -> Database:
     """Open the sync's Joget database through its Connection; strict, in utf8mb4 and UTC.
 
-    Rows go as files (LOAD DATA LOCAL) only where nobody can stand between us and the server, since
-    such a connection lets the server ask for any file of the worker's. The Connection's extra
-    `local_infile`, true or false, overrides that.
+    Rows go as files (LOAD DATA LOCAL) only where nobody can stand between us and the server. The
+    Connection's extra `local_infile`, true or false, overrides that.
 
     Raises PermanentError for a missing Connection or refused login, TransientError where the server
     can't be reached or the Connection can't be looked up now.
     """
     connection = connections.require_connection(conn_id, "mysql", "joget_conn_id")
+    # The cursors, converters and errors in this module are mysqlclient's.
     if connection.extra_dejson.get("client", "mysqlclient") != "mysqlclient":
         raise PermanentError(
             f"Connection {conn_id!r} asks for another client; remove `client` from its extras."
         )
     extras = connection.extra_dejson
+    # A connection with local_infile lets the server ask for any file that the worker may read. In a
+    # Connection's URI an extra is a text: ?local_infile=false.
     sends_files = str(extras.get("local_infile", _is_private(connection.host, extras))).lower() in (
         "true",
         "1",
     )
     try:
+        # The hook gets our Connection, since Airflow's own look-up calls a Connection undefined
+        # when it couldn't look it up (directory_sync.connections).
         hook = MySqlHook(mysql_conn_id=conn_id, connection=connection, local_infile=sends_files)
         opened: Any = hook.get_conn()
     except MySQLdb.Error as error:
@@ -398,11 +405,10 @@ def _notice_vanished_server(descriptor: int) -> None:
 
 
 def _require_tls(database: Database, extras: Mapping[str, Any]) -> None:
-    """Raise PermanentError where the Connection asks for TLS and there is none: MariaDB's client
-    library goes on without TLS, unless it is told to verify the server.
-    """
+    """Raise PermanentError where the Connection asks for TLS and there is none."""
     mode = str(extras.get("ssl_mode", "")).upper()
     wants = bool(mode or extras.get("ssl")) and mode not in ("DISABLED", "PREFERRED")
+    # MariaDB's client library goes on without TLS, unless it is told to verify the server.
     if (
         wants
         and not database.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'", about="the session")[0][1]
@@ -436,9 +442,9 @@ def split_into_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 @contextmanager
 def _pause_garbage_collector() -> Iterator[None]:
-    """Turn the garbage collector off: rows contain no reference cycles, and looking for them took
-    five times as long as reading the rows.
-    """
+    """Turn the garbage collector off for the length of a block."""
+    # Rows contain no reference cycles, and looking for them took five times as long as reading the
+    # rows.
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -454,15 +460,15 @@ def _make_arrow_column(values: tuple[bytes | None, ...], kind: pa.DataType) -> p
 
 
 def _is_shared(column: pa.ChunkedArray) -> bool:
-    """Whether all rows have one value, or none has any. Comparing the first and last row first
-    saves most scans.
-    """
+    """Whether all rows have one value, or none has any."""
     if column.null_count:
         return bool(column.null_count == len(column))
+    # Most columns differ between the first and the last row already, and are never scanned.
     return bool(column[0] == column[-1] and pc.all(pc.equal(column, column[0])).as_py())
 
 
 def _write_rows(pipe: Path, rows: pa.Table) -> None:
+    # LOAD DATA ended early, and says itself why.
     with suppress(BrokenPipeError), pipe.open("wb") as file:
         for start in range(0, len(rows), ROWS_IN_A_READ):
             file.write(format_tab_separated(rows.slice(start, ROWS_IN_A_READ)))
@@ -472,9 +478,11 @@ def format_tab_separated(rows: pa.Table) -> memoryview:
     """Rows in LOAD DATA's default format: tabs between values, backslashes before literal tabs,
     line ends and backslashes, and MySQL's escape for NULL.
     """
+    # Joining the last column with "" by a line end puts the line end behind it.
     *others, last = [_escape_texts(column.combine_chunks()) for column in rows.columns]
     ended = pc.binary_join_element_wise(last, "", "\n")
     lines = pc.binary_join_element_wise(*others, ended, "\t") if others else ended
+    # In Arrow's buffer the lines already follow one another, so no Python text is made of them.
     offsets = lines.buffers()[1]
     ends = memoryview(offsets).cast("i")
     return memoryview(lines.buffers()[2])[ends[lines.offset] : ends[lines.offset + len(lines)]]
@@ -487,4 +495,5 @@ def _escape_texts(column: pa.Array) -> pa.Array:
         and pc.any(pc.match_substring_regex(texts, r"[\\\t\n]")).as_py()
     ):
         texts = pc.replace_substring_regex(texts, r"([\\\t\n])", r"\\\1")
+    # By now a value that is the text \N has two backslashes, and so differs from NULL.
     return pc.fill_null(texts, r"\N")

@@ -161,6 +161,7 @@ def translate_error(error: MySQLdb.Error, about: str, conn_id: str) -> Directory
     of_client = isinstance(error, MySQLdb.OperationalError) and code in CLIENT_CODES
     if code in INTERRUPTED_CODES or of_client:
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")
+    # Most often a trigger's SIGNAL (1644), a CHECK (3819), or a value that is too long (1406).
     return RefusedRowError(
         f"MySQL error {code} on {about}; the run was rolled back and nothing was written."
     )

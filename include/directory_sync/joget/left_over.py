@@ -22,13 +22,13 @@ def find_left_over(
     *,
     has_ledger: bool,
 ) -> pd.DataFrame:
-    """Columns current.LEFT_OVER_SCHEMA. For each record in quarantine, the database is asked here
-    for the key of the login, so that no listed user counts as a leaver.
-    """
+    """Columns current.LEFT_OVER_SCHEMA."""
     accounts = _read_unlinked_accounts(database, tables, linked, has_ledger=has_ledger)
     if accounts.empty:
         return accounts
     logins = desired.users.dropna(subset=["username"])
+    # The logins of quarantined users weren't sent. Without their keys, a listed user would count as
+    # a leaver.
     unasked = logins.loc[~logins["username"].isin(keys["text"]), "username"]
     unasked = unasked[
         (logins["verdict"] == Verdict.QUARANTINED) & (unasked.str.len() <= LEDGER_TEXT_LENGTH)
@@ -38,6 +38,7 @@ def find_left_over(
     by_login = look_up(
         accounts["id_key"], logins.assign(key=key).dropna(subset=["key"]), "key", "verdict"
     )
+    # The Joget plugin made the email the id, whatever the mapping's login is.
     emails = desired.users[["email", "verdict"]].assign(
         email=desired.users["email"].str.strip().str.casefold()
     )
@@ -51,16 +52,17 @@ def find_left_over(
 def _read_unlinked_accounts(
     database: Database, tables: JogetTables, linked: pd.DataFrame, *, has_ledger: bool
 ) -> pd.DataFrame:
-    """Columns current.LEFT_OVER_SCHEMA: active users of the organization without a password, who
-    aren't administrators and have no link. Nearly all of them are linked, which the first statement
-    needn't tell.
+    """Columns current.LEFT_OVER_SCHEMA: active users of the organization who have no password and
+    no link, and aren't administrators.
     """
+    # Nearly all of these users are linked, as `linked` tells. The others are looked at closely.
     ids = database.frame(
         "SELECT u.id FROM dir_user u WHERE u.active = 1 AND u.password IS NULL",
         schema=pa.schema([("id", pa.string())]),
         about="dir_user",
     )["id"]
     employed = "FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s"
+    # Another sync may have linked the account.
     linked_too = f"EXISTS (SELECT 1 FROM directory_sync_user_link l WHERE {LINK_OF_USER})"
     statement = (
         f"SELECT LEFT(SHA2((SELECT MIN(e.id) {employed}), 256), 16), u.id, "
@@ -87,7 +89,7 @@ it doesn't reveal the login."""
 
 
 def _find_text_keys(database: Database, tables: JogetTables, texts: list[str]) -> pd.DataFrame:
-    """Columns current.TEXT_KEYS_SCHEMA of texts that weren't sent, since no rule may see their
+    """Columns current.TEXT_KEYS_SCHEMA, for texts that weren't sent because no rule may see their
     keys.
     """
     parts = [make_empty_frame(now.TEXT_KEYS_SCHEMA)]

@@ -59,9 +59,8 @@ class NewUsers:
     memberships: pd.DataFrame
 
     def insert_users(self, database: Database, *, has_random_passwords: bool) -> None:
-        """Insert rows of dir_user. The plan has them in the order of ids, in which InnoDB takes
-        them fastest.
-        """
+        """Insert rows of dir_user."""
+        # InnoDB takes rows fastest in the order of their key, and a plan is sorted by ids already.
         passwords = make_passwords(self.users, are_random=has_random_passwords)
         rows = self._make_user_rows().assign(password=passwords)
         database.fill("dir_user", rows, about="dir_user")
@@ -87,8 +86,8 @@ class NewUsers:
         )
 
     def insert_links(self, database: Database, row: RunRow) -> None:
-        """Insert the ledger's links, in the order of their keys."""
-        rows = self._make_link_rows().sort_values("sub")
+        """Insert the ledger's links."""
+        rows = self._make_link_rows().sort_values("sub")  # the order of the table's key
         constants = {
             "sync": row.run.sync.name,
             "user_pool_id": row.run.sync.user_pool_id,
@@ -103,7 +102,7 @@ class NewUsers:
 
     def verify(self, database: Database, tables: JogetTables, row: RunRow) -> None:
         """Read the rows back and compare them, by bytes, with the plan; raises PermanentError where
-        a trigger or a default of the database's changed one. Rows that a trigger added are its own.
+        a trigger or a default of the database's changed one.
         """
         if self.users.empty:
             return
@@ -120,15 +119,15 @@ class NewUsers:
             raise _make_error("dir_user")
         for (table, column), planned in pairs.items():
             found = written.read_pairs(table, column)
+            # More rows than planned are no fault: those that a trigger added are its own.
             if not _has_all_pairs(planned, self.users["after_id"], found):
                 raise _make_error(table)
 
     def _make_user_rows(self) -> pd.DataFrame:
-        """Columns WRITTEN_USERS_SCHEMA. Joget deletes users by id-as-username, so both are the
-        same.
-        """
+        """Columns WRITTEN_USERS_SCHEMA."""
         users = self.users
         values = {column: users[f"after_{column}"] for column in USER_COLUMNS}
+        # Joget deletes users by id-as-username (DirectoryManagerImpl), so both are the same.
         return pd.DataFrame({"id": users["after_id"], "username": users["after_id"], **values})
 
     def _make_link_rows(self) -> pd.DataFrame:
@@ -207,25 +206,27 @@ def split_new_users(
 ) -> tuple[NewUsers, Plan]:
     """The new users of a plan, and the plan without their rows.
 
-    linked_before: subs with an ended link in the ledger. These users stay in the plan, since their
-    links are updated and not inserted. So do users to whom an undo gives back a link to another
-    pool.
+    linked_before: subs with an ended link in the ledger.
     """
     users = plan.safe_part(Entity.USER)
+    # The ledger has a row for an ended link, which is updated and not inserted.
     is_new = (users["action"] == Action.CREATE) & ~users["sub"].isin(linked_before)
+    # An undo may give back a link to another pool, and insert_links writes those of this pool.
     is_new &= users["after_link"] == user_pool_id + "/" + users["sub"]
     subs = users.loc[is_true(is_new), "sub"]
     parts, own = dict(plan.parts), {}
     for entity in (Entity.USER, *ADDED_ENTITIES):
         rows = plan.part(entity)
         is_own = rows["sub"].isin(subs) & rows["hold"].isna()
+        # In a first load, all rows are of new users: they are the largest frames, and not copied.
         own[entity] = rows if is_own.all() else rows[is_own]
         parts[entity] = rows[~is_own]
     return NewUsers(*own.values()), replace(plan, parts=parts)
 
 
 def _hash_ids(user_ids: "pd.Series[str]") -> "pd.Series[str]":
-    """The ledger's keys of ids, made in parts: a million Python texts would take 100 MB."""
+    """The ledger's keys of ids."""
+    # In parts: a million Python texts would take 100 MB.
     parts = [
         pa.array([hash_name(str(user_id)) for user_id in user_ids.iloc[start:][:HASHES_AT_ONCE]])
         for start in range(0, len(user_ids), HASHES_AT_ONCE)
@@ -237,6 +238,7 @@ def _hash_ids(user_ids: "pd.Series[str]") -> "pd.Series[str]":
 def _has_all_rows(planned: pd.DataFrame, key: str, written: Generator[pd.DataFrame]) -> bool:
     """Whether each planned row is among the written ones, which have the same columns."""
     found = np.zeros(len(planned), dtype=bool)
+    # Closed on an error too: the next statement would meet the rest of this one's result.
     with closing(written) as parts:
         for rows in parts:
             at = find_positions(rows[key], planned[key])
@@ -265,9 +267,9 @@ def _are_equal(rows: pd.DataFrame, others: pd.DataFrame) -> "np.ndarray[Any, Any
     """Whether rows at the same position are equal, by bytes; null equals null."""
     same = np.ones(len(rows), dtype=bool)
     for name in rows.columns:
-        one, other = pa.array(rows[name]), pa.array(others[name])
-        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
-        equal = pc.or_(pc.fill_null(pc.equal(one, other), False), both_null)
+        left, right = pa.array(rows[name]), pa.array(others[name])
+        both_null = pc.and_(pc.is_null(left), pc.is_null(right))
+        equal = pc.or_(pc.fill_null(pc.equal(left, right), False), both_null)
         same &= equal.to_numpy(zero_copy_only=False)
     return same
 

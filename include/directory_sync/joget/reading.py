@@ -85,12 +85,12 @@ class Lookups:
 def read_current(database: Database, tables: JogetTables, run: Run, lookups: Lookups) -> Current:
     """Read the rows of Joget that a plan may touch, and the ledger; a ledger that doesn't exist yet
     is empty.
-
-    Most users' logins are, byte for byte, the ids that they are linked to. The database is asked
-    for the keys of the other texts only.
     """
     desired, remembered = lookups.desired, lookups.remembered
+    # The table is made before the transaction begins, since DDL commits.
     _make_text_table(database, tables)
+    # One moment for all reads: a plan must not mix two states of Joget. Plain reads of a snapshot
+    # lock nothing, so Joget never waits while the sync plans.
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = definition.is_ledger_complete(database)
         linked = (
@@ -98,6 +98,8 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             if has_ledger
             else make_empty_frame(links.LINKED_USERS_SCHEMA)
         )
+        # Most users' logins are, byte for byte, the ids that they are linked to. Only the other
+        # texts are compared by the database's own keys.
         keys = _read_text_keys(
             database,
             tables,
@@ -118,6 +120,8 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             user_links=_read_user_links(
                 database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger
             ),
+            # An adopted user keeps the stored id, even if its letters differ from the login's, and
+            # the employment's id is made from the stored one.
             employment_ids=employments.read_employment_ids(
                 database, tables, found.loc[~found["id"].isin(keys["text"]), "id"]
             ),
@@ -135,6 +139,7 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             column_lengths=tables.column_lengths,
             organization=(runs.find_newest_organization(database, run) if has_ledger else None)
             or lookups.remembered_organization,
+            # The second desired directory, if any, follows the settings before a change.
             left_over=left_over.find_left_over(
                 database, tables, desired[0], keys, linked, has_ledger=has_ledger
             )
@@ -172,6 +177,7 @@ def read_memberships(database: Database, tables: JogetTables, run: Run) -> pd.Da
         find_positions(members[column], known[column])
         for column, known in (("user_id", users), ("group_id", groups))
     )
+    # Local members of a linked group have no sub.
     both = (subs >= 0) & (names >= 0)
     return pd.DataFrame(
         {
@@ -221,9 +227,6 @@ def _collect_texts(
     """Column text: each text that a plan compares with others by its key. These are logins,
     possible group ids and names, logins in the settings and the trigger form, and the ids of linked
     users that Joget changed or that aren't active.
-
-    An active user's login is left out where it is, byte for byte, the id that the user is linked
-    to.
     """
     unchanged_links = linked[
         linked["is_same"]
@@ -233,24 +236,27 @@ def _collect_texts(
     changed = linked[~linked["is_same"] | (linked["state"] != State.ACTIVE)]
     named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users, *run.users]
     parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT_TYPE)]
-    for one in desired:
-        usable = (one.users["verdict"] != Verdict.QUARANTINED) & (
-            one.users["username"].str.len() <= LOGIN_LENGTH
+    for directory in desired:
+        # A frozen user may have a login of any length, and our table holds 255 characters.
+        usable = (directory.users["verdict"] != Verdict.QUARANTINED) & (
+            directory.users["username"].str.len() <= LOGIN_LENGTH
         )
-        users = one.users.loc[usable, ["sub", "username"]]
+        users = directory.users.loc[usable, ["sub", "username"]]
         link = find_positions(users["sub"], unchanged_links["sub"])
         is_linked_login = (link >= 0) & is_true(
             take_values(unchanged_links["user_id"], link, users.index) == users["username"]
         )
         parts.append(users.loc[~is_linked_login, "username"])
-        groups = one.groups[one.groups["verdict"] == Verdict.MAPPED]
+        groups = directory.groups[directory.groups["verdict"] == Verdict.MAPPED]
         parts += [groups["group_name"], groups["hashed_id"]]
     return pd.DataFrame({"text": pd.concat(parts, ignore_index=True)}).dropna().drop_duplicates()
 
 
 def _make_text_table(database: Database, tables: JogetTables) -> None:
-    """Make a temporary table for the texts, before the transaction begins, since DDL commits."""
+    """Make an empty temporary table for the texts. This is DDL, so no transaction may be open."""
     database.execute("DROP TEMPORARY TABLE IF EXISTS directory_sync_text", about=TEMPORARY_TABLE)
+    # Texts of one key may both be sent, so the key on them isn't unique. A server with
+    # sql_require_primary_key refuses a table without a primary key.
     database.execute(
         f"CREATE TEMPORARY TABLE directory_sync_text (number INT NOT NULL AUTO_INCREMENT, "
         f"text {tables.text} NOT NULL, PRIMARY KEY (number), KEY (text)) ENGINE=InnoDB",
@@ -262,6 +268,7 @@ def _read_text_keys(database: Database, tables: JogetTables, texts: pd.DataFrame
     """Send the texts and get their keys (columns current.TEXT_KEYS_SCHEMA); later joins use the
     texts too.
     """
+    # On DX 7 (utf8mb3) an emoji in any column is error 1366, in our own table too.
     if not tables.stores_all_of_unicode:
         texts = texts[~texts["text"].str.contains(BEYOND_BMP_PATTERN, na=False)]
     database.fill("directory_sync_text", texts.sort_values("text"), about=TEMPORARY_TABLE)
@@ -281,6 +288,9 @@ def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFram
         "EXISTS (SELECT 1 FROM dir_employment e WHERE e.userId = u.id AND e.organizationId = %s), "
         f"{tables.key('u.id')}, {tables.key('u.username')}"
     )
+    # STRAIGHT_JOIN, since the server knows nothing about a table that was just filled. Joget has no
+    # index on the username: one scan is held against the texts' index, for the few users with an id
+    # other than their username.
     by_id = "FROM directory_sync_text t STRAIGHT_JOIN dir_user u ON u.id = t.text"
     by_name = (
         "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = u.username "
@@ -300,6 +310,7 @@ def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFram
 
 def _read_admin_ids(database: Database) -> "pd.Series[str]":
     """Ids of all holders of ROLE_ADMIN, in the bytes of dir_user.id."""
+    # To MySQL a foreign key may have other letters than its parent's id: `BOB` refers to `bob`.
     return database.frame(
         "SELECT u.id FROM dir_user_role r STRAIGHT_JOIN dir_user u ON u.id = r.userId WHERE "
         "r.roleId = 'ROLE_ADMIN'",
@@ -311,9 +322,8 @@ def _read_admin_ids(database: Database) -> "pd.Series[str]":
 def _read_users(
     linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]"
 ) -> pd.DataFrame:
-    """Columns current.JOGET_USERS_SCHEMA. Where a linked user's id wasn't sent, role and employment
-    stay unknown: no rule needs them.
-    """
+    """Columns current.JOGET_USERS_SCHEMA."""
+    # Of linked users whose ids weren't sent, role and employment stay unknown: no rule needs them.
     others = linked[linked["is_same"]].rename(columns={"user_id": "id"})
     others = others[~others["id"].isin(found["id"])]
     key = UNCOMPARED_KEY_PREFIX + others["id"]
@@ -339,14 +349,17 @@ def _add_use(
 ) -> pd.DataFrame:
     """Add is_used, known for the few unlinked users with a login that a linked user wants."""
     parts = []
-    for one in desired:
-        at = find_positions(one.users["sub"], linked["sub"])
-        own = take_values(linked["user_id"], at, one.users.index)
+    for directory in desired:
+        at = find_positions(directory.users["sub"], linked["sub"])
+        own = take_values(linked["user_id"], at, directory.users.index)
         parts.append(
-            one.users["username"].where(own.notna() & ~is_true(own == one.users["username"]))
+            directory.users["username"].where(
+                own.notna() & ~is_true(own == directory.users["username"])
+            )
         )
     logins = pd.concat(parts, ignore_index=True) if parts else pd.Series([], dtype=TEXT_TYPE)
     wanted = users["id_key"].isin(look_up(logins.dropna(), keys, "text", "key").dropna())
+    # An account with a password is local, and never evicted (rule 6).
     wanted &= ~users["id"].isin(linked["user_id"]) & ~is_true(users["has_password"])
     ids = users.loc[is_true(wanted), "id"].tolist()
     used = {
@@ -369,6 +382,7 @@ def _add_replacements(
     somebody made another account under the same name.
     """
     made = linked["origin"].isin(MADE_WITHOUT_PASSWORD) & is_true(linked["has_password"])
+    # With random passwords, a password doesn't show that somebody else made the account.
     if run.sync.policies.new_password != "none":  # noqa: S105 - a policy
         made &= False
     ids = linked.loc[is_true(made), "user_id"].tolist()
@@ -379,13 +393,12 @@ def _add_replacements(
 
 def _find_used(database: Database, tables: JogetTables, ids: Sequence[str]) -> Sequence[str]:
     """Find which of these users have more in Joget than single sign-on makes: a row in dir_user and
-    ROLE_USER. What Joget notes at each login (dir_user_extra) doesn't count.
-
-    Where the database account may not read all of these tables, every user counts as used, so that
-    nobody is evicted by mistake.
+    ROLE_USER. Where the database account may not read all of these tables, every user counts as
+    used.
     """
     marks = ", ".join(["%s"] * len(ids))
     sources = [("dir_user_group", "userId"), ("dir_employment", "userId")]
+    # Joget notes each login in dir_user_extra.
     sources += [
         (table, column) for table, column in TABLES_BY_USERNAME if table != "dir_user_extra"
     ]
@@ -403,7 +416,7 @@ def _find_used(database: Database, tables: JogetTables, ids: Sequence[str]) -> S
         log.warning(
             "can't tell whether single sign-on made the accounts in the way of renames: %s", error
         )
-        return ids
+        return ids  # so that nobody is evicted by mistake
     return [str(row[0]) for row in rows]
 
 
@@ -440,9 +453,8 @@ def _read_user_links(
 def _read_groups(
     database: Database, tables: JogetTables, run: Run, keys: pd.DataFrame, *, has_ledger: bool
 ) -> pd.DataFrame:
-    """Columns current.JOGET_GROUPS_SCHEMA. All groups are read, since names have no index and
-    groups are few.
-    """
+    """Columns current.JOGET_GROUPS_SCHEMA."""
+    # All groups are read: their names have no index, and groups are few.
     columns = f"g.id, g.name, g.organizationId, {tables.key('g.id')}, {tables.key('g.name')}"
     groups = database.frame(
         f"SELECT {columns} FROM dir_group g", schema=now.JOGET_GROUPS_SCHEMA, about="dir_group"
@@ -458,11 +470,8 @@ def _read_groups(
 def _read_memberships_of_groups(
     database: Database, tables: JogetTables, group_ids: list[str], user_ids: "pd.Series[str]"
 ) -> pd.DataFrame:
-    """Read the members of these groups, with ids as dir_user and dir_group store them: a row of
-    dir_user_group may have the same key in other letters.
-
-    `user_ids` and `group_ids` are stored ids; the database is asked only for ids that aren't among
-    them.
+    """Read the members of these groups, with ids as dir_user and dir_group store them. `user_ids`
+    and `group_ids` are stored ids.
     """
     parts = [make_empty_frame(now.JOGET_MEMBERSHIPS_SCHEMA)]
     for ids in split_into_batches(group_ids):
@@ -480,6 +489,8 @@ def _read_memberships_of_groups(
         "user_id": ("dir_user", user_ids),
         "group_id": ("dir_group", pd.Series(group_ids, dtype=TEXT_TYPE)),
     }
+    # A row of dir_user_group may have a stored id's key in other letters. The database is asked
+    # again for these rows only.
     for column, (table, parents) in known.items():
         unknown = members.loc[~members[column].isin(parents), column]
         if len(unknown):

@@ -119,7 +119,7 @@ def _has_right(database: Database, right: Right) -> bool:
         database.execute(statement, parameters, about=right.table)
     except MissingRightError:
         return False
-    except PermanentError:
+    except PermanentError:  # refused for another reason, once the right was checked
         return True
     return True
 

@@ -82,15 +82,17 @@ class JogetTables:
         return f"VARCHAR(255) CHARACTER SET {self.charset} COLLATE {self.collation}"
 
     def as_directory(self, expression: str) -> str:
-        """SQL that puts an expression over our tables into the directory's collation: a conversion
-        of the schema may have changed our collation or Joget's.
-        """
+        """SQL that puts an expression over our tables into the directory's collation."""
+        # Joget converts every table of its schema when it starts (from 8.0.5 and 7.0.44 on), so our
+        # collation may have become another than the directory's. To join the two is error 1267.
         return f"CONVERT({expression} USING {self.charset}) COLLATE {self.collation}"
 
     def key(self, expression: str) -> str:
         """SQL of the comparison key. Two keys are equal if, and only if, the texts are equal by the
         directory's collation; NULL for a text without weight.
         """
+        # Unlike the collation, WEIGHT_STRING counts trailing spaces. A text without weight equals
+        # the empty one, and gets no key (tests/directory_sync/joget/test_schema.py).
         weight = f"TRIM(TRAILING x'{self.space}' FROM WEIGHT_STRING({expression}))"
         return f"NULLIF(SHA2({weight}, 256), SHA2('', 256))"
 
@@ -114,6 +116,7 @@ def inspect_tables(database: Database, organization: str) -> JogetTables:
         if (table, column.lower()) not in columns
     ]
     if lacking:
+        # information_schema leaves out each table on which the account has no right.
         _require_right_to_read(
             database, {name.partition(".")[0] for name in lacking} - {table for table, *_ in found}
         )
@@ -121,6 +124,7 @@ def inspect_tables(database: Database, organization: str) -> JogetTables:
             f"The database isn't Joget's: {', '.join(lacking)} not found. "
             f"Correct the schema of the Connection in joget_conn_id."
         )
+    # A comparison of two collations is error 1267.
     kinds = {
         (charset, collation)
         for table, column, charset, collation, _ in found
@@ -134,6 +138,7 @@ def inspect_tables(database: Database, organization: str) -> JogetTables:
             "start-up."
         )
     charset, collation = kinds.pop()
+    # A collation can't be a parameter: its name becomes part of the statements.
     if not re.fullmatch(r"\w+", collation):
         raise PermanentError("The collation of Joget's directory tables has an unusable name.")
     space = database.rows(
@@ -142,6 +147,7 @@ def inspect_tables(database: Database, organization: str) -> JogetTables:
     )[0][0]
     user_columns = tuple(column for table, column, *_ in found if table == "dir_user")
     names = {name.lower(): name for name in REQUIRED_COLUMNS["dir_user"].split()}
+    # Values of longer columns travel through our own tables too, which hold LEDGER_TEXT_LENGTH.
     lengths = {
         names[column.lower()]: min(int(length), LEDGER_TEXT_LENGTH)
         for table, column, _, _, length in found
@@ -173,9 +179,7 @@ def read_server_version(database: Database) -> str:
 
 
 def _require_right_to_read(database: Database, unseen: set[str]) -> None:
-    """information_schema leaves out a table on which the account has no right. Raises
-    MissingRightError for such a table.
-    """
+    """Raise MissingRightError for a table that exists, and that the account may not read."""
     for table in sorted(unseen):
         try:
             database.rows(f"SELECT 1 FROM {table} LIMIT 0", about=table)
@@ -195,6 +199,8 @@ def _read_role(database: Database) -> str:
 
 
 def _read_organization(database: Database, organization: str) -> str:
+    # Compared here, by bytes: to MySQL an id in other letters is the same, but Hibernate finds
+    # nothing by a foreign key that isn't byte-identical to its parent's id.
     stored = [
         str(row[0])
         for row in database.rows("SELECT id FROM dir_organization", about="dir_organization")

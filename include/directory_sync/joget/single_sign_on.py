@@ -20,11 +20,9 @@ LOGINS_SCHEMA = pa.schema([("login", pa.string())])
 
 
 def read_logins_of_single_sign_on(database: Database, *, has_ledger: bool) -> pa.ChunkedArray:
-    """The logins of the accounts that single sign-on made, those that the sync adopted too.
-
-    The accounts that the sync created look the same. The ledger tells them apart, and they are left
-    out: their logins say nothing about single sign-on.
-    """
+    """The logins of the accounts that single sign-on made, those that the sync adopted too."""
+    # The accounts that the sync created look the same. The ledger tells them apart, and they are
+    # left out: their logins say nothing about single sign-on.
     origins = ", ".join(["%s"] * len(MADE_WITHOUT_PASSWORD))
     created = (
         f"SELECT 1 FROM directory_sync_user_link l WHERE {LINK_OF_USER} AND l.origin IN ({origins})"

@@ -6,7 +6,7 @@ that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -50,6 +50,7 @@ def _join_to_user_changes(table: str, column: str) -> str:
     on the username, if it has none.
     """
     if table in TABLES_WITHOUT_INDEX:
+        # user_id leads the changes' primary key. It equals before_id, which has no index.
         return (
             f"{table} d STRAIGHT_JOIN {USER_CHANGES_TABLE} t ON t.user_id = d.{column} AND "
             "t.before_id IS NOT NULL"
@@ -102,6 +103,8 @@ class PlanApplication:
         try:
             return self._run()
         except (RefusedRowError, TakenKeyError) as error:
+            # Somebody may have taken the key since we read. So the first planning is repeated, and
+            # only the next ones leave rows out.
             if isinstance(error, TakenKeyError) and not self.defers:
                 raise
             deferred = find_refused_rows(self.row.plan, self._refuses)
@@ -110,22 +113,21 @@ class PlanApplication:
             raise RefusedRowsError(str(error), deferred) from None
 
     def _run(self) -> Plan:
-        # The object store and the database work at the same time. One thread, since publishing and
-        # hashing need much memory each.
+        # The object store, the processor and the database work at the same time. One thread, since
+        # publishing and hashing need much memory each.
         with ThreadPoolExecutor(1) as beside:
             published = beside.submit(self.publish)
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()
             published.result()
-            hashed.result()
-        return self._write(self.update_answers(self.row.plan))
+            return self._write(self.update_answers(self.row.plan), hashed)
 
     @cached_property
     def _parts(self) -> tuple[NewUsers, Plan]:
-        """The new users, and the part of the plan that travels by temporary tables. Where rows may
-        be left out (`defers`), that is all of it: the temporary tables tell which rows are locked.
-        """
+        """The new users, and the part of the plan that travels by temporary tables."""
         plan, run = self.row.plan, self.row.run
+        # Only the temporary tables tell which rows are locked, so all rows travel by them where
+        # some may be left out.
         if self.defers:
             return split_new_users(plan, run.sync.user_pool_id, plan.part(Entity.USER)["sub"])
         ended = links.read_ended_subs(self.database, run)
@@ -135,7 +137,9 @@ class PlanApplication:
     def _new_users(self) -> NewUsers:
         return self._parts[0]
 
-    def _write(self, answers: AnswerUpdate) -> Plan:
+    def _write(self, answers: AnswerUpdate, hashed: "Future[str]") -> Plan:
+        # Foreign keys give the order: users and groups before what points to them, and what points
+        # to them before they are deleted. Evictions come before all, since they free logins.
         with self.database.writing_transaction():
             self._take_turn()
             row = self._leave_out_changed()
@@ -146,10 +150,13 @@ class PlanApplication:
             self._write_memberships()
             self._delete_groups()
             self._delete_users()
+            # Uncommitted employments make Joget's console wait when it edits the organization, so
+            # they come last. Uncommitted rows of ROLE_USER block nobody (tried on MariaDB 10.11).
             self._write_employments()
+            hashed.result()  # the ledger's row of the run has it
             self._write_ledger(row)
             self._verify()
-            if row is not self.row:
+            if row is not self.row:  # some rows were left out, so their answers stay
                 answers = self.update_answers(row.plan)
             reviews.update_answers(self.database, row.run.sync.name, answers)
             self.before_commit()
@@ -158,9 +165,8 @@ class PlanApplication:
     def _leave_out_changed(self) -> RunRow:
         """Lock and compare the rows; gives the run's row, without what somebody changed since they
         were read. Raises ConflictError for such a change, unless `defers`.
-
-        What is the same now stays so until COMMIT, since the rows are locked from here on.
         """
+        # What is the same now stays so until COMMIT, since the rows are locked from here on.
         changed = lock_and_compare(self.database, waits=not self.defers)
         if not changed:
             return self.row
@@ -176,6 +182,7 @@ class PlanApplication:
 
     def _refuses(self, left_out: Deferred) -> bool:
         row = replace(self.row, plan=defer_rows(self.row.plan, left_out))
+        # Only writing shows what triggers and constraints refuse.
         trial = replace(self, row=row, publish=lambda: None, before_commit=_roll_back)
         try:
             trial._run()
@@ -196,7 +203,9 @@ class PlanApplication:
         )
 
     def _take_turn(self) -> None:
-        """Write the ledger's lock row first: a clustered database refuses a second writer here."""
+        """Write the ledger's lock row; raises ConflictError where another run did so first."""
+        # The named lock is one server's. In a cluster, a run on another node gets its own, and this
+        # row is where the second writer is refused.
         turns = self.database.execute(
             "UPDATE directory_sync_lock SET revision = revision + 1 WHERE id = 1 AND revision = %s",
             (self.revision,),
@@ -211,10 +220,9 @@ class PlanApplication:
         self.database.execute(statement, parameters, about=table)
 
     def _has_changes(self, condition: str, changes: str = USER_CHANGES_TABLE) -> bool:
-        """Whether any sent change meets the condition. The server checks the rights to delete and
-        to rename before it looks for rows, so a statement that would find none isn't sent: the
-        account needs these rights only where something is deleted or renamed.
-        """
+        """Whether any sent change meets the condition."""
+        # The server checks rights before it looks for rows. Since callers ask here first, the
+        # account needs those to delete and to rename only where something is deleted or renamed.
         statement = f"SELECT 1 FROM {changes} t WHERE {condition} LIMIT 1"
         return bool(self.database.rows(statement, about=TEMPORARY_TABLE))
 
@@ -226,6 +234,7 @@ class PlanApplication:
             f"after_organizationId FROM {GROUP_CHANGES_TABLE} WHERE before_id IS NULL AND after_id "
             "IS NOT NULL ORDER BY group_id",
         )
+        # An UPDATE with equal values would still start this database's triggers.
         self._execute(
             "dir_group",
             f"UPDATE {GROUP_CHANGES_TABLE} t STRAIGHT_JOIN dir_group d ON d.id = t.after_id SET "
@@ -235,17 +244,15 @@ class PlanApplication:
 
     def _evict_users(self) -> None:
         """Delete accounts that single sign-on made for a linked user's new login, before the
-        rename.
-
-        Only what single sign-on makes is deleted: another role, a membership or an employment that
-        came meanwhile stops the deletion by its foreign key, and what Joget keeps by username is
-        looked for here.
+        rename. Raises TakenKeyError where Joget keeps more of an account by now.
         """
         evicted = "t.action = 'evict'"
         if not self._has_changes(evicted):
             return
+        # Another role, a membership or an employment that came meanwhile stops the deletion by its
+        # foreign key. What Joget keeps by username has none, so it is looked for here.
         for table, column in TABLES_BY_USERNAME:
-            if table != "dir_user_extra":
+            if table != "dir_user_extra":  # Joget notes each login there
                 used = (
                     f"SELECT 1 FROM {_join_to_user_changes(table, column)} WHERE {evicted} LIMIT 1"
                 )
@@ -263,13 +270,12 @@ class PlanApplication:
             )
 
     def _write_users(self) -> None:
-        """Rename, insert and update users. The id is the username too, since Joget deletes users by
-        it.
-        """
+        """Rename, insert and update users."""
         self._rename_users()
         self._new_users.insert_users(self.database, has_random_passwords=self._has_random_passwords)
         columns = ", ".join(USER_COLUMNS)
         after = ", ".join(f"after_{column}" for column in USER_COLUMNS)
+        # The id is the username too, since Joget deletes users by it (DirectoryManagerImpl).
         self._execute(
             "dir_user",
             f"INSERT INTO dir_user (id, username, password, {columns}) SELECT after_id, after_id, "
@@ -287,12 +293,14 @@ class PlanApplication:
 
     def _rename_users(self) -> None:
         """Insert a new row with every column of the old one, move every child to it, and delete the
-        old row, since MySQL refuses to change the id of a row with children.
+        old row.
         """
+        # MySQL refuses to change the id of a row with children: Joget's foreign keys don't cascade.
         renamed = (
             f"t.after_id IS NOT NULL AND NOT {cast_to_bytes('t.after_id')} = "
             f"{cast_to_bytes('t.before_id')}"
         )
+        # Joget's releases differ in dir_user's columns, and a rename keeps all of them.
         others = [
             column
             for column in self.tables.user_columns
@@ -306,6 +314,7 @@ class PlanApplication:
             f"WHERE {renamed} ORDER BY t.after_id",
             about="dir_user",
         )
+        # Only now are the rights to move children needed (part 3 of docs/joget-grants.sql).
         if moved:
             for table, column in TABLES_BY_USER_ID + TABLES_BY_USERNAME:
                 self._execute(
@@ -351,7 +360,8 @@ class PlanApplication:
         self._new_users.insert_memberships(self.database)
 
     def _delete_groups(self) -> None:
-        """Delete groups. If a member joined meanwhile, the foreign key makes it a conflict."""
+        """Delete groups; raises TakenKeyError where a group still has members."""
+        # A member who joined meanwhile stops the deletion by the foreign key.
         deleted = "t.after_id IS NULL"
         if self._has_changes(f"{deleted} AND t.before_id IS NOT NULL", GROUP_CHANGES_TABLE):
             self._execute(
@@ -364,12 +374,15 @@ class PlanApplication:
         """Delete users in an order in which no row points to a deleted one and nothing that Joget
         keeps by username is left.
         """
+        # Evicted accounts were deleted before the renames.
         deleted = "t.before_id IS NOT NULL AND t.after_id IS NULL AND t.action <> 'evict'"
         if not self._has_changes(deleted):
             return
         employments = (
             f"{USER_CHANGES_TABLE} t STRAIGHT_JOIN dir_employment e ON e.userId = t.before_id"
         )
+        # Joget's own delete fails where the user heads another department: dir_department.hod
+        # refers to employments, as both sides of report-to do.
         self._execute(
             "dir_department",
             f"UPDATE {employments} STRAIGHT_JOIN dir_department d ON d.hod = e.id SET d.hod = NULL "

@@ -139,11 +139,9 @@ def get_load_queue(sync: Sync) -> dict[str, Any]:
 
 
 def make_sync_dag(sync: Sync) -> DAG:
-    """Wire the four steps for one sync, and the question to a person.
-
-    There are few tasks, since each task instance costs Airflow seconds: pages and groups are listed
-    side by side within the extract tasks.
-    """
+    """Wire the four steps for one sync, and the question to a person."""
+    # There are few tasks, since each task instance costs Airflow seconds: pages and groups are
+    # listed side by side within the extract tasks.
     pool, reaches_joget = sync.airflow_pool or "default_pool", get_load_queue(sync)
     extract_timeout = timedelta(hours=sync.extract_timeout_hours)
     with DAG(
@@ -157,6 +155,7 @@ def make_sync_dag(sync: Sync) -> DAG:
             missing_runs=sync.policies.missing_runs,
         ),
         schedule=sync.schedule,
+        # Cognito keeps no history, so a missed interval would read what the newest one reads.
         catchup=False,
         max_active_runs=1,
         params=make_parameters(sync),
@@ -166,6 +165,8 @@ def make_sync_dag(sync: Sync) -> DAG:
 
         @task(execution_timeout=extract_timeout, pool=pool, **reaches_joget)
         def extract_users() -> dict[str, Any]:
+            # Imported within each task: Airflow parses DAG files all the time, and mustn't load
+            # pandas or a database driver each time (ARCHITECTURE.md).
             from directory_sync.tasks import extract
 
             context = get_current_context()
@@ -208,15 +209,16 @@ def make_sync_dag(sync: Sync) -> DAG:
 
 
 def make_review_dag(sync: Sync) -> DAG:
-    """Ask a person, then do what they answered. This is a DAG of its own, since a run that waits
-    would hold up the schedule.
-    """
+    """Ask a person, then do what they answered."""
+    # A DAG of its own: a run that waits for an answer counts against max_active_runs, so the sync
+    # would make no scheduled run meanwhile.
     reaches_joget = get_load_queue(sync)
     with DAG(
         dag_id=sync.review_dag_id,
         description=f"A person decides on changes of {sync.organization} that look dangerous",
         doc_md=REVIEW_DOC.format(dag_id=sync.dag_id),
         schedule=None,
+        # A run of a paused DAG stays queued, and so nobody would be asked.
         is_paused_upon_creation=False,
         default_args=RETRY_SETTINGS,
         tags=["directory-sync"],
@@ -224,6 +226,7 @@ def make_review_dag(sync: Sync) -> DAG:
         review_held = ReviewHeld(
             task_id="review_held",
             sync_name=sync.name,
+            # No `defaults`: a time-out then answers nothing, and the next run asks again.
             response_timeout=timedelta(hours=sync.approval.timeout_hours),
             # Airflow 3.3 may lose an answer that comes within some five seconds. The person is then
             # asked again, soon.
@@ -286,22 +289,22 @@ def make_undo_dag(sync: Sync) -> DAG:
 
 
 def make_attempt() -> "Attempt":
-    """This try of this task. A cleared task gets a new id, even if its try number begins again."""
+    """This try of this task."""
     from directory_sync.run import Attempt
 
     context = get_current_context()
     ti = context["ti"]
+    # A cleared task gets a new id, even if its try number begins again. The id's end is random.
     name = f"{ti.task_id}.{ti.try_number}.{str(ti.id)[-12:]}"
+    # The run's id doesn't tell: if a backfill reprocesses a date, it stays `scheduled__...`.
     since = read_creation_time(str(ti.id)) if context["dag_run"].run_type == "backfill" else None
     return Attempt(name, context["run_id"], since)
 
 
 def read_creation_time(task_instance_id: str) -> datetime:
-    """When Airflow made, or cleared, a task instance: its id is a UUID of version 7, which begins
-    with the time.
-
-    A backfill makes or clears all its runs at once, and no task is told when that was.
-    """
+    """When Airflow made, or cleared, a task instance."""
+    # No task is told when a backfill began, but it makes or clears all its runs at once. The id is
+    # a UUID of version 7: its first 48 bits are the time in milliseconds.
     return datetime.fromtimestamp(int(task_instance_id.replace("-", "")[:12], 16) / 1000, UTC)
 
 

@@ -17,6 +17,7 @@ APPROVE, REJECT = "Approve", "Reject"
 class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provider ships no types
     """Starts the review DAG if a load holds something new and no other review is open."""
 
+    # Airflow puts another task's XCom only into template fields.
     template_fields = ("load_url",)
 
     def __init__(self, *, load_url: str, **kwargs: Any) -> None:
@@ -24,12 +25,13 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
         super().__init__(skip_when_already_exists=True, **kwargs)
 
     def execute(self, context: Context) -> None:
-        """Open the review in the ledger, then start its run. A retry starts no second one."""
+        """Open the review in the ledger, then start its run."""
         from directory_sync.tasks import review
 
         review_id = review.request_review(self.load_url)
         if review_id is None:
             raise AirflowSkipException("Nothing new is held, or a review is open already.")
+        # A retry starts no second run: the id is the same, and a run that exists is skipped.
         self.conf, self.trigger_run_id = {"review": review_id}, f"review__{review_id}"
         super().execute(context)
 
@@ -37,9 +39,6 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
 class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no types
     """Asks a person about what a run held, and writes the answer into the ledger before anything
     acts on it.
-
-    A review that was answered already isn't asked again. After a time-out the following tasks are
-    skipped, since nobody answered.
     """
 
     def __init__(self, *, sync_name: str, **kwargs: Any) -> None:
@@ -52,7 +51,7 @@ class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no t
 
         review_id, by_hand = _import_review(context)
         question = review.read_question(self.sync_name, review_id, by_hand=by_hand)
-        if question is None:
+        if question is None:  # answered already, or closed: load_held acts by the ledger
             return None
         self.subject, self.body = question.subject, question.body
         return super().execute(context)
@@ -64,6 +63,7 @@ class ReviewHeld(HITLOperator):  # type: ignore[misc]  # the provider ships no t
         review_id, _ = _import_review(context)
         if event.get("error_type") == "timeout":
             review.note_answer(self.sync_name, review_id, "timed_out", None)
+            # The tasks that follow would act on an answer, so they are skipped too.
             raise AirflowSkipException("Nobody answered in time; the next run asks again.")
         answered = super().execute_complete(context, event)
         answer = "approve" if answered["chosen_options"] == [APPROVE] else "reject"

@@ -20,11 +20,10 @@ Answers = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class PagesWhenAsked:
-    """An ASGI application that is imported at its first request: only the API server is ever
-    asked.
-    """
+    """An ASGI application that is imported at its first request."""
 
     def __init__(self) -> None:
+        # Each of Airflow's processes loads the plugin, and only the API server is ever asked.
         self._pages: Any = None
         self._importing = Lock()
 
@@ -36,16 +35,15 @@ class PagesWhenAsked:
         """
         if self._pages is None:
             # The import takes seconds, so it has a thread: the server answers tasks meanwhile.
-            self._pages = await to_thread(self._import)
+            await to_thread(self._import)
         await self._pages(scope, receive, send)
 
-    def _import(self) -> Any:
+    def _import(self) -> None:
         with self._importing:
             if self._pages is None:
                 from directory_sync.pages.routes import make_app
 
-                return make_app()
-            return self._pages
+                self._pages = make_app()
 
 
 def list_apps() -> list[dict[str, Any]]:
@@ -55,6 +53,7 @@ def list_apps() -> list[dict[str, Any]]:
 
 def list_views() -> list[dict[str, Any]]:
     """For `external_views`. If Airflow finds one view invalid, it shows none of them."""
+    # Airflow may be served below a path, which it doesn't add to a view's address.
     base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
     return [
         {

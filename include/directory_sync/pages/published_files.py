@@ -46,7 +46,7 @@ class PublishedRun:
         """Whether a record is in quarantine. A record with a larger key than all those that are
         kept (MOST_QUARANTINED) is assumed to be.
         """
-        if any((one.entity, one.key) == (entity, key) for one in self.quarantine):
+        if any((record.entity, record.key) == (entity, key) for record in self.quarantine):
             return True
         # The records that are kept are the first by key, so one with a smaller key than the last of
         # them would be among them.
@@ -119,8 +119,10 @@ def _make_published_run(home: str, folder_url: str) -> PublishedRun:
         holders |= dict.fromkeys(holder.files, holder)
     try:
         content = store.read_json(folder, "report.json")
-        quarantine = sorted(content.pop("quarantine"), key=lambda one: (one["entity"], one["key"]))
-        kept = tuple(Quarantined.model_validate(one) for one in quarantine[:MOST_QUARANTINED])
+        quarantine = sorted(
+            content.pop("quarantine"), key=lambda record: (record["entity"], record["key"])
+        )
+        kept = tuple(Quarantined.model_validate(record) for record in quarantine[:MOST_QUARANTINED])
         report = Report.model_validate({**content, "quarantine": ()})
         run = store.read_run(manifests["extract_users"]) if "extract_users" in manifests else None
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -131,5 +133,5 @@ def _make_published_run(home: str, folder_url: str) -> PublishedRun:
     return PublishedRun(report, kept, len(quarantine), run, manifests, holders, folder)
 
 
-def _key_by(one: Quarantined) -> tuple[str, str]:
-    return one.entity, one.key
+def _key_by(record: Quarantined) -> tuple[str, str]:
+    return record.entity, record.key

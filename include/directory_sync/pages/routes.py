@@ -93,7 +93,7 @@ def make_app() -> FastAPI:
     # logs, browser histories and referrers (docs/pages.md).
     run = "/dags/{dag_id}/runs/{run_id}"
     app.get(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_run_page)
-    app.post(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(redirect_to_run_page)
+    app.post(run, dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_filtered_run_page)
     app.post(f"{run}/changes.csv", dependencies=[MAY_READ_RUNS_DEPENDENCY])(send_changes_csv)
     app.get("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_directory_page)
     app.post("/dags/{dag_id}", dependencies=[MAY_READ_RUNS_DEPENDENCY])(show_explanation)
@@ -120,10 +120,10 @@ def send_asset(name: str) -> Response:
 
 def show_run_page(request: Request, dag_id: str, run_id: str, user: Reader) -> Response:
     """The tab "Directory changes" of a run."""
-    return redirect_to_run_page(request, dag_id, run_id, user, ChangeFilter())
+    return show_filtered_run_page(request, dag_id, run_id, user, ChangeFilter())
 
 
-def redirect_to_run_page(
+def show_filtered_run_page(
     request: Request, dag_id: str, run_id: str, user: Reader, asked: ChangeFilterForm
 ) -> Response:
     """The tab "Directory changes", with the changes that its form asks for."""
@@ -218,8 +218,8 @@ def _render_directory_page(
         sync=sync,
         complete=run_history.find_newest_complete_run(past),
         past=[
-            (one, run_summary.make_headline(one.published.report) if one.published else one.fault)
-            for one in past
+            (run, run_summary.make_headline(run.published.report) if run.published else run.fault)
+            for run in past
         ],
         waiting=list_waiting_reviews(sync.review_dag_id) if sync.review_dag_id in dag_ids else [],
         holder=holder,
@@ -241,7 +241,7 @@ def _find_logins(
     found: PublishedRun, quarantine: Iterable[Quarantined | Quarantine], *, values: bool
 ) -> dict[str, str]:
     return (
-        find_logins(found, [one.key for one in quarantine if one.entity == "user"])
+        find_logins(found, [record.key for record in quarantine if record.entity == "user"])
         if values
         else {}
     )

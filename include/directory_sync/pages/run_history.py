@@ -92,13 +92,13 @@ def map_side_by_side(
 
 def find_newest_full_run(past: list[PastRun]) -> PastRun | None:
     """The run for everybody with the newest snapshot."""
-    return max((one for one in past if one.is_full), key=_get_snapshot_time, default=None)
+    return max((run for run in past if run.is_full), key=_get_snapshot_time, default=None)
 
 
 def find_newest_complete_run(past: list[PastRun]) -> PastRun | None:
     """The run for everybody with the newest snapshot that was proven complete."""
     return find_newest_full_run(
-        [one for one in past if one.published and one.published.report.complete]
+        [run for run in past if run.published and run.published.report.complete]
     )
 
 
@@ -106,8 +106,8 @@ def find_newest_holding_run(past: list[PastRun]) -> PastRun | None:
     """The newest run for everybody, or review: it decided what is held now."""
     # By their ends, not their snapshots: a review plans from the snapshot of an earlier run.
     return max(
-        (one for one in past if one.is_full or _is_review(one)),
-        key=lambda one: one.ended,
+        (run for run in past if run.is_full or _is_review(run)),
+        key=lambda run: run.ended,
         default=None,
     )
 
@@ -124,12 +124,12 @@ def _get_snapshot_time(past: PastRun) -> datetime:
 
 def make_chart_series(past: list[PastRun], sync: Sync) -> dict[str, Any]:
     """What the charts draw: labels (times) and lists of counts, the oldest snapshot first."""
-    full = sorted((one for one in past if one.is_full), key=_get_snapshot_time)
+    full = sorted((run for run in past if run.is_full), key=_get_snapshot_time)
     rows = [
-        (one.published.report, one.published.quarantined)
-        for one in full
+        (run.published.report, run.published.quarantined)
+        for run in full
         # Runs from before user_pool_id changed have another pool's counts.
-        if one.published and one.published.report.user_pool_id == sync.user_pool_id
+        if run.published and run.published.report.user_pool_id == sync.user_pool_id
     ]
     reports = [report for report, _ in rows]
     return {
@@ -169,18 +169,25 @@ def read_quarantine(past: list[PastRun], most: int) -> list[Quarantine]:
     """The first `most` records, by key, in quarantine in the newest full run, and since when they
     have been there without a break.
     """
-    full = sorted((one for one in past if one.is_full), key=_get_snapshot_time, reverse=True)
-    runs = [one.published for one in full if one.published]
+    full = sorted((run for run in past if run.is_full), key=_get_snapshot_time, reverse=True)
+    runs = [run.published for run in full if run.published]
     found = []
-    for one in runs[0].quarantine[:most] if runs else ():
+    for record in runs[0].quarantine[:most] if runs else ():
         # `runs` begins with the newest. The record came in the run just newer than the newest one
         # without it, or, where all of them have it, in the oldest run or before.
-        without = (at for at, run in enumerate(runs) if not run.is_quarantined(one.entity, one.key))
+        without = (
+            at for at, run in enumerate(runs) if not run.is_quarantined(record.entity, record.key)
+        )
         first = next(without, len(runs)) - 1
         since = runs[first].report.snapshot_at
         found.append(
             Quarantine(
-                one.entity, one.key, one.reason, one.code, since, at_least=first == len(runs) - 1
+                record.entity,
+                record.key,
+                record.reason,
+                record.code,
+                since,
+                at_least=first == len(runs) - 1,
             )
         )
-    return sorted(found, key=lambda one: (one.since, one.entity, one.key))
+    return sorted(found, key=lambda record: (record.since, record.entity, record.key))

@@ -57,14 +57,14 @@ def _describe_quiet_run(report: Report) -> str:
 
 def _describe_changes(report: Report) -> list[str]:
     done = []
-    for counts, one in (
+    for counts, noun in (
         (report.users, "user"),
         (report.groups, "group"),
         (report.memberships, "membership"),
     ):
         for what, count in counts.items():
             if count and what not in UNCHANGING_COUNTS:
-                done.append(f"{count_nouns(count, one)} {what}")
+                done.append(f"{count_nouns(count, noun)} {what}")
     return done
 
 

@@ -65,11 +65,11 @@ def answer_query(
     if run_history.find_newest_full_run(past) is None:
         return UserAnswer(None, None, (), None, NOTHING_TO_SEARCH)
     older = list_changing_runs([sync_dag.dag_id for sync_dag in sync_dags], asked.back)
-    known_runs = {(one.run.dag_id, one.run.run_id) for one in past}
+    known_runs = {(past_run.run.dag_id, past_run.run.run_id) for past_run in past}
     searched_runs = past + run_history.read_past_runs(
         sync_dags, [run for run in older if (run.dag_id, run.run_id) not in known_runs]
     )
-    searched_runs.sort(key=lambda one: one.ended, reverse=True)
+    searched_runs.sort(key=lambda past_run: past_run.ended, reverse=True)
     search_result = (
         SearchResult((asked.sub,))
         if asked.sub

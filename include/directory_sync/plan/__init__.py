@@ -5,11 +5,11 @@ matching      the link and the Joget row of each user and group
 users, missing, left_over, groups, memberships    pass 1: the rules
 unchanged     the users that pass 1 needn't look at
 holding, limits                                   pass 2: what waits for a person
-rows, employments                                 pass 3: the plan's rows
+rows                                              pass 3: the plan's rows
 dependencies  what depends on what
 changes       the plan as a value
 current       what planning sees of Joget and the ledger
-approval, answers, deferral, undoing    plans made from plans
+approval, answers, deferral, refusals, undoing    plans made from plans
 """
 
 from directory_sync.plan.changes import (

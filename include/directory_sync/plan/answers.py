@@ -37,10 +37,9 @@ class AnswerUpdate:
 def give_answers(changes: pd.DataFrame, verdict: str, decided_by: str) -> pd.DataFrame:
     """Columns GIVEN_ANSWERS_SCHEMA for the changes (changes.CHANGES_SCHEMA) that a person rejected
     or took back.
-
-    An answer is about its own row: what depends on that row waits as long as the row does, and is
-    decided by its own values afterwards (rule 13).
     """
+    # An answer is about its own row. Rows that depend on it wait as long as it does, and are then
+    # decided by their own values (rule 13).
     own = remove_dependents(changes)
     return pd.DataFrame(
         {
@@ -56,11 +55,12 @@ def find_forgotten(plan: Plan, answers: pd.DataFrame, before: pd.Timestamp) -> t
     """The hashes of answers (current.ANSWERS_SCHEMA) to changes that the plan doesn't ask for any
     more.
 
-    The plan must be of a complete snapshot of everybody. Two kinds of answers stay: those given
-    after the snapshot's time (`before`, in UTC), and those about users that the plan left alone.
+    The plan must be of a complete snapshot of everybody. before: the snapshot's time, in UTC.
     """
     if answers.empty:
         return ()
+    # The plan says nothing about users that it left alone, nor about answers that came after its
+    # snapshot: both kinds stay.
     left_alone = plan.directory["outcome"].isin(UNTOUCHED_OUTCOMES)
     undecided = plan.directory.loc[left_alone, "sub"].dropna()
     stays = answers["answer_sha256"].isin(hash_for_answers(plan.held))

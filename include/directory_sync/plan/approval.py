@@ -38,10 +38,12 @@ def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
     seen = (changes["entity"] == Entity.USER) & (changes["action"] == Action.SEEN)
     seen &= changes["user_id"].isin(changes.loc[users, "user_id"])
     changes = changes.assign(hold=changes["hold"].mask(released))
+    # While the rename was held, the rows of the user's children had the old id.
     renamed = changes[users].assign(joget_id=changes["user_id"])
     of_a_user = changes["entity"].isin([Entity.MEMBERSHIP, Entity.ROLE, Entity.EMPLOYMENT])
     renamed_ids = give_renamed_ids(changes[of_a_user], renamed)["user_id"]
     changes = changes.assign(user_id=renamed_ids.reindex(changes.index).fillna(changes["user_id"]))
+    # The released row resets the misses itself; a second row would change the link twice.
     changes = changes[~seen]
     counts = count_memberships(
         changes, read=plan.memberships["read"], unchanged=plan.memberships["unchanged"]
@@ -55,10 +57,8 @@ def release_approved(plan: Plan, approved: Collection[str]) -> Plan:
 
 
 def _is_moved_otherwise(changes: pd.DataFrame, released: "pd.Series[bool]") -> "pd.Series[bool]":
-    """Whether a held row is about a Joget user that other rows of this plan change.
-
-    After those changes the row will have other values, so the approval no longer fits it.
-    """
+    """Whether a held row is about a Joget user that other rows of this plan change."""
+    # After those changes the row will have other values, so the approval no longer fits it.
     is_user = changes["entity"] == Entity.USER
     leaving = changes["action"].isin(REMOVAL_ACTIONS)
     moves = is_user & (changes["action"] != Action.SEEN)

@@ -203,22 +203,23 @@ class Plan:
         return rows[rows["hold"].isna()] if rows["hold"].notna().any() else rows
 
     def _joined(self, part: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+        parts = [rows for entity in ENTITY_ORDER if len(rows := part(entity))]
         return pd.concat(
-            [to_arrow_types(part(entity), CHANGES_SCHEMA) for entity in ENTITY_ORDER],
+            [
+                make_empty_frame(CHANGES_SCHEMA),
+                *(to_arrow_types(rows, CHANGES_SCHEMA) for rows in parts),
+            ],
             ignore_index=True,
         )
 
     @property
     def to_review(self) -> pd.DataFrame:
-        """The held rows that a review shows.
-
-        Left out are rows about a Joget user that another row of this plan changes, deactivates or
-        deletes, such as the row that gives a leaver's account to an heir: their values will differ
-        once that other row is applied.
-        """
+        """The held rows that a review shows: those that an answer can release as they are."""
         held = self.held
         users = self.part(Entity.USER)
         users = users[users["action"] != Action.SEEN]
+        # If another row of this plan changes, deactivates or deletes the same account, the held row
+        # will have other values later. So a leaver goes before an heir is asked about.
         leaving = users["action"].isin(REMOVAL_ACTIONS)
         moving = users.loc[users["hold"].isna() | leaving, "user_id"].dropna()
         waiting = users["hold"].notna() & ~leaving & users["user_id"].isin(moving)
@@ -248,10 +249,13 @@ class Plan:
         users, gone = self.safe_part(Entity.USER), self.safe_part(Entity.MEMBERSHIP)
         users = users[users["action"].isin(REMOVAL_ACTIONS)]
         gone = gone[(gone["action"] == Action.REMOVE) & ~gone["code"].isin(USER_REMOVAL_REASONS)]
+        # What removed users lose belongs to their own removal, and isn't counted again.
         gone = gone[~gone["sub"].isin(users["sub"])]
         sizes = gone.groupby("group_name").size().items()
         by_group = {hash_name(str(name)): int(rows) for name, rows in sizes}
         disabled = users["code"] == Reason.DISABLED
+        # The percentage is of linked and active users. A left-over account had no link, and its
+        # state before is null.
         removed = (users["before_state"] == State.ACTIVE) | (users["action"] == Action.DELETE)
         return Removals(
             int((removed & ~disabled).sum()), len(gone), by_group, int((removed & disabled).sum())
@@ -264,6 +268,8 @@ class Plan:
         for entity in ENTITY_ORDER:
             rows = self.part(entity)
             if len(rows):
+                # A plan that is read back from staging has more columns than one in memory. These
+                # are empty, and mustn't change the hash.
                 columns = [
                     name
                     for name in CHANGES_SCHEMA.names
@@ -281,16 +287,18 @@ class Plan:
 def compare_settings(settings: tuple[str, ...], plan: Plan, without: Plan) -> SettingsChange:
     """Compare a plan with the one that the settings of the run before would have given."""
 
-    def only_in(one: Plan, other: Plan) -> dict[str, int]:
-        rows = one.changes[~hash_rows(one.changes).isin(hash_rows(other.changes))]
+    def count_only_in(first: Plan, second: Plan) -> dict[str, int]:
+        rows = first.changes[~hash_rows(first.changes).isin(hash_rows(second.changes))]
         kinds = (rows["entity"] + " " + rows["action"]).value_counts().sort_index()
         return {str(kind): int(count) for kind, count in kinds.items()}
 
-    return SettingsChange(settings, adds=only_in(plan, without), spares=only_in(without, plan))
+    return SettingsChange(
+        settings, adds=count_only_in(plan, without), spares=count_only_in(without, plan)
+    )
 
 
 def make_empty_plan() -> Plan:
-    """The plan of a run that reads and changes nothing, since a newer one was applied."""
+    """A plan without any change."""
     return Plan({}, make_empty_frame(DIRECTORY_SCHEMA), dict.fromkeys(MEMBERSHIP_COUNTS, 0))
 
 
@@ -311,12 +319,15 @@ def hash_held_rows(held: pd.DataFrame) -> str | None:
 
 
 def hash_name(name: str) -> str:
-    """The ledger's key of a group's name, as SHA-256, since the ledger's keys are ASCII."""
+    """The ledger's key of a group's name, as SHA-256."""
+    # Joget (8.0.5 and 7.0.44 on) converts every table of its schema to its own collation when it
+    # starts. Only ASCII keys mean the same afterwards.
     return hashlib.sha256(name.encode()).hexdigest()
 
 
 def split_link(links: "pd.Series[str]") -> "tuple[pd.Series[str], pd.Series[str]]":
     """The pools of links, and their subs or group names."""
+    # At the first slash: a pool's id has none, and a group's name may have some.
     texts = links.astype(TEXT_TYPE)
     return texts.str.replace(r"(?s)/.*", "", regex=True), texts.str.replace(
         r"^[^/]*/", "", regex=True
@@ -334,10 +345,10 @@ def hash_rows(rows: pd.DataFrame) -> "pd.Series[str]":
 def hash_for_answers(rows: pd.DataFrame) -> "pd.Series[str]":
     """A hash for each row, of entity, key, action and the values that it gives. A rejection or an
     undo names changes by it.
-
-    A change that is planned again has the same hash, whatever else changed in Joget meanwhile.
     """
     given = _keep_hashed_codes(rows)
+    # Only values that the change gives are hashed. So the same change has the same hash in a later
+    # plan, whatever else changed in Joget meanwhile.
     for column in VALUE_COLUMNS:
         before, after = rows[f"before_{column}"], rows[f"after_{column}"]
         same = (before == after).fillna(False).astype(bool) | (before.isna() & after.isna())
@@ -348,18 +359,18 @@ def hash_for_answers(rows: pd.DataFrame) -> "pd.Series[str]":
         given[column] = given[column].mask(pairs)
     columns = ["entity", "action", "code", "sub", "group_name", "user_id", "group_id"]
     columns += ["employment_id"]
+    # Without misses: runs count and reset them while the same change stays held.
     return _hash_columns(
         given, columns + [f"after_{name}" for name in VALUE_COLUMNS if name != "misses"]
     )
 
 
 def _keep_hashed_codes(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, with `code` kept only where it makes a different question of the same change.
-
-    Deactivating an absent user and deactivating a disabled user are two questions to a person. So
-    are removing a membership that the pool no longer names, and removing it since the user is out.
-    """
+    """The rows, with `code` kept only where it makes a different question of the same change."""
+    # To deactivate an absent user is one question to a person, to deactivate a disabled user
+    # another. A rejection of the first mustn't keep a disabled user in (rule 4).
     disabled = (rows["action"] == Action.DEACTIVATE) & (rows["code"] == Reason.DISABLED)
+    # Likewise a membership that the pool no longer names, and one of a user who is out (rule 13).
     ends = (rows["action"] == Action.REMOVE) & rows["code"].isin(USER_REMOVAL_REASONS)
     return rows.assign(code=rows["code"].where(disabled | ends))
 

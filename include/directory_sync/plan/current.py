@@ -252,23 +252,22 @@ class Evidence:
     ) -> "pd.Series[bool]":
         """Whether the pool was asked for each link's sub or group name (column `key`), and lacks
         it.
-
-        A link of another pool always counts as absent: its sub can't be in this pool.
         """
         asked = self.absent.loc[self.absent["entity"] == entity, "key"]
+        # A link of another pool has a sub that can't be in this pool.
         return links[key].isin(asked) | (links["user_pool_id"] != user_pool_id)
 
     def count_misses(
         self, links: pd.DataFrame, proven: "pd.Series[bool]", limit: int, *, subset: bool
     ) -> "pd.Series[int]":
-        """How many misses in a row (up to the limit) these unlisted links have after this snapshot.
-
-        Each proven full snapshot counts one miss at most. It counts none for a link that it or a
-        newer snapshot changed already, and none within missing_minutes of the miss before.
+        """How many misses in a row (up to the limit) these unlisted links have after this snapshot:
+        as many as before, or one more.
         """
         counts = self.complete and not subset and not self.compares
         pause = pd.Timedelta(minutes=self.missing_minutes)
+        # A load that is repeated counts no second miss: this snapshot changed the link already.
         older = (links["changed_at"] < self.at).fillna(False).astype(bool)
+        # Cognito's lists are eventually consistent: two runs within minutes may see the same gap.
         rested = (links["misses"] == 0) | (links["changed_at"] <= self.at - pause).fillna(False)
         counted = older & rested.astype(bool) & (links["misses"] < limit) & proven & counts
         total: pd.Series[int] = links["misses"] + counted.astype("int64[pyarrow]")

@@ -86,13 +86,12 @@ def find_dependent_holds(changes: pd.DataFrame) -> "pd.Series[str]":
 
 def remove_dependents(changes: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows (columns changes.CHANGES_SCHEMA) that an answer is about: those that wait for
-    none.
-
-    Of a rename and its eviction, the rename is kept. A membership in a group that is created is
-    kept too: an undone group comes back for any membership that has no answer (find_wanted_groups).
+    none. Of a rename and its eviction, the rename is kept.
     """
     entity, asked = changes["entity"], changes.assign(hold="asked")
     users = asked[entity == Entity.USER]
+    # Memberships in a group that is created stay: an undone group comes back for any membership
+    # that has no answer (find_wanted_groups).
     groups = asked[(entity == Entity.GROUP) & (asked["action"] != Action.CREATE)]
     depends = find_holds_by_users(asked, users).where(entity.isin(CHILD_ENTITIES))
     depends = depends.fillna(find_holds_by_groups(asked, groups).where(entity == Entity.MEMBERSHIP))
@@ -102,9 +101,8 @@ def remove_dependents(changes: pd.DataFrame) -> pd.DataFrame:
 def find_wanted_groups(groups: pd.DataFrame, memberships: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a group (columns group_name, action, hold) comes back although its creation was
     undone, because the plan adds a membership that nobody undid.
-
-    So when a first load is undone and the settings are corrected, the groups return with the users.
     """
+    # When a first load is undone and the settings are corrected, the groups return with the users.
     wanted = memberships.loc[
         memberships["hold"].isna() & (memberships["action"] == Action.ADD), "group_name"
     ]

@@ -105,27 +105,30 @@ def _decide_listed(run: Run, groups: pd.DataFrame, current: Current) -> pd.DataF
 
 
 def _find_joget_groups(groups: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """Columns found_id, found_by, new_id, is_ambiguous for groups without a link.
+    """Columns found_id, found_by (`id` or `name`), new_id, is_ambiguous for groups without a link.
 
-    The Cognito name is tried as an existing id first, even where Joget's console would refuse it,
-    since the Joget plugin made such ids. Then our own hashed id is tried, then an existing name
-    (found_by `name`). Joget groups that are linked already aren't looked at. new_id: the name
-    itself where Joget's console accepts it and no other group has or wants that key, else the
-    hashed id.
+    Joget groups that are linked already aren't looked at. new_id: the name itself where Joget's
+    console accepts it and no other group has or wants that key, else the hashed id.
     """
     free = current.groups[~current.groups["id_key"].isin(current.group_links["group_key"])]
     new = ~groups["linked"] & (groups["verdict"] == Verdict.MAPPED)
     key = groups["name_key"].where(new)
     exact = groups["group_name"].where(new & groups["group_name"].isin(free["id"]))
     exact = exact.fillna(groups["group_name"].where(new & groups["group_name"].isin(free["name"])))
+    # Where several of the pool's groups have one key, only one with exactly the id or name of a
+    # Joget group may be that group.
     twins = key.duplicated(keep=False) & key.notna()
     sole = key.mask(twins & exact.isna())
+    # First by the raw name, even if Joget's console would refuse it as an id: the Joget plugin made
+    # such ids. Then by our own hashed id, and at last by an existing name.
     by_id = look_up(sole, free, "id_key", "id")
     by_hash = look_up(groups["hashed_key"].where(new), free, "id_key", "id")
     found = by_id.fillna(by_hash)
     named = free[free["name_key"].notna() & ~free["id"].isin(found)]
     count = look_up(sole, _count_by_key(named["name_key"]), "key", "count").fillna(0)
     by_name = look_up(sole.where(count == 1), named, "name_key", "id")
+    # A new group gets its name as id where Joget's console accepts it (plain_id) and no other group
+    # has or wants that key, else the hashed id.
     in_joget = current.groups["id_key"].dropna()
     linked_keys = current.group_links["group_key"].dropna()
     plain_id_is_used = (
@@ -149,12 +152,11 @@ def _count_by_key(keys: "pd.Series[str]") -> pd.DataFrame:
 
 
 def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
-    """Choose the Cognito name, unless another group has that name or two new groups want it.
-
-    Joget asks for groups by name and takes the first one (isUserInGroup), so the sync gives no
-    group a name that another group has. Where the name isn't free, an existing Joget group keeps
-    its own name, and a new group's name is its hashed id.
+    """Choose the Cognito name, unless another group has it or two new groups want it. In that case,
+    an existing Joget group keeps its own name, and a new group's name is its hashed id.
     """
+    # Joget asks for groups by name (isUserInGroup), and takes the first one in any organization. A
+    # second group of one name would shadow the first, or be shadowed.
     named = current.groups.dropna(subset=["name_key"])
     holders = named[["id", "name_key"]].drop_duplicates()
     pairs = groups[["group_id", "name_key"]].reset_index()
@@ -164,6 +166,8 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
     unnamed = takes & ~is_true(groups["now_name"] == groups["group_name"])
     wanted = groups["name_key"].where(unnamed)
     of_linked = wanted.where(groups["linked"])
+    # If two new groups want one name, neither gets it, so the order of a list decides nothing. A
+    # linked group comes before new ones.
     twice = wanted.duplicated(keep=False) & ~groups["linked"]
     twice |= of_linked.duplicated(keep=False) & groups["linked"]
     wanted_twice = twice & wanted.notna()
@@ -176,6 +180,7 @@ def _choose_names(groups: pd.DataFrame, current: Current) -> "pd.Series[str]":
 def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
     linked = groups["linked"]
     gone = linked & groups["now_id"].isna()
+    # No group has the link's id byte for byte, but one has it in other letters: it isn't ours.
     replaced = gone & groups["group_key"].isin(current.groups["id_key"].dropna())
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.GROUP_REPLACED_IN_JOGET)
     decisions.decide(gone, Outcome.RECREATED, Reason.GROUP_DELETED_IN_JOGET)
@@ -186,13 +191,15 @@ def _decide_linked(groups: pd.DataFrame, current: Current, decisions: Decisions)
 
 
 def _decide_new(groups: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """plan.holding decides, once all users are decided, whether an adoption waits for a person."""
+    """Decide the groups without a link."""
     ambiguous = is_true(groups["is_ambiguous"])
     decisions.decide(ambiguous, Outcome.QUARANTINED, Reason.SEVERAL_JOGET_GROUPS)
     found = groups["now_id"].notna()
     linked_elsewhere = ~found & groups["hashed_key"].isin(current.group_links["group_key"])
     linked_elsewhere &= groups["group_id"] == groups["hashed_id"]
     decisions.decide(linked_elsewhere, Outcome.QUARANTINED, Reason.GROUP_LINKED_ELSEWHERE)
+    # Whether an adoption waits for a person depends on the group's members, so plan.holding decides
+    # that once all users are decided.
     by_name = found & is_true(groups["found_by"] == "name")
     decisions.decide(by_name, Outcome.ADOPTED, Reason.GROUP_NAMED_ALIKE)
     decisions.decide(found, Outcome.ADOPTED, Reason.GROUP_FOUND)
@@ -220,6 +227,7 @@ def _decide_vanished(
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(groups, Entity.GROUP, "group_name", run.sync.user_pool_id)
     after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
+    # One listing without the group proves little: nothing is removed before missing_runs of them.
     due = is_true(after_misses >= runs)
     decisions = Decisions(groups)
     if run.users or not evidence.complete:
@@ -238,6 +246,7 @@ def _decide_vanished(
         group_id=groups["linked_id"],
         linked=True,
         listed=False,
+        # The pool was asked for a due group by name, which proves more than a second listing.
         listed_twice=True,
         takes_part=False,
         loses_all=due & (missing | deleted),
@@ -261,12 +270,12 @@ def keep_peopled_groups(
     """Keep each group that would be deleted while it still has a member.
 
     removed: the memberships that this plan removes; members: all memberships in these groups now;
-    both with columns user_id, group_id. Local members stay, and so do linked users that this run
-    leaves alone.
+    both with columns user_id, group_id.
     """
     deletes = is_true(groups["action"] == Action.DELETE)
     if not deletes.any():
         return groups
+    # Local members stay, and so do linked users that this run leaves alone.
     stays = ~is_among_texts(members, removed, ["user_id", "group_id"])
     peopled = deletes & groups["group_id"].isin(members.loc[stays, "group_id"])
     return groups.assign(

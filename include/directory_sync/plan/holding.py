@@ -51,10 +51,9 @@ HoldRule = Callable[[Holding, pd.DataFrame], "pd.Series[str]"]
 def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The users as decided (DECIDED_USERS_SCHEMA), with every cause in `hold`; and held renames
     that have rows of their own.
-
-    A held rename mustn't lock out a user who is enabled again (rule 4). For such a user, the held
-    row changes only the login, and the user's own row changes the rest under the present login.
     """
+    # A held rename mustn't lock out a user who is enabled again (rule 4). For such a user, the held
+    # row changes only the login, and the user's own row changes the rest under the present login.
     back = (users["before_state"] == State.DEACTIVATED) & (users["after_state"] == State.ACTIVE)
     returning = is_true((users["action"] == Action.RENAME) & back)
     if not returning.any():
@@ -62,6 +61,7 @@ def hold_users(holding: Holding, users: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     logins = change_login_only(users[returning])
     trial = _hold_user_rows(holding, pd.concat([users[~returning], logins]).reindex(users.index))
     waits = returning & trial["hold"].notna()
+    # The trial's rows aren't all in the plan, so the limits that it exceeded don't count.
     holding.excesses.clear()
     others = pd.concat([users[~waits], keep_login(users[waits])]).reindex(users.index)
     return _hold_user_rows(holding, others), trial[waits]
@@ -76,8 +76,7 @@ def hold_groups(holding: Holding, groups: pd.DataFrame, users: pd.DataFrame) -> 
     """The decided groups with `hold` filled, except for what depends on memberships
     (hold_deletions).
 
-    users: as hold_users gives them. An adoption is safe only where all members of the group are
-    linked users, or are adopted by rows that aren't held.
+    users: as hold_users gives them.
     """
     groups = _explain_adoptions(holding, groups, users)
     named = groups.assign(entity=str(Entity.GROUP))
@@ -89,10 +88,9 @@ def hold_memberships(
 ) -> pd.DataFrame:
     """Membership rows (columns of changes.CHANGES_SCHEMA, sub and is_ending) with every cause in
     `hold`.
-
-    An undone creation of a group doesn't hold the group's memberships: one of them may bring the
-    group back (release_wanted_groups).
     """
+    # An undone creation of a group doesn't hold the group's memberships: one of them may bring the
+    # group back (release_wanted_groups).
     binding = groups[~is_undone_creation(groups)]
     rows = rows.assign(
         hold=find_holds_by_users(rows, users).fillna(find_holds_by_groups(rows, binding)),
@@ -121,11 +119,12 @@ def _hold_rows(holding: Holding, rows: pd.DataFrame, holders: tuple[HoldRule, ..
 
 
 def _hold_answered(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """Hold each row that a person rejected or undid. Its user's misses are still counted.
+    """Hold each row that a person rejected or undid.
 
     The rows need columns entity, user_id and group_id, as in changes.CHANGES_SCHEMA.
     """
     answers = holding.current.answers
+    # Rows for the ledger alone go on, so misses are still counted.
     changing = rows[_has_changes(rows)]
     if answers.empty or changing.empty:
         return rows["hold"]
@@ -182,6 +181,7 @@ def _explain_adoptions(holding: Holding, groups: pd.DataFrame, users: pd.DataFra
     if not found.any():
         return groups
     members = holding.current.memberships
+    # Members that this sync knows: linked users, and users adopted by rows that aren't held.
     safe = users["linked"] | ((users["action"] == Action.ADOPT) & users["hold"].isna())
     known = users.loc[safe, "joget_id"].dropna()
     strangers = members.loc[~members["user_id"].isin(known), "group_id"]
@@ -213,9 +213,8 @@ def _hold_emptied_groups(holding: Holding, rows: pd.DataFrame) -> "pd.Series[str
 
 
 def _hold_together(_: Holding, rows: pd.DataFrame) -> "pd.Series[str]":
-    """Where a limit holds one membership change of a user, hold all of them: nobody leaves one
-    group without joining the next (rule 10).
-    """
+    """Where a limit holds one membership change of a user, hold all of them."""
+    # Nobody is to leave one group without joining the next (rule 10).
     hold = rows["hold"]
     for cause in (Cause.REMOVED_MEMBERSHIPS, Cause.EMPTIED_GROUP):
         together = rows["sub"].isin(rows.loc[hold == cause, "sub"])
@@ -232,6 +231,7 @@ def _set_hold(rows: pd.DataFrame, chosen: "pd.Series[bool]", cause: Cause) -> "p
     return rows["hold"].mask(is_true(chosen) & rows["hold"].isna(), cause)
 
 
+# The limits come last, since they count only rows that nothing else holds.
 USER_HOLD_RULES: tuple[HoldRule, ...] = (
     _hold_answered,  # replaces the cause that a rule gave: a person has answered that question
     _hold_admins,

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from directory_sync.decisions import Decisions
-from directory_sync.frames import is_true, make_null_texts, to_arrow_types
+from directory_sync.frames import is_true, make_empty_frame, make_null_texts, to_arrow_types
 from directory_sync.plan.changes import USER_COLUMNS
 from directory_sync.plan.current import Current, Evidence
 from directory_sync.plan.users import DECIDED_USERS_SCHEMA, JOGET_ADMIN_LOGIN, find_keys
@@ -16,16 +16,15 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
     """Decide each account that no user in scope has; returns DECIDED_USERS_SCHEMA, with listed and
     linked false.
 
-    The outcome is `left_over`, or `deactivated` and held where the settings ask a person. The
-    deactivation links the account, with its name (current.LEFT_OVER_SCHEMA) in place of a sub, so
-    that the ledger knows what the sync took. If a user with that login comes back, they are the
-    account's heir (rule 7).
+    The outcome is `left_over`, or `deactivated` and held where the settings ask a person.
     """
     accounts = (
         _find_accounts(run, current)
         if evidence.complete and not run.users
         else current.left_over.iloc[:0]
     )
+    if accounts.empty:
+        return make_empty_frame(DECIDED_USERS_SCHEMA)
     in_pool = is_true(accounts["verdict"] == Verdict.FROZEN)
     decisions = Decisions(accounts)
     decisions.decide(accounts["id_key"].isna(), Outcome.LEFT_OVER, Reason.LEFT_OVER_WITHOUT_LOGIN)
@@ -40,6 +39,8 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
         for side in ("before", "after")
         for column in ("id", *USER_COLUMNS)
     }
+    # The deactivation links the account, under its name in place of a sub, so that the ledger knows
+    # what the sync took. A user who comes with that login later is the account's heir (rule 7).
     link = run.sync.user_pool_id + "/" + accounts["account"]
     values["after_active"] = accounts["active"].mask(asks, 0)
     values["after_link"] = link.where(asks)
@@ -66,11 +67,11 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
 
 def _find_accounts(run: Run, current: Current) -> pd.DataFrame:
     """The accounts (current.LEFT_OVER_SCHEMA) that may be left over. Left out are the accounts of
-    users in scope or in quarantine, of linked users (the account may have the id in other letters)
-    and of excluded logins, and `admin`.
+    users in scope or in quarantine, of linked users and of excluded logins, and `admin`.
     """
     accounts = current.left_over
     others = accounts["verdict"].notna() & ~is_true(accounts["verdict"] == Verdict.FROZEN)
+    # Reading left out linked ids by their bytes; the account may have such an id in other letters.
     others |= accounts["id_key"].isin(current.user_links["user_key"].dropna())
     others |= accounts["id_key"].isin(find_keys(current, run.sync.scope.exclude_users))
     others |= accounts["id"].str.lower() == JOGET_ADMIN_LOGIN

@@ -27,21 +27,22 @@ def limit_users(
 ) -> tuple["pd.Series[str]", dict[str, Excess]]:
     """Give the users' holds, earlier ones included, and the limits that the plan exceeds, by cause.
 
-    Missing users and disabled users are counted separately, each together with the removals of the
-    last 24 hours, in percent of the linked and active users. Changed users are counted in percent
-    of all linked users. Where a limit is exceeded, every row that it counts is held. Absence and
-    disabling have a limit each, so that many missing users never hold back disabled ones.
+    Missing users, and separately disabled users, are counted with those of the last 24 hours, in
+    percent of the linked and active users. Changed users are counted in percent of all linked
+    users. Where a limit is exceeded, every row that it counts is held.
     """
     limits = run.sync.limits
     links = select_users_of_sync(run, current)
     total = len(links) + current.unchanged_users
     action = users["action"].where(users["hold"].isna())
     removed = action.isin(REMOVAL_ACTIONS)
+    # Each has a limit of its own, so that many missing users never hold back disabled ones.
     disabled = removed & is_true(users["code"] == Reason.DISABLED)
     missing = removed & ~disabled
     was_active = is_true(users["before_state"] == State.ACTIVE)
     counted = missing & (was_active | (action == Action.DELETE))
     active = int((links["state"] == State.ACTIVE).sum()) + current.unchanged_users
+    # A user who was deactivated before counts when deleted, so the total must have them as well.
     active_or_deleted = active + int((counted & ~was_active).sum())
     changed = action.isin(CHANGING_ACTIONS) & users["linked"] & are_values_different(users)
     created = is_true(action.isin(CREATING_ACTIONS) & (users["code"] != Reason.LINK_REBUILT))
@@ -84,6 +85,7 @@ def _limit_seats(
     limits: Limits, users: pd.DataFrame, hold: "pd.Series[str]", current: Current
 ) -> tuple["pd.Series[str]", dict[str, Excess]]:
     makes = users["action"].isin([Action.CREATE, Action.RECREATE]) & hold.isna()
+    # A held removal isn't applied, so it frees no seat.
     goes = (users["action"] == Action.DELETE) & hold.isna()
     seats = current.users_in_all + int(makes.sum()) - int(goes.sum())
     if limits.max_users is None or not makes.any() or seats <= limits.max_users:
@@ -99,10 +101,7 @@ def limit_removed_memberships(
     excesses: dict[str, Excess],
 ) -> "pd.Series[str]":
     """Give the holds of membership rows after `removed_memberships_percent`, and add to `excesses`
-    where it is exceeded.
-
-    Memberships that a user loses by being deactivated or deleted aren't counted: they belong to the
-    user's own removal. before: how many of our memberships each group had, by group name.
+    where it is exceeded. before: how many of our memberships each group had, by group name.
     """
     limits = run.sync.limits
     removed = _is_removed(rows)
@@ -137,6 +136,7 @@ def limit_emptied_groups(
 
 
 def _is_removed(rows: pd.DataFrame) -> "pd.Series[bool]":
+    # What a deactivated or deleted user loses belongs to the user's own removal.
     return is_true((rows["action"] == Action.REMOVE) & rows["hold"].isna() & ~rows["is_ending"])
 
 

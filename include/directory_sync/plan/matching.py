@@ -14,6 +14,7 @@ from directory_sync.frames import (
     look_up,
     make_null_texts,
     take_rows,
+    take_values,
 )
 from directory_sync.plan import current as now
 from directory_sync.plan.current import Current
@@ -96,6 +97,7 @@ def match_users(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFra
     links_found = take_rows(here[LINK_COLUMNS], own, pd.RangeIndex(len(desired)))
     users = desired.reset_index(drop=True).join(links_found)
     users["after_link"] = pool + "/" + users["sub"]
+    # Reading doesn't ask the database for the key of a login that is, byte for byte, the linked id.
     same = is_true(users["username"] == users["linked_id"])
     users["key"] = users["user_key"].where(same)
     users.loc[~same, "key"] = look_up(users.loc[~same, "username"], current.keys, "text", "key")
@@ -138,6 +140,7 @@ def select_users_of_sync(run: Run, current: Current) -> pd.DataFrame:
 
 def is_pool_changed(run: Run, current: Current) -> bool:
     """Whether the sync has links of another pool, and none of this one yet."""
+    # The links of unchanged users are left out of user_links (plan.unchanged).
     pools = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
     return (
         not current.unchanged_users
@@ -166,6 +169,7 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
     pool = run.sync.user_pool_id
     links = select_groups_of_sync(run, current)
     ranked = links.assign(other=links["user_pool_id"] != pool)
+    # Where both pools have a group of the name, this pool's own link comes first.
     known = ranked.sort_values(["other", "before_link"]).drop_duplicates("group_name")
     columns = ["group_name", "linked_id", "group_key", "misses", "changed_at", "before_link"]
     groups = desired.merge(known[[*columns, "other"]], on="group_name", how="left")
@@ -174,6 +178,7 @@ def match_groups(run: Run, desired: pd.DataFrame, current: Current) -> pd.DataFr
     groups["after_link"] = pool + "/" + groups["group_name"]
     way = make_null_texts(groups.index).mask(groups["other"].notna(), "own")
     groups["way"] = way.mask(is_true(groups["other"]), "login")
+    # After a loss of the ledger: groups that Joget still has, and no other link names.
     remembered = current.remembered[current.remembered["entity"] == Entity.GROUP]
     rows = current.groups[["id", "id_key"]]
     remembered = remembered.merge(rows, left_on="joget_id", right_on="id")
@@ -200,6 +205,8 @@ def is_among_texts(
     pairs: pd.DataFrame, others: pd.DataFrame, columns: list[str]
 ) -> "pd.Series[bool]":
     """Whether each pair is also among the others."""
+    if pairs.empty or others.empty:
+        return pd.Series(False, index=pairs.index)
     known = others[columns].drop_duplicates()
     found = pairs[columns].merge(known, on=columns, how="left", indicator=True)["_merge"] == "both"
     return pd.Series(found.to_numpy(), index=pairs.index, dtype=bool)
@@ -221,6 +228,7 @@ def _find_link_by_login(users: pd.DataFrame, links: pd.DataFrame) -> "pd.Series[
     """
     free = users["way"].isna() & (users["verdict"] != Verdict.QUARANTINED) & users["sub"].notna()
     key = users["key"].where(free)
+    # Of two enabled users with one login, nobody can tell which one is meant (rule 8).
     key = key.mask(is_twin(key, users["active"]))
     unused_links = links[~links["before_link"].isin(users["before_link"])]
     return look_up(key, unused_links, "user_key", "before_link")
@@ -231,17 +239,21 @@ def _give_links(
 ) -> None:
     """Give users the links that were chosen for them."""
     has_link = chosen.notna()
+    if not has_link.any():
+        return
+    at = find_positions(chosen, links["before_link"])
     for column in LINK_COLUMNS:
-        found = look_up(chosen, links.assign(link=links["before_link"]), "link", column)
+        found = take_values(links[column], at, users.index)
         users[column] = users[column].mask(has_link, found)
     users["way"] = users["way"].mask(has_link, way)
 
 
 def _restore_lost_links(users: pd.DataFrame, current: Current) -> None:
-    """Give users the links that the ledger lost, where Joget still has the row, no other link names
-    it, and the Joget user isn't an administrator.
+    """Give users the links that the ledger lost, where Joget still has the row and no other link
+    names it.
     """
     remembered = current.remembered[current.remembered["entity"] == Entity.USER]
+    # An account that an administrator or another person has by now isn't linked again.
     ordinary = current.users[
         ~is_true(current.users["is_admin"]) & (current.users["id"] == current.users["username"])
     ]
@@ -271,6 +283,7 @@ def _find_joget_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """
     by_id = rows[["id", "id_key"]].set_axis(["id", "key"], axis=1)
     by_name = rows[["id", "username_key"]].set_axis(["id", "key"], axis=1)
+    # Without duplicates: an id and a username with one key are one match, if one user has them.
     pairs: Any = pd.concat([by_id, by_name]).dropna().drop_duplicates().astype(TEXT_TYPE)
     counts = pairs.groupby("key").size().rename("count").reset_index()
     found: pd.DataFrame = pairs.drop_duplicates("key").merge(counts, on="key")

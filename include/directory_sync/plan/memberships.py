@@ -58,10 +58,7 @@ def decide_memberships(
 ) -> DecidedMemberships:
     """Compare memberships between the users and groups that take part; all others stay.
 
-    Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA. A
-    listed user loses a membership only if the snapshot is complete and the group was listed twice,
-    since one absence proves nothing. An inactive user loses all our memberships, since Joget gives
-    tasks to inactive members too (rule 4); in an incomplete snapshot only a disabled user does.
+    Takes mapping.DESIRED_MEMBERSHIPS_SCHEMA, DECIDED_USERS_SCHEMA and DECIDED_GROUPS_SCHEMA.
     keeps_found: memberships found at an adoption are the local administrator's until the pool names
     them (policies.existing_memberships).
     """
@@ -86,6 +83,7 @@ def decide_memberships(
     local = is_among_texts(now, current.local_memberships, ID_COLUMNS)
     listed_groups = of_groups[of_groups["takes_part"]]
     named = desired.merge(of_users, on="sub").merge(listed_groups, on="group_name")
+    # Joget gives tasks to inactive members too, so an inactive user keeps none (rule 4).
     entitled = named[named["active"] & ~named["loses_all"]]
 
     lacking = entitled[~is_among_texts(entitled, now, PAIR_COLUMNS)]
@@ -93,9 +91,11 @@ def decide_memberships(
     found = _find_at_adoption(members, current, users, groups, named=desired)
     if not keeps_found:
         found = found.iloc[:0]
+    # One absence proves nothing: Cognito's lists are eventually consistent.
     believed = evidence.complete & is_true(now["listed_twice"])
     kept = local | is_among_texts(now, found, ID_COLUMNS)
-    # An incomplete snapshot shows who is disabled, and proves nothing else about memberships.
+    # Inactive users lose all of ours, since Joget gives tasks to inactive members too (rule 4). An
+    # incomplete snapshot shows who is disabled, and proves nothing else about memberships.
     loses_all = now["loses_all"] & (evidence.complete | ~is_true(now["active"]))
     remove = now[~wanted & ~kept & (believed | loses_all)]
 
@@ -143,7 +143,7 @@ class UnchangedPairs:
 def _find_unchanged_pairs(
     desired: pd.DataFrame, current: Current, users: pd.DataFrame, groups: pd.DataFrame
 ) -> UnchangedPairs:
-    """Compare pairs as numbers: nearly all memberships of a large directory are unchanged."""
+    """Find the memberships that need no rule: nearly all, in a large directory."""
     known = users[~users["outcome"].isin(UNTOUCHED_OUTCOMES) & users["joget_id"].notna()]
     plain = known[
         ~known["joget_id"].duplicated(keep=False)
@@ -165,6 +165,7 @@ def _find_unchanged_pairs(
     )
     pairs = pd.Index(now)
     same = (now >= 0) & pairs.isin(wanted) & ~pairs.isin(local)
+    # A pair's number is the user's position times len(groups), plus the group's (number_pairs).
     by_group = np.bincount(now[same] % max(len(groups), 1), minlength=len(groups))
     names = pd.Index(groups["group_name"], dtype=TEXT_TYPE)
     return UnchangedPairs(pd.Index(wanted).isin(now[same]), same, pd.Series(by_group, index=names))

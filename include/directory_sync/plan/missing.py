@@ -19,10 +19,10 @@ def decide_missing(
     """Decide each linked user, of any pool, that no listed user was matched with.
 
     Gives DECIDED_USERS_SCHEMA with listed false. The outcome is `missing`, `deactivated`,
-    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing. If the
-    pool wasn't asked for a user by name, their removal is proposed at once, and held (is_unproven).
+    `deleted`, `frozen`, `quarantined`, or `unlisted` where this snapshot proves nothing.
     """
     links = select_users_of_sync(run, current)
+    # An heir has the login but another sub, so the linked user isn't listed.
     heir = is_true(matched["way"] == "heir")
     present = matched.loc[~heir, "before_link"].dropna()
     users = links[~links["before_link"].isin(present)].reset_index(drop=True)
@@ -31,6 +31,8 @@ def decide_missing(
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(users, Entity.USER, "sub", run.sync.user_pool_id)
     users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
+    # They were too many to ask for by name (rule 5). Without that, none of their misses counts, so
+    # their removal is proposed at once, and held.
     users["is_unproven"] = ~proven & is_true(users["misses"] < runs) & (not evidence.compares)
     due = is_true(users["after_misses"] >= runs) | users["is_unproven"]
     users["after_misses"] = users["after_misses"].mask(users["is_unproven"], runs)
@@ -65,6 +67,7 @@ def _decide_due(
         waited = users["misses"] >= policies.missing_runs
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir
+        # A person may still give the account to a newcomer with its login (rule 7).
         deleted = is_true(old) & ~has_heir
         # The link is a left-over account's: a person approved its deactivation, but no deletion.
         deleted &= ~is_true(users["origin"] == Action.DEACTIVATE)
@@ -87,6 +90,7 @@ def _find_values(users: pd.DataFrame, due: "pd.Series[bool]") -> pd.DataFrame:
         values[f"after_{column}"] = users[f"now_{column}"].mask(deleted)
     values["after_active"] = values["after_active"].mask(deactivated, 0)
     lost = due & users["now_id"].isna() & (users["outcome"] == Outcome.MISSING)
+    # A user who is gone from Joget as well has nothing left to manage.
     unlinked = deleted | (lost & ~users["is_unproven"])
     values["after_link"] = users["before_link"].mask(unlinked)
     values["before_state"], values["before_misses"] = users["state"], users["misses"]
@@ -109,6 +113,7 @@ def _complete_columns(run: Run, users: pd.DataFrame, due: "pd.Series[bool]") -> 
         joget_id=users["linked_id"],
         listed=False,
         linked=True,
+        # Only disabled users lose memberships by an incomplete snapshot (plan.memberships).
         active=True,
         joget_active=False,
         takes_part=False,

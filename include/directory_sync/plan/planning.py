@@ -62,17 +62,16 @@ class Decided:
 
 
 def _require_same_target(run: Run, current: Current) -> None:
-    """Refuse a changed organization, rather than hold its changes (rule 14).
-
-    Linked users and groups would stay in the old organization, and only new ones would be made in
-    the new one. So an approval would split the directory. A run for some users of a changed pool is
-    refused as well (rule 11).
-    """
+    """Refuse a changed organization, and a changed pool in a run for some users (rules 14, 11)."""
+    # A run for some users would take the new pool over for them alone. After that, a login proves
+    # nothing any more (rule 11), so the other users would never be matched.
     if run.users and not run.dry_run and is_pool_changed(run, current):
         raise PermanentError(
             f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync "
             f"for everybody once, so that users are matched with it; nothing was written."
         )
+    # Refused and not held, since an approval would split the directory: linked users and groups
+    # would stay in the old organization, and new ones would be made in the new one.
     before, now = current.organization, run.sync.organization
     if not run.dry_run and before not in (None, now):
         raise PermanentError(
@@ -87,6 +86,7 @@ def _decide_all(run: Run, desired: Desired, current: Current, evidence: Evidence
     current = unchanged.current
     matched = match_users(run, unchanged.desired, current)
     is_wrong_pool = are_too_few_found(run, matched, current)
+    # Everybody would be missing in a wrong pool.
     if is_wrong_pool:
         evidence = replace(evidence, complete=False)
     listed = decide_users(run, matched, current, evidence)
@@ -115,20 +115,21 @@ class Held:
 
 
 def _hold_all(decided: Decided) -> Held:
-    """Hold users, groups and membership rows, in this order: groups need the users' holds, and
-    memberships need both.
-    """
+    """Hold users, groups and membership rows."""
     holding = Holding(
         decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool
     )
+    # In this order: groups need the users' holds, and memberships need both.
     users, renames = hold_users(holding, decided.users)
     groups = hold_groups(holding, decided.groups, users)
     rows = decided.memberships.rows.assign(entity=str(Entity.MEMBERSHIP))
     rows = plan_rows.give_renamed_ids(rows, users)
     rows = hold_memberships(holding, rows, users, groups)
     groups = release_wanted_groups(groups, rows)
+    # `rows` has the new ids of renamed users, so the members that Joget has now must have them too.
     members = decided.current.memberships
     members = plan_rows.give_renamed_ids(members, users)
+    # Held removals count here as well. They hold the deletion of their group (hold_deletions).
     removed = rows.loc[rows["action"] == Action.REMOVE, ["user_id", "group_id"]]
     groups = keep_peopled_groups(groups, removed, members)
     return Held(users, renames, hold_deletions(groups, rows), rows, holding.excesses)

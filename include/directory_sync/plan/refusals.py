@@ -24,10 +24,9 @@ group is at fault, and all its memberships are left out.
 def find_refused_rows(plan: Plan, refuses: Callable[[Deferred], bool]) -> Deferred:
     """The part of the plan that the database refuses, found by trying parts and rolling each
     back; empty where it refuses even an empty plan.
-
-    Each kind of row is tried after the kinds that it builds on, so that no user is left out for
-    a group's fault: groups, then users, then memberships by group, then deleted groups.
     """
+    # Each kind of row is tried after the kinds that it builds on, so that no user is left out for a
+    # group's fault: groups, then users, then memberships by group, then deleted groups.
     subs = _find_names(plan, "sub", [entity for entity in Entity if entity != Entity.GROUP])
     groups, members_of = (
         _find_names(plan, "group_name", [entity]) for entity in (Entity.GROUP, Entity.MEMBERSHIP)
@@ -102,6 +101,7 @@ def _find_refused_names(
     waiting = [sorted(names)] if names else []
     while waiting:
         part = waiting.pop()
+        # With the accepted names, since two rows may be refused only together (a UNIQUE key).
         if not refuses(leave_out_others(accepted | frozenset(part))):
             accepted |= frozenset(part)
         elif len(part) == 1:

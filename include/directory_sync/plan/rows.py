@@ -36,12 +36,9 @@ def make_user_rows(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_entity_rows(entity: Entity, decided: pd.DataFrame) -> pd.DataFrame:
-    """Make a row for each user or group that changes.
-
-    before_misses is 0 in the held row of a listed user or group: presence resets the misses before
-    the row can be released.
-    """
+    """Make a row for each user or group that changes."""
     rows = decided[decided["action"].notna()].assign(entity=str(entity))
+    # Presence resets the misses (make_seen_rows) before a held row can be released.
     reset = rows["hold"].notna() & rows["listed"] & rows["linked"]
     misses = rows["before_misses"]
     return rows.assign(before_misses=misses.mask(reset & misses.notna(), 0))
@@ -58,6 +55,7 @@ def make_seen_rows(entity: Entity, decided: pd.DataFrame, evidence: Evidence) ->
         for name in VALUE_COLUMNS
         if f"before_{name}" in seen
     }
+    # Times 0, since the product keeps the column's type and index.
     values["after_misses"] = seen["before_misses"] * 0
     return seen.rename(columns={"joget_id": "user_id"}).assign(
         **values,
@@ -115,9 +113,9 @@ def find_employment_ids(user_ids: "pd.Series[str]", current: Current) -> "pd.Ser
 def give_renamed_ids(rows: pd.DataFrame, users: pd.DataFrame) -> pd.DataFrame:
     """Give membership rows (column user_id) the new ids of the users in safe renames.
 
-    users: rows with columns action, hold, joget_id (the id now) and after_id. A rename moves every
-    child to the new id before memberships are written.
+    users: rows with columns action, hold, joget_id (the id now) and after_id.
     """
+    # Writing moves each child of a renamed user to the new id before it writes memberships.
     renamed = users[(users["action"] == Action.RENAME) & users["hold"].isna()]
     newer = look_up(rows["user_id"], renamed, "joget_id", "after_id")
     return rows.assign(user_id=newer.fillna(rows["user_id"]))

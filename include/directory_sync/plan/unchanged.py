@@ -43,14 +43,16 @@ def find_unchanged(
     """Take out each desired user (mapping.DESIRED_USERS_SCHEMA) that is linked, active and without
     misses, if Joget has all their values already.
 
-    A user stays in if another text that the plan compares has the key of the user's id. In a run
-    for some users, nobody is taken out.
+    In a run for some users, nobody is taken out.
     """
+    # The rules freeze the users that such a run isn't for.
     if run.users:
         return Unchanged(pd.DataFrame(), desired, current)
     links = current.user_links
     own = (links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)
     quiet = own & (links["state"] == State.ACTIVE) & (links["misses"] == 0)
+    # The database was asked for the id's key, so the id or another text with its key is compared
+    # with others: only the rules can decide the user.
     quiet &= ~links["is_compared"]
     links = links[is_true(quiet) & ~is_newer(evidence, links)]
     of_link = find_positions(desired["sub"], links["sub"])
@@ -65,6 +67,7 @@ def find_unchanged(
     same &= (desired["verdict"] == Verdict.MAPPED) & desired["active"] & is_true(now["active"] == 1)
     same &= ~is_true(now["is_admin"]) & ~is_true(now["is_replaced"])
     for column in MAPPED_COLUMNS:
+        # Mapping's null leaves Joget's value (rule 3).
         same &= is_true(desired[column] == now[column]) | desired[column].isna()
     same = is_true(same)
     found, joget_id = desired[same], joget_id[same]

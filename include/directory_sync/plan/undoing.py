@@ -101,6 +101,7 @@ def _join_two(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
     )
     first = older.loc[both["older_at"]].reset_index(drop=True)
     second = newer.loc[both["newer_at"]].reset_index(drop=True)
+    # If another run changed the row in between, only the row's newest change is undone.
     follows = pd.Series(True, index=first.index)
     for name in VALUE_COLUMNS:
         left, found = first[f"after_{name}"], second[f"before_{name}"]
@@ -135,7 +136,8 @@ def _rename_children(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
 
 
 def _make_row_keys(changes: pd.DataFrame, at: str) -> pd.DataFrame:
-    """ROW_KEY_COLUMNS and the place of every row, except rows of accounts that aren't linked."""
+    """ROW_KEY_COLUMNS and the place of every row, except evictions and restorations."""
+    # Those have the sub of the renamed user, and with it the key of the rename.
     keys = _replace_nulls(changes[ROW_KEY_COLUMNS]).reset_index(names=at)
     return keys[~changes["action"].isin(EXCHANGE_ACTIONS).to_numpy()]
 
@@ -193,7 +195,9 @@ def _hold_dependents(rows: pd.DataFrame, current: Current) -> "pd.Series[str]":
     users = users.assign(hold=hold[users.index])
     children = rows["entity"].isin(CHILD_ENTITIES)
     hold = hold.fillna(find_holds_by_users(rows, users).where(children))
-    is_group, is_membership = (rows["entity"] == one for one in (Entity.GROUP, Entity.MEMBERSHIP))
+    is_group, is_membership = (
+        rows["entity"] == entity for entity in (Entity.GROUP, Entity.MEMBERSHIP)
+    )
     removed = rows[is_membership & (rows["action"] == Action.REMOVE) & hold.isna()]
     leaving = users[(users["action"] == Action.DELETE) & users["hold"].isna()]
     stays = ~is_among_texts(current.memberships, removed, ["user_id", "group_id"])
@@ -250,6 +254,7 @@ def _is_used(rows: pd.DataFrame, current: Current) -> "pd.Series[bool]":
     sizes = given.groupby("user_id").size()
     has = current.belongings
     memberships = has["user_id"].map(sizes).astype("float64").fillna(0)
+    # The sync gives each user one role and one employment.
     used = (has["memberships"] > memberships) | (has["roles"] > 1) | (has["employments"] > 1)
     used |= has["others"] > 0
     used |= has["user_id"].isin(current.used_employments["user_id"])
@@ -304,16 +309,14 @@ def _is_membership_changed(rows: pd.DataFrame, current: Current) -> "pd.Series[b
 
 
 def _make_children_of_restored(inverse: pd.DataFrame, current: Current) -> pd.DataFrame:
-    """Add ROLE_USER and the employment to users who come back, where the inverse doesn't.
-
-    An account that single sign-on made gets no employment: it never had one.
-    """
+    """Add ROLE_USER and the employment to users who come back, where the inverse doesn't."""
     back = inverse[
         (inverse["entity"] == Entity.USER)
         & inverse["before_id"].isna()
         & inverse["after_id"].notna()
     ]
     rows = back[["sub", "hold", "action"]].assign(user_id=back["after_id"])
+    # Single sign-on makes its accounts without an employment.
     employed = rows[rows["action"] != Action.RESTORE]
 
     def find_lacking(entity: Entity, users: pd.DataFrame) -> pd.DataFrame:

@@ -79,8 +79,11 @@ def decide_users(
 
     Raises PermanentError where the run names users that the pool doesn't have.
     """
+    # An heir's link is another user's until a person approves (rule 7).
     users = matched.assign(linked=matched["way"].notna() & ~is_true(matched["way"] == "heir"))
     users["usable"] = _find_faults(users, current).open
+    # The first rule that fits counts. Disabling comes before anything that is wrong with the
+    # record, so no fault keeps a disabled user in (rule 4).
     decisions = Decisions(users)
     _decide_protected(run, users, current, evidence, decisions)
     _decide_disabled(users, decisions)
@@ -100,27 +103,24 @@ def decide_users(
 
 
 def is_excluded(run: Run, users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether the settings say that a user (columns key, user_key) is never touched.
-
-    For a linked user, the linked login counts: a changed attribute mustn't protect anybody.
-    """
+    """Whether the settings say that a user (columns key, user_key) is never touched."""
     excluded = find_keys(current, run.sync.scope.exclude_users)
+    # The linked login comes first: a login that changed to an excluded one protects nobody.
     return users["user_key"].fillna(users["key"]).isin(excluded)
 
 
 def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a newer reading set the link: this older snapshot mustn't overwrite it."""
+    # A replay compares an old snapshot on purpose, and writes nothing.
     if evidence.compares:
         return pd.Series(False, index=links.index)
     return is_true(links["changed_at"] > evidence.at)
 
 
 def is_replaced(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether a linked user's Joget user was deleted, and another account has the name now.
-
-    The sync leaves that account alone. Either it has the id in other letters, or reading found that
-    the sync didn't make it (current.JOGET_USERS_SCHEMA, is_replaced).
-    """
+    """Whether a linked user's Joget user was deleted, and another account has the name now."""
+    # Either that account has the id in other letters, or reading found that the sync didn't make it
+    # (current.JOGET_USERS_SCHEMA, is_replaced).
     in_joget = pd.concat([current.users["id_key"], current.users["username_key"]]).dropna()
     other_letters = users["now_id"].isna() & users["user_key"].isin(in_joget)
     return other_letters | is_true(users["now_is_replaced"])
@@ -144,9 +144,11 @@ def _find_faults(users: pd.DataFrame, current: Current) -> Decisions:
     for outcome in (Outcome.FROZEN, Outcome.QUARANTINED):
         faults.decide_as_mapped(users["verdict"] == outcome, outcome, users)
     for column in ("username", *MAPPED_COLUMNS):
+        # In DX 7's utf8 tables, an emoji in any column is error 1366.
         if not current.stores_all_of_unicode:
             beyond = users[column].str.contains(BEYOND_BMP_PATTERN, na=False)
             faults.decide(beyond, Outcome.QUARANTINED, Reason.NOT_STORABLE, detail=column)
+        # Mapping knows only the lengths that Joget gives its columns; this installation's count.
         length = current.column_lengths.get(column)
         if length is not None:
             too_long = users[column].str.len() > length
@@ -172,11 +174,10 @@ def _decide_protected(
 
 
 def _decide_disabled(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rule 4: a disabled user loses access at once, whatever mapping and scope say of the record.
-
-    A changed login waits: the Joget user keeps its name until the user is enabled again.
-    """
+    """Rule 4: a disabled user loses access, whatever mapping and scope say of the record."""
     off = users["linked"] & ~users["active"]
+    # If the ledger has the link as deactivated and Joget has the user as active, an administrator
+    # activated the user again, who stays active.
     ours_is_on = (users["state"] == State.ACTIVE) & is_true(users["now_active"] == 1)
     decisions.decide(off & ours_is_on, Outcome.DEACTIVATED, Reason.DISABLED)
 
@@ -209,6 +210,7 @@ def _require_all_found(asked: tuple[str, ...], found: pd.DataFrame, current: Cur
         if text not in known and keys.get(text) not in known
     ]
     if absent:
+        # By their numbers in the list: errors quote no login.
         raise PermanentError(
             f"{len(absent)} of the {len(asked)} users given aren't in the pool: number "
             f"{', '.join(absent)} of the list. Correct parameter users; nothing was written."
@@ -226,12 +228,12 @@ def _decide_linked(run: Run, users: pd.DataFrame, current: Current, decisions: D
 
 
 def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
-    """Rule 6: rename a user only to a free key that no other rename wants. A disabled user keeps
-    the present login.
-    """
+    """Rule 6: rename a user only to a free key that no other rename wants."""
+    # The changed login of a disabled user waits until they are enabled again (rule 4).
     changed = users["linked"] & users["active"] & (users["key"] != users["user_key"])
     renamed = changed & decisions.open
     links, rows = current.user_links["user_key"].dropna(), current.users
+    # Only an account with nothing beyond what single sign-on makes may be deleted for a rename.
     unused = is_true(rows["is_used"] == False) & ~rows["id_key"].isin(links)  # noqa: E712 - null is unknown
     unused &= is_true(rows["id"] == rows["username"]) & ~is_true(rows["has_password"])
     unused &= ~is_true(rows["is_admin"])
@@ -240,7 +242,9 @@ def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: 
     wanted = users["key"].where(changed & decisions.contends)
     never = users["key"].isin(pd.concat([in_the_way.dropna(), links]))
     never |= wanted.duplicated(keep=False) | (users["username"].str.lower() == JOGET_ADMIN_LOGIN)
+    # Under an excluded login, the user would be protected from then on.
     never |= users["key"].isin(find_keys(current, run.sync.scope.exclude_users))
+    # Before the other causes, since no answer releases this one.
     decisions.decide(renamed & never, Outcome.RENAMED, Reason.LOGIN_OCCUPIED, Cause.OCCUPIED_LOGIN)
     by_sso, retired = renamed & users["key"].isin(in_joget), renamed & _is_retired(users, current)
     both = Reason.LOGIN_OCCUPIED_BY_SSO_AND_RETIRED
@@ -252,7 +256,11 @@ def _decide_renamed(run: Run, users: pd.DataFrame, current: Current, decisions: 
 
 
 def _is_retired(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":
-    """Whether another sub had the login before: Joget keeps its workflow history by login."""
+    """Whether another sub had the login before."""
+    if current.retired.empty:
+        return pd.Series(False, index=users.index)
+    # Joget keeps its workflow history by login, so another sub would inherit it. The sub that had
+    # the login may get it back.
     others = users[["sub", "key"]].reset_index()
     others = others.merge(current.retired, left_on="key", right_on="user_key")
     others = others[others["sub_x"] != others["sub_y"]]
@@ -265,6 +273,7 @@ def _decide_new(run: Run, users: pd.DataFrame, current: Current, decisions: Deci
     is_admin = users["username"].str.lower() == JOGET_ADMIN_LOGIN
     decisions.decide(new & is_admin, Outcome.QUARANTINED, Reason.ADMIN_ACCOUNT)
     _decide_taken(run, users, current, decisions)
+    # A record that is out of scope or faulty makes nobody a twin: it won't get the login.
     twins = is_twin(users["key"].where(new & decisions.contends), users["active"])
     decisions.decide(new & twins, Outcome.QUARANTINED, Reason.TWIN)
     _decide_heirs(users, decisions)
@@ -289,6 +298,7 @@ def _decide_taken(run: Run, users: pd.DataFrame, current: Current, decisions: De
         belongs_to_other, Outcome.QUARANTINED, Reason.LOGIN_OF_LINKED_USER, detail=holder.fillna("")
     )
     moves = users["linked"] & (users["key"] != users["user_key"])
+    # Held renames count too: a person may still approve them.
     moves &= decisions.contends | decisions.outcome_is(Outcome.RENAMED)
     wanted = users["key"].where(moves).dropna()
     decisions.decide(
@@ -311,9 +321,11 @@ def _decide_adoption(
     found = ~users["linked"] & users["now_id"].notna()
     refusals = [
         (users["matches"] > 1, Reason.SEVERAL_JOGET_USERS),
+        # Joget deletes users by id-as-username: for such an account, it would delete nothing.
         (users["now_id"] != users["now_username"], Reason.ID_IS_NOT_USERNAME),
         (users["now_is_admin"], Reason.HOLDS_ROLE_ADMIN),
     ]
+    # Only single sign-on makes accounts without a password.
     if policies.existing_user == "adopt_sso":
         refusals.append((users["now_has_password"], Reason.HAS_PASSWORD))
     if policies.existing_user == "quarantine":
@@ -327,18 +339,17 @@ def _decide_adoption(
 
 
 def _find_values(users: pd.DataFrame) -> pd.DataFrame:
-    """Give before_*, Joget's values now, and after_*, the pool's values in the mapped columns.
-
-    If a record can't be mapped, only its `active` is used.
-    """
+    """Give before_*, Joget's values now, and after_*, the pool's values in the mapped columns."""
     values = {"before_id": users["now_id"], "after_id": users["now_id"]}
     for column in USER_COLUMNS:
         values[f"before_{column}"] = users[f"now_{column}"]
         if column != "active":
+            # Of a record that can't be mapped, only `active` is used. A null leaves Joget's value.
             wanted = users[column].where(users["usable"])
             values[f"after_{column}"] = wanted.fillna(users[f"now_{column}"])
     exists = users["now_id"].notna()
     on, off = users["active"], ~users["active"]
+    # The ledger's state tells the sync's own deactivations from an administrator's, which stay.
     ours = users["state"].fillna(State.ACTIVE) == State.DEACTIVATED
     turned_off = exists & off & ~ours & is_true(users["now_active"] == 1)
     active = users["now_active"].mask(turned_off, 0).mask(exists & on & ours, 1)
@@ -357,13 +368,11 @@ def _find_values(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decide_changes(users: pd.DataFrame, decisions: Decisions) -> None:
-    """Rules 3 and 4 for linked users: `active` by the link's state in the ledger, and every column
-    that differs by bytes.
+    """Rules 3 and 4 for linked users: who is let in again, by the link's state in the ledger, and
+    every column that differs by bytes.
     """
     before, after = users["state"], users["after_state"]
     decisions.decide(users["way"] == "rebuilt", Outcome.ADOPTED, Reason.LINK_REBUILT)
-    off = (before == State.ACTIVE) & (after == State.DEACTIVATED)
-    decisions.decide(off, Outcome.DEACTIVATED, Reason.DISABLED)
     on = (before == State.DEACTIVATED) & (after == State.ACTIVE)
     decisions.decide(on, Outcome.REACTIVATED, Reason.ENABLED_AGAIN)
     decisions.decide(are_values_different(users), Outcome.UPDATED, Reason.CHANGED)
@@ -414,6 +423,7 @@ def _complete_columns(users: pd.DataFrame) -> pd.DataFrame:
     """Derive actions, ids, and what happens to memberships, from the outcomes."""
     makes = users["outcome"].isin([Outcome.CREATED, Outcome.RENAMED])
     users["after_id"] = users["after_id"].mask(makes, users["username"])
+    # A user who was deleted in Joget comes back under the same id, even if the login changed.
     again = users["outcome"] == Outcome.RECREATED
     users["after_id"] = users["after_id"].mask(again, users["linked_id"])
     users["action"] = _choose_actions(users)
@@ -421,8 +431,10 @@ def _complete_columns(users: pd.DataFrame) -> pd.DataFrame:
     created = users["username"].where(users["outcome"] == Outcome.CREATED)
     joget_id = users["linked_id"].fillna(users["found_id"]).where(known)
     left_alone = users["outcome"].isin([Outcome.FROZEN, Outcome.QUARANTINED])
+    # A disabled user loses our memberships even if the record is out of scope or quarantined.
     off = users["linked"] & ~users["active"] & ~users["code"].isin(PROTECTING_REASONS)
     on_after = is_true(users["after_active"] == 1)
+    # Joget gives tasks to inactive members too, so they lose our memberships as well.
     off_in_joget = users["now_id"].notna() & ~on_after
     return users.assign(
         listed=True,

@@ -59,4 +59,5 @@ class Manifest(BaseModel):
     @property
     def reference(self) -> dict[str, Any]:
         """What goes through XCom: where the files are, and counts."""
+        # Airflow keeps XCom in its database, for everybody who may see the DAG's runs.
         return {"manifest": self.url, **self.counts}

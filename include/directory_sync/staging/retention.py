@@ -81,6 +81,7 @@ def delete_expired_files(run: Run, age: timedelta, now: datetime, needed: Collec
     since = signposts.format_time(now - CLEANING_INTERVAL)
     if any(name >= since for name in signposts.list_signposts(run, CLEANING_SIGNPOSTS)):
         return
+    # Before the cleaning, so that one that fails is tried again tomorrow, and not in each run.
     signposts.write_signpost(run, CLEANING_SIGNPOSTS, signposts.format_time(now), "")
     home = f"{run.sync.staging_url}/{run.sync.name}"
     stored = sort_files(home, store.list_files(home))
@@ -121,10 +122,9 @@ def choose_expired_files(stored: StoredFiles, kept: Collection[str]) -> list[lis
 
 
 def find_in_home(home: str, folders: Iterable[str]) -> set[str]:
-    """The folders that lie below the sync's home, by the Connection that the home has now. When a
-    URL was written, the settings may have named another Connection, which may be gone now:
-    `s3://old@bucket/a` and `s3://new@bucket/a` are one folder. Nothing is deleted elsewhere.
-    """
+    """The folders that lie below the sync's home, by the Connection that the home has now."""
+    # When a URL was written, the settings may have named another Connection, which may be gone now:
+    # `s3://old@bucket/a` and `s3://new@bucket/a` are one folder.
     prefix = f"{_remove_connection(home)}/"
     return {
         f"{home}/{found.removeprefix(prefix)}"
@@ -158,6 +158,7 @@ def find_newest_signposts(stored: StoredFiles) -> set[str]:
     """
     newest: dict[tuple[str, str], str] = {}
     for kind in (SNAPSHOT_SIGNPOSTS, APPLIED_SIGNPOSTS):
+        # Names begin with the time, so the last one of each series is the newest.
         for url in sorted(file.url for file in stored.signposts.get(kind, ())):
             series = _find_series(url, kind)
             if series is not None:
@@ -168,9 +169,8 @@ def find_newest_signposts(stored: StoredFiles) -> set[str]:
 def _find_series(url: str, kind: str) -> str | None:
     """The series of a signpost: only the newest one of a series is needed. None where the signpost
     is of an applied run that wasn't for everybody.
-
-    Names are <moment>.<database>.<kind of run>.<key>, or <moment>.<what was listed>.
     """
+    # Names are <moment>.<database>.<kind of run>.<key>, or <moment>.<what was listed>.
     parts = url.rpartition("/")[2].split(".")
     if kind == SNAPSHOT_SIGNPOSTS:
         return parts[-1]
@@ -180,10 +180,8 @@ def _find_series(url: str, kind: str) -> str | None:
 def find_expired_signposts(
     stored: StoredFiles, newest: Collection[str], now: datetime, age: timedelta
 ) -> list[str]:
-    """The signposts that may go. Signposts to runs that were applied after the newest run for
-    everybody stay: by them a lost ledger is noticed. Signposts of ONE_CHAIN_SIGNPOSTS say how to
-    list the pool, and stay for ONE_CHAIN_DAYS at least.
-    """
+    """The signposts that may be deleted."""
+    # These say how to list the pool for that long (tasks/extract.py), even if `age` is shorter.
     ages = {ONE_CHAIN_SIGNPOSTS: max(age, ONE_CHAIN_DAYS)}
     old = [
         file.url
@@ -192,8 +190,11 @@ def find_expired_signposts(
         if file.modified_at < now - ages.get(kind, age)
     ]
     kept_since: dict[str, str] = {}
+    # A folder may hold several series: all since the oldest of their newest signposts stays.
     for url in sorted(newest, reverse=True):
         kept_since[url.rpartition("/")[0]] = url
+    # The signposts of runs that were applied after the newest run for everybody stay, since they
+    # too show that a ledger was lost (tasks/ledger_loss.py).
     return [url for url in old if url < kept_since.get(url.rpartition("/")[0], HIGHEST_CHARACTER)]
 
 

@@ -45,6 +45,12 @@ def read_signpost(run: Run, kind: str, name: str) -> str:
     return store.read_bytes(_make_url(run, kind, name)).decode()
 
 
+def read_newest_signpost(run: Run, kind: str, ending: str) -> str | None:
+    """The folder that the newest signpost with such an ending names; None where there is none."""
+    names = [name for name in list_signposts(run, kind) if name.endswith(ending)]
+    return read_signpost(run, kind, names[-1]) if names else None
+
+
 def format_time(at: datetime) -> str:
     """A time as the beginning of a signpost's name: UTC, to the microsecond."""
     return at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")

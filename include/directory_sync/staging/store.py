@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -22,19 +21,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import ObjectStoragePath
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from directory_sync import __version__, connections
-from directory_sync.errors import (
-    DirectorySyncError,
-    MissingFilesError,
-    PermanentError,
-    TransientError,
-)
+from directory_sync.errors import PermanentError
 from directory_sync.frames import make_frame, to_arrow_types
 from directory_sync.run import Run, make_folder_name
 from directory_sync.staging.manifest import STAGED_FORMAT, Manifest, StagedFile
+from directory_sync.staging.store_errors import store_errors
 
 # At DEBUG, botocore logs whole answers of Cognito and whole files for S3: names, emails and
 # attributes.
@@ -52,28 +46,6 @@ MODIFIED_KEYS = ("LastModified", "mtime", "last_modified")
 """What S3, a local folder or Google Cloud, and Azure call the time of a file's last change."""
 
 DELETIONS_AT_ONCE = 8
-
-DENIED_CODES = {"AccessDenied", "403"}
-"""The answer to a HEAD request has no body, so its status is the only code."""
-
-EXPIRED_CODE = "ExpiredToken"
-"""S3's code for a session that ended, such as that of an assumed role. Each try begins a new one.
-"""
-
-DENIED_ACTION_PATTERN = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
-"""The action in AWS's message. Where a bucket has a KMS key, it may be an action of KMS."""
-
-S3_ACTIONS = {
-    "HeadObject": "s3:GetObject",
-    "HeadBucket": "s3:ListBucket",
-    "ListObjectsV2": "s3:ListBucket",
-    "CreateMultipartUpload": "s3:PutObject",
-    "UploadPart": "s3:PutObject",
-    "CompleteMultipartUpload": "s3:PutObject",
-}
-"""The action that an operation needs, where the action has another name than the operation (S3 user
-guide, required permissions for S3 API operations).
-"""
 
 CONNECTION_TYPES = {"s3": "aws", "gs": "google_cloud_platform", "abfs": "wasb"}
 
@@ -127,7 +99,7 @@ class Folder:
     def rows(self, name: str, schema: pa.Schema) -> Iterator[FrameWriter]:
         """Stream rows into a Parquet file, in memory that doesn't grow with them."""
         with (
-            _store_errors(self.url),
+            store_errors(self.url),
             _create_file(f"{self.url}/{name}") as file,
             closing(FrameWriter(file, schema)) as writer,
         ):
@@ -137,7 +109,7 @@ class Folder:
     def frame(self, name: str, frame: pd.DataFrame) -> None:
         """Write a frame as a Parquet file, in parts."""
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        with _store_errors(self.url), _create_file(f"{self.url}/{name}") as file:
+        with store_errors(self.url), _create_file(f"{self.url}/{name}") as file:
             pq.write_table(table, file, compression="zstd", row_group_size=ROWS_IN_A_PART)
         self._files[name] = StagedFile(rows=len(frame), sha256=file.sha256)
 
@@ -147,7 +119,7 @@ class Folder:
         """
         rows = 0
         with (
-            _store_errors(self.url),
+            store_errors(self.url),
             _create_file(f"{self.url}/{name}") as file,
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
         ):
@@ -164,7 +136,7 @@ class Folder:
 
     def json(self, name: str, content: Any) -> None:
         """Write a value as JSON."""
-        with _store_errors(self.url), _create_file(f"{self.url}/{name}") as file:
+        with store_errors(self.url), _create_file(f"{self.url}/{name}") as file:
             file.write(json.dumps(content, indent=2, ensure_ascii=False).encode())
         self._files[name] = StagedFile(rows=1, sha256=file.sha256)
 
@@ -180,6 +152,7 @@ class Folder:
         needs: tuple[str, ...] = (),
     ) -> Manifest:
         """Write the manifest, after which the folder exists and never changes."""
+        # The manifest comes last, so the files of an attempt that was killed are never read.
         manifest = Manifest(
             url=self.url,
             task=self.task,
@@ -198,7 +171,7 @@ class Folder:
             format=STAGED_FORMAT,
             release=__version__,
         )
-        with _store_errors(self.url), _create_file(f"{self.url}/manifest.json") as file:
+        with store_errors(self.url), _create_file(f"{self.url}/manifest.json") as file:
             file.write(manifest.model_dump_json(indent=2).encode())
         return manifest
 
@@ -212,15 +185,16 @@ def find_connection(url: str) -> tuple[str, str] | None:
 
 
 def require_access(url: str) -> None:
-    """Check the Connection of a store's URL. This is the first call of every task, before any path
-    is made: without a Connection or its credentials, an object-store path falls back to anonymous
-    access. Raises PermanentError, or TransientError where the Connection can't be looked up now.
+    """Check the Connection of a store's URL: the first call of every task, before any path is made.
+
+    Raises PermanentError, or TransientError where the Connection can't be looked up now.
     """
     named = find_connection(url)
     if named is None:
         return
     conn_id, conn_type = named
-    with connections.hold_connection(conn_id, conn_type, "staging_url"), _store_errors(url):
+    with connections.hold_connection(conn_id, conn_type, "staging_url"), store_errors(url):
+        # Without credentials, an object-store path falls back to anonymous access.
         if (
             urlsplit(url).scheme == "s3"
             and S3Hook(aws_conn_id=conn_id).get_session().get_credentials() is None
@@ -228,7 +202,8 @@ def require_access(url: str) -> None:
             raise PermanentError(
                 f"Connection {conn_id!r} holds no AWS credentials; staging at {url} needs them."
             )
-        # Airflow makes the file system of a Connection once in a process, by a lookup of its own.
+        # Airflow makes a Connection's file system once in a process, by a lookup of its own. Here
+        # that lookup finds the Connection; elsewhere, a failed one would mean anonymous access.
         _ = ObjectStoragePath(url).fs
 
 
@@ -246,6 +221,7 @@ def list_sealed_folders(run: Run, run_id: str, task: str) -> list[Manifest]:
     attempts = [
         f"{folder}/{attempt}" for attempt in list_names(folder) if attempt.startswith(f"{task}.")
     ]
+    # An attempt that ended early has no manifest, and to read it would raise MissingFilesError.
     found = [
         read_manifest(attempt) for attempt in attempts if "manifest.json" in list_names(attempt)
     ]
@@ -261,8 +237,9 @@ def find_source(manifest: Manifest) -> Manifest:
 
 def list_names(url: str) -> list[str]:
     """What lies in a folder, by name; nothing where there is no such folder."""
-    with _store_errors(url):
+    with store_errors(url):
         path = ObjectStoragePath(url)
+        # Listings are cached for the life of a process, and the API server's process lives long.
         path.fs.invalidate_cache()
         try:
             return sorted(child.name for child in path.iterdir())
@@ -283,7 +260,7 @@ class StoredFile:
 
 def list_files(url: str) -> list[StoredFile]:
     """Every file below a folder, at any depth; none where there is no such folder."""
-    with _store_errors(url):
+    with store_errors(url):
         path = ObjectStoragePath(url)
         path.fs.invalidate_cache()
         try:
@@ -307,10 +284,11 @@ def _get_modification_time(info: dict[str, Any]) -> datetime:
 
 
 def delete_files(urls: Iterable[str]) -> None:
-    """Delete files, one call for each: s3fs says nothing of the files that a bulk deletion leaves.
+    """Delete files. A file that is gone already isn't an error.
 
-    A file that is gone already isn't an error. Raises PermanentError where the right is missing.
+    Raises PermanentError where the right is missing.
     """
+    # One call for each file: s3fs says nothing of the files that a bulk deletion leaves.
     with ThreadPoolExecutor(DELETIONS_AT_ONCE) as deleters:
         for _ in deleters.map(_delete_file, urls):
             pass
@@ -318,14 +296,14 @@ def delete_files(urls: Iterable[str]) -> None:
 
 def _delete_file(url: str) -> None:
     path = ObjectStoragePath(url)
-    with _store_errors(url):
+    with store_errors(url):
         try:
             path.fs.rm_file(path.path)
         except FileNotFoundError:
             return
     if path.protocol == "file":
-        # The file system's own rmdir leaves a folder that still holds something; the path's
-        # doesn't.
+        # The file system's rmdir refuses a folder that holds something. The path's own rmdir would
+        # delete what is in it.
         with suppress(OSError):
             path.fs.rmdir(path.parent.path)
             path.fs.rmdir(path.parent.parent.path)
@@ -336,11 +314,12 @@ def read_manifest(folder_url: str) -> Manifest:
     a newer release wrote it in a format that this one doesn't know.
     """
     with (
-        _store_errors(folder_url),
+        store_errors(folder_url),
         ObjectStoragePath(f"{folder_url}/manifest.json").open("rb") as file,
     ):
         content = file.read()
     try:
+        # First, since a field that a newer release added would look like damage.
         _refuse_newer(folder_url, content)
         return Manifest.model_validate_json(content)
     except ValidationError:
@@ -374,13 +353,13 @@ def read_frame(manifest: Manifest, name: str) -> pd.DataFrame:
 def read_column(folder_url: str, name: str, column: str) -> pa.Array:
     """One column of a Parquet file, without the others."""
     url = f"{folder_url}/{name}"
-    with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
+    with store_errors(url), ObjectStoragePath(url).open("rb") as file:
         return pq.read_table(file, columns=[column]).column(column).combine_chunks()
 
 
 @contextmanager
 def open_parquet(manifest: Manifest, name: str) -> Iterator[pq.ParquetFile]:
-    """A staged Parquet file that is read in parts, so its hash isn't checked.
+    """A staged Parquet file that is read in parts. Instead of its hash, its row count is checked.
 
     Raises PermanentError where it is gone or damaged.
     """
@@ -400,9 +379,6 @@ def find_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a staged Parquet file with one of these values in a column, with one row group in
     memory at a time. The hash isn't checked.
-
-    A row group whose statistics exclude the values isn't read. One without them is only read in
-    that column.
     """
     fits = pc.field(column).isin(list(values))
     with _open_in_parts(manifest, name) as file:
@@ -412,6 +388,8 @@ def find_rows(
         # aborts a process that ends while one of them still holds a Python file.
         opened = pq.ParquetFile(file, metadata=fragment.metadata)
         for part in fragment.split_by_row_group(fits):
+            # Row groups whose statistics exclude the values are left out by now. The statistics of
+            # the others may include the values only by chance, so this column is read first.
             (group,) = part.row_groups
             if len(opened.read_row_group(group.id, columns=[column]).filter(fits)):
                 rows = opened.read_row_group(group.id, columns=columns).filter(fits)
@@ -421,7 +399,7 @@ def find_rows(
 @contextmanager
 def _open_in_parts(manifest: Manifest, name: str) -> Iterator[IO[bytes]]:
     url = f"{manifest.url}/{name}"
-    with _store_errors(url), ObjectStoragePath(url).open("rb", block_size=READ_AHEAD_BYTES) as file:
+    with store_errors(url), ObjectStoragePath(url).open("rb", block_size=READ_AHEAD_BYTES) as file:
         try:
             yield file
         except (pa.ArrowInvalid, OSError) as error:
@@ -465,14 +443,14 @@ def read_run(manifest: Manifest) -> Run:
 
 def read_bytes(url: str) -> bytes:
     """A file's bytes. The caller checks their hash."""
-    with _store_errors(url), ObjectStoragePath(url).open("rb") as file:
+    with store_errors(url), ObjectStoragePath(url).open("rb") as file:
         content: bytes = file.read()
     return content
 
 
 def write_bytes(url: str, content: bytes) -> None:
     """Write a small file whole."""
-    with _store_errors(url), _create_file(url) as file:
+    with store_errors(url), _create_file(url) as file:
         file.write(content)
 
 
@@ -525,57 +503,3 @@ def _create_file(url: str) -> Iterator[Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         yield _HashedFile(file)
-
-
-@contextmanager
-def _store_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except DirectorySyncError:
-        raise
-    except (PermissionError, NoCredentialsError) as error:
-        if _find_code(error.__cause__) == EXPIRED_CODE:
-            raise TransientError(
-                f"Staging at {url} says that our session has expired ({EXPIRED_CODE}). The next "
-                "try begins a new one; if that expires as well, renew the keys of the Connection "
-                "in staging_url."
-            ) from None
-        raise PermanentError(
-            f"Staging at {url} refuses us{_describe_denial(error.__cause__)}"
-        ) from None
-    except FileNotFoundError:
-        raise MissingFilesError(
-            f"Staging has nothing at {url}: the bucket or folder doesn't exist, or its files were "
-            f"deleted (staging_retention_days). Create it or correct staging_url; where a run's "
-            f"files are gone, clear the run from extract_users on."
-        ) from None
-    except (OSError, BotoCoreError, ClientError) as error:
-        code = _find_code(error) or type(error).__name__
-        raise TransientError(
-            f"Staging at {url} can't be reached ({code}). Is the object store up?"
-        ) from None
-
-
-def _find_code(error: BaseException | None) -> str | None:
-    """S3's code for an error; None where it isn't S3's."""
-    return error.response["Error"].get("Code") if isinstance(error, ClientError) else None
-
-
-def _describe_denial(cause: BaseException | None) -> str:
-    """Which action S3 refused, and what to do. Only the action is taken from AWS's text: the text
-    also names the role's session, which may be a person's name.
-    """
-    if not isinstance(cause, ClientError):
-        return (
-            ". Give the Connection in staging_url the rights to get, put, list and delete objects "
-            "there."
-        )
-    code = _find_code(cause)
-    if code not in DENIED_CODES:
-        return f" ({code}). Renew the keys of the Connection in staging_url."
-    named = DENIED_ACTION_PATTERN.search(cause.response["Error"].get("Message", ""))
-    action = (
-        named[1] if named else S3_ACTIONS.get(cause.operation_name, f"s3:{cause.operation_name}")
-    )
-    policy = "iam-policy-kms.json" if action.startswith("kms:") else "iam-policy.json"
-    return f" {action}. Give the Connection in staging_url this right, as docs/{policy} does."

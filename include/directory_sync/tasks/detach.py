@@ -75,9 +75,9 @@ def _give_up(database: Database, tables: JogetTables, run: Run) -> ManagedCounts
 
 
 def _leave_signposts(database: Database, run: Run, pools: list[str]) -> None:
-    """Leave a signpost beside those of applied runs. By it, a sync that is installed again doesn't
-    take a dropped ledger for a lost one.
-    """
+    """Leave a signpost in each of the pools, beside those of applied runs."""
+    # By it, a sync that is installed again doesn't take a dropped ledger for a lost one
+    # (tasks/ledger_loss.py).
     moment = signposts.format_time(definition.read_clock(database))
     key = hashlib.sha256(f"detach\0{run.sync.name}\0{moment}".encode()).hexdigest()
     for pool in sorted({run.sync.user_pool_id, *pools}):
@@ -85,6 +85,7 @@ def _leave_signposts(database: Database, run: Run, pools: list[str]) -> None:
             update={"sync": run.sync.model_copy(update={"user_pool_id": pool})}
         )
         name = f"{moment}.{database.target}.{RunKind.DETACHED}.{key}"
+        # A detachment has no folder. The home stands in for it: nothing follows these signposts.
         signposts.write_signpost(
             of_pool, APPLIED_SIGNPOSTS, name, f"{run.sync.staging_url}/{of_pool.home}"
         )

@@ -15,8 +15,8 @@ from directory_sync.cognito.group_listing import GroupListing
 from directory_sync.cognito.user_listing import UserListing
 from directory_sync.errors import PermanentError, hide_values
 from directory_sync.frames import TEXT_TYPE, number_pairs
-from directory_sync.joget.database import Database, open_session
-from directory_sync.joget.ledger import definition, locks, runs, upgrade
+from directory_sync.joget.database import open_session
+from directory_sync.joget.ledger import locks, runs, upgrade
 from directory_sync.joget.reading import read_expected_subs, read_group_names, read_memberships
 from directory_sync.joget.schema import inspect_tables
 from directory_sync.run import Attempt, Run, resolve_run
@@ -42,6 +42,7 @@ def extract_users(
     A backfill's run uses another run's listing if there is one, and a replay uses that of its run.
     """
     with hide_values("extract_users"):
+        # The run's later tasks read run.json instead, so it keeps the settings that it began with.
         sync = find_sync(sync_name)
         run = resolve_run(attempt.run_id, sync, parameters, conf)
         if run.dry_run:
@@ -54,13 +55,15 @@ def extract_users(
             if not run.dry_run:
                 # The account may lack a right: better to know before hours of listing.
                 upgrade.create_or_upgrade_ledger(database, tables)
-            run = _add_previous_rules(database, run)
+            run = runs.add_previous_rules(database, run)
             folder.json("run.json", run.model_dump(mode="json"))
             if run.replay_run_id:
                 return _reuse_listing(
                     folder, _find_listing(run, run.replay_run_id).inputs["extract_users"]
                 )
             if attempt.backfill_since is not None:
+                # The dates of a backfill may run at once. They take turns here, so that the first
+                # one lists the pool for all.
                 with locks.hold_reading_lock(database, run):
                     known = _find_users_since(run, attempt)
                     return (
@@ -72,6 +75,7 @@ def extract_users(
 
 
 def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost: str) -> Manifest:
+    # Before the first call: a snapshot is as old as its oldest answer.
     snapshot_at = datetime.now(UTC)
     estimated = pool.estimated_users()
     with folder.rows("users.parquet", snapshot.make_users_schema(run.attributes)) as users:
@@ -84,6 +88,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
         listing.list_all(
             run.sync.proof,
             estimated,
+            # Both are asked only for a pool that is large enough for parts.
             lambda: _read_expected_subs(run),
             lambda: not _has_failed_in_parts(run),
         )
@@ -103,6 +108,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
     manifest = folder.seal(
         snapshot_at=snapshot_at, counts=counts, complete=not doubts, incomplete_reasons=doubts
     )
+    # A backfill's other dates use what a signpost names, and trust no incomplete listing.
     if manifest.complete:
         signposts.write_signpost(
             run,
@@ -114,11 +120,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
 
 
 def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
-    """List the pool's groups, and the members of those in scope, several groups at once.
-
-    A group is listed again if its listing lacks a member that Joget has: nobody is removed on one
-    absence.
-    """
+    """List the pool's groups, and the members of those in scope, several groups at once."""
     with hide_values("extract_groups"):
         store.require_access(users_url)
         users = store.read_manifest(users_url)
@@ -133,6 +135,7 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
             open_session(run.sync.joget_conn_id) as database,
             locks.hold_reading_lock(database, run),
         ):
+            # By the time of its users, so that users and groups belong to one snapshot.
             signpost = f"{signposts.format_time(users.snapshot_at)}.groups"
             if signpost in signposts.list_signposts(run, SNAPSHOT_SIGNPOSTS):
                 return _reuse_listing(
@@ -156,9 +159,8 @@ class Expected:
 
 
 def _read_expected(run: Run) -> Expected:
-    """Read on a connection that is closed before the listing: a listing takes minutes, and an idle
-    connection would be dropped.
-    """
+    """Read what Joget has of the pool."""
+    # On a connection of its own: a listing takes minutes, and an idle connection would be dropped.
     with open_session(run.sync.joget_conn_id) as database:
         tables = inspect_tables(database, run.sync.organization)
         return Expected(
@@ -184,9 +186,11 @@ def _list_groups(
             known={str(name): int(size) for name, size in sizes.items()},
         )
         listing.find_unlisted_groups(expected.group_names, memberships.write, seen.write)
+        # Last, since each user that another answer showed saves a question.
         listing.ask_for_users(expected.subs, seen.write)
     with folder.rows("absent.parquet", snapshot.ABSENT_SCHEMA) as absent:
         absent.write(listing.absent_rows())
+    # Nobody leaves a group on one absence (rule 10 of docs/design.md).
     again = _find_groups_lacking_members(known, folder, listing.names)
     with _open_member_files(folder, run, "_again") as (memberships, seen):
         log.info(
@@ -259,6 +263,7 @@ def _find_groups_lacking_members(
     known: pd.DataFrame, folder: store.Folder, names: list[str]
 ) -> list[str]:
     """Find which of the named groups have a member in Joget that their listing lacks."""
+    # Read back, since the listing streams its memberships into the file and keeps none.
     subs = store.read_column(folder.url, "memberships.parquet", "sub")
     groups = store.read_column(folder.url, "memberships.parquet", "group_name")
     found = pd.DataFrame(
@@ -273,7 +278,8 @@ def _find_groups_lacking_members(
 
 
 def _read_expected_subs(run: Run) -> pa.Array:
-    """Read on a new connection: one from before the listing would have been idle for minutes."""
+    """Read the subs for which a miss may count (reading.read_expected_subs)."""
+    # On a new connection: one from before the listing would have been idle for minutes.
     with open_session(run.sync.joget_conn_id) as database:
         return read_expected_subs(database, run)
 
@@ -295,13 +301,6 @@ def _count_calls(pool: client.UserPool) -> dict[str, int]:
     return {"calls": pool.progress.calls, "throttled_calls": pool.progress.throttled}
 
 
-def _add_previous_rules(database: Database, run: Run) -> Run:
-    if not definition.is_ledger_complete(database) or run.replay_run_id:
-        return run
-    previous = runs.find_newest_rules(database, run)
-    return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})
-
-
 def _find_listing(run: Run, run_id: str) -> Manifest:
     """The newest extract_groups of another run; raises PermanentError where staging has none."""
     found = store.list_sealed_folders(run, run_id, "extract_groups")
@@ -316,16 +315,15 @@ def _find_listing(run: Run, run_id: str) -> Manifest:
 
 def _find_users_since(run: Run, attempt: Attempt) -> str | None:
     """The listing that a backfill's date uses: its own, or the newest complete one since the
-    backfill began.
-
-    A backfill's own listing may be older by CLOCK_SLACK. Other runs' listings may not: the pool may
-    have changed between such a listing and the backfill's beginning.
+    backfill began. None where there is no such listing.
     """
     own = [
         manifest
         for manifest in store.list_sealed_folders(run, attempt.run_id, "extract_groups")
         if manifest.complete
     ]
+    # A backfill's own listing may be older by CLOCK_SLACK. Other runs' listings may not: the pool
+    # may have changed between such a listing and the backfill's beginning.
     began = attempt.backfill_since or datetime.now(UTC)
     since = {
         ".users": signposts.format_time(began),
@@ -342,6 +340,7 @@ def _find_users_since(run: Run, attempt: Attempt) -> str | None:
         found = signposts.read_signpost(run, SNAPSHOT_SIGNPOSTS, listed[-1])
     else:
         return None
+    # The mapping may have changed since, and name attributes that this listing lacks.
     holds = set(store.read_run(store.read_manifest(found)).attributes)
     return found if holds >= set(run.attributes) else None
 

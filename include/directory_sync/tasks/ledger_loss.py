@@ -35,8 +35,6 @@ class LostLedger:
 def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
     """Find what the ledger lost. None where it knows the newest run for everybody and every later
     run that was applied to this database.
-
-    Links come from that newest run: only a run for everybody has everybody in its directory.
     """
     newest, later = _find_signposts(database, run)
     if not newest:
@@ -44,6 +42,7 @@ def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
     known = runs.find_known_keys(database, [_get_key(name) for name in (newest, *later)])
     if all(_get_key(name) in known for name in (newest, *later)):
         return None
+    # Links come from this run: only a run for everybody has everybody in its directory.
     folder = signposts.read_signpost(run, APPLIED_SIGNPOSTS, newest)
     files = store.list_names(folder)
     links, organization = make_empty_frame(REMEMBERED_LINKS_SCHEMA), None
@@ -57,10 +56,8 @@ def find_lost_ledger(database: Database, run: Run) -> LostLedger | None:
 
 
 def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]]:
-    """Find this database's signpost of the newest run for everybody, and those of later runs.
-
-    Runs from before the sync was detached prove no loss: their links were given up on purpose.
-    """
+    """Find this database's signpost of the newest run for everybody, and those of later runs."""
+    # Runs that were applied to another database say nothing about this one's ledger.
     names = [
         name
         for name in signposts.list_signposts(run, APPLIED_SIGNPOSTS)
@@ -68,6 +65,7 @@ def _find_signposts(database: Database, run: Run) -> tuple[str | None, list[str]
     ]
     kinds = [name.split(".")[2] for name in names]
     detached = [at for at, kind in enumerate(kinds) if kind == RunKind.DETACHED]
+    # Runs from before the sync was detached prove no loss: their links were given up on purpose.
     first = detached[-1] + 1 if detached else 0
     full = [at for at, kind in enumerate(kinds) if kind == RunKind.FULL and at >= first]
     return (names[full[-1]], names[full[-1] + 1 :]) if full else (None, [])
@@ -80,6 +78,8 @@ def _get_key(signpost: str) -> str:
 def _read_remembered_links(directory: pd.DataFrame) -> pd.DataFrame:
     has_link = directory["entity"].eq(Entity.GROUP) | directory["state"].notna()
     linked = directory[directory["joget_id"].notna() & has_link]
+    # The ledger had `active` for these users: it remembers only what the sync itself deactivated
+    # (rule 4 of docs/design.md).
     state = linked["state"].mask(linked["state"] == State.DEACTIVATED_IN_JOGET, State.ACTIVE)
     key = linked["sub"].fillna(linked["group_name"])
     return to_arrow_types(linked.assign(key=key, state=state), REMEMBERED_LINKS_SCHEMA)

@@ -51,10 +51,7 @@ def load_snapshot(attempt: Attempt, transformed_url: str) -> Manifest:
 
 
 def _delete_old_files(run: Run) -> None:
-    """Delete files that staging has held for longer than staging_retention_days.
-
-    A failure is only logged: the run has done its work, and tomorrow's run tries again.
-    """
+    """Delete files that staging has held for longer than staging_retention_days."""
     days = run.sync.staging_retention_days
     if days is None:
         return
@@ -68,6 +65,7 @@ def _delete_old_files(run: Run) -> None:
                 run, timedelta(days=days), definition.read_clock(database), needed
             )
     except DirectorySyncError as error:
+        # The run has done its work, and tomorrow's run tries again.
         log.warning(
             "staging keeps files that are older than %d days: %s To let a lifecycle rule of the "
             "bucket delete old files instead, set staging_retention_days to null.",
@@ -97,6 +95,7 @@ class SnapshotProposal:
             desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
             remembered=lost.links if lost else make_empty_frame(REMEMBERED_LINKS_SCHEMA),
             remembered_organization=lost.organization if lost else None,
+            # An incomplete snapshot would name users of the pool as left over (rule 2).
             finds_left_over=not run.users and not self.incomplete_reasons,
         )
 
@@ -110,9 +109,8 @@ class SnapshotProposal:
         return replace(plan, settings_change=compare_settings(run.changed_settings, plan, without))
 
     def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:
-        """Forget the answers to changes that the plan no longer asks for. Only a complete plan for
-        everybody can show that.
-        """
+        """Forget the answers to changes that the plan no longer asks for."""
+        # Only a complete plan for everybody shows that nobody asks for a change any more.
         if self.run.users or self.incomplete_reasons:
             return AnswerUpdate()
         return AnswerUpdate(forgotten=find_forgotten(plan, answers, self._evidence().at))
@@ -138,6 +136,6 @@ class SnapshotProposal:
             self.snapshot_at,
             complete=not self.incomplete_reasons,
             compares=bool(self.run.replay_run_id),
-            absent=read_absent(self.transformed),
+            absent=read_absent(store.read_manifest(self.transformed.inputs["extract_groups"])),
             missing_minutes=self.run.sync.policies.missing_minutes,
         )

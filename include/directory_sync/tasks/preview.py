@@ -1,7 +1,8 @@
-"""What settings would change in Joget, planned from the newest snapshot that was applied. It reads,
+"""What a run with the settings would change in Joget, planned from the newest snapshot. It reads,
 and never writes.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,19 +12,22 @@ from typing import Any
 
 import pandas as pd
 
-from directory_sync.errors import PermanentError, hide_values
+from directory_sync.errors import MissingFilesError, PermanentError, hide_values
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, runs
 from directory_sync.joget.reading import Lookups, read_current
 from directory_sync.joget.schema import inspect_tables
 from directory_sync.plan import Evidence, Plan, make_plan
-from directory_sync.plan.changes import hash_rows
+from directory_sync.plan.changes import hash_rows, make_empty_plan
 from directory_sync.run import Run
 from directory_sync.settings import load_settings
-from directory_sync.staging import store
+from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
+from directory_sync.staging.signposts import SNAPSHOT_SIGNPOSTS
 from directory_sync.tasks.transform import map_with_settings, read_absent, read_snapshot_frames
 from directory_sync.vocabulary import LEDGER_ACTIONS
+
+log = logging.getLogger(__name__)
 
 
 class Origin(StrEnum):
@@ -31,10 +35,27 @@ class Origin(StrEnum):
 
     SETTINGS = "settings"
     """The settings differ from those of the newest run."""
-    JOGET = "joget"
-    """The newest run's settings give it too: Joget has changed since, or the row was held or left
-    out then.
+    POOL = "pool"
+    """The newest snapshot gives it, and the newest applied one doesn't, or none of this pool was
+    applied yet.
     """
+    JOGET = "joget"
+    """The newest applied snapshot gives it too: Joget has changed since, or the row was held or
+    left out then.
+    """
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the two extracting tasks of one run left in staging."""
+
+    users: Manifest
+    groups: Manifest
+
+    @property
+    def at(self) -> datetime:
+        """When its listing of users began."""
+        return self.users.snapshot_at
 
 
 @dataclass(frozen=True)
@@ -57,10 +78,11 @@ class Preview:
 
 
 def preview_changes(sync_name: str, settings_path: Path | None = None) -> Preview:
-    """Plan with the settings, or with those of another file, against Joget now.
+    """Plan with the settings, or with those of another file, from the newest snapshot, against
+    Joget now.
 
     The pool isn't read. Raises SettingsError with each fault of the file, and PermanentError where
-    the file has no such sync, or no run of the sync's pool was applied yet.
+    the file has no such sync, or staging no snapshot of the sync's pool.
     """
     settings = load_settings(settings_path)
     settings.require_valid()
@@ -69,50 +91,107 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
         store.require_access(sync.staging_url)
         run = Run(run_id="plan", sync=sync, dry_run=True)
         with open_session(sync.joget_conn_id) as database:
-            newest = _find_newest_run(database, run)
-            rules = runs.find_newest_rules(database, run)
-            run = run.model_copy(update={"previous": rules if rules != sync.rules else None})
-            return _make_preview(database, run, store.read_manifest(newest.transformed_url))
+            run = runs.add_previous_rules(database, run)
+            applied = _find_applied_snapshot(database, run)
+            staged = _find_staged_snapshot(run)
+            newest = max(filter(None, (applied, staged)), key=lambda found: found.at, default=None)
+            if newest is None:
+                raise PermanentError(
+                    f"Staging has no complete snapshot of pool {sync.user_pool_id}. Trigger "
+                    f"{sync.dag_id} with dry_run: it reads the pool, and writes nothing to Joget. "
+                    "If that was done, its report says why the snapshot isn't complete."
+                )
+            return _make_preview(database, run, newest, applied)
 
 
-def _find_newest_run(database: Database, run: Run) -> runs.CommittedRun:
-    newest = None
-    if definition.is_ledger_complete(database):
-        newest = runs.find_newest_full_run(database, run)
+def _find_applied_snapshot(database: Database, run: Run) -> Snapshot | None:
+    """The newest snapshot that was applied to Joget; None where there is none, or its files were
+    deleted.
+    """
+    if not definition.is_ledger_complete(database):
+        return None
+    newest = runs.find_newest_full_run(database, run)
     if newest is None:
-        raise PermanentError(
-            f"No run of pool {run.sync.user_pool_id} was applied yet. Trigger {run.sync.dag_id} "
-            "with dry_run instead: it reads the pool."
+        return None
+    try:
+        transformed = store.read_manifest(newest.transformed_url)
+        users, groups = (
+            store.read_manifest(transformed.inputs[task])
+            for task in ("extract_users", "extract_groups")
         )
-    return newest
+        return Snapshot(users, groups)
+    except MissingFilesError:
+        log.warning(
+            "the files of the newest applied snapshot are gone, so changes that Joget or the pool "
+            "caused can't be told apart: all are called the pool's"
+        )
+        return None
 
 
-def _make_preview(database: Database, run: Run, transformed: Manifest) -> Preview:
+def _find_staged_snapshot(run: Run) -> Snapshot | None:
+    """The newest complete snapshot; None where there is none, or its files were deleted."""
+    try:
+        folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".groups")
+        if folder_url is None:
+            return None
+        groups = store.read_manifest(folder_url)
+        return Snapshot(store.read_manifest(groups.inputs["extract_users"]), groups)
+    except MissingFilesError:
+        return None
+
+
+def _make_preview(
+    database: Database, run: Run, newest: Snapshot, applied: Snapshot | None
+) -> Preview:
+    """Plan from the newest snapshot, and count the changes by their origin."""
+    # Three plans tell the origins apart: the newest snapshot with today's settings, the same with
+    # the newest run's settings, and the applied snapshot with the newest run's settings.
     tables = inspect_tables(database, run.sync.organization)
-    users, groups = (
-        store.read_manifest(transformed.inputs[task])
-        for task in ("extract_users", "extract_groups")
-    )
-    frames = read_snapshot_frames(run, users, groups)
+    frames = read_snapshot_frames(run, newest.users, newest.groups)
     desired = map_with_settings(run.sync, frames)
-    before = map_with_settings(run.before_change.sync, frames)
-    current = read_current(database, tables, run, Lookups(desired=(desired, before)))
-    evidence = Evidence(
-        transformed.snapshot_at,
-        complete=transformed.complete,
-        compares=True,
-        absent=read_absent(transformed),
+    before = map_with_settings(run.before_change.sync, frames) if run.previous else desired
+    directories = [desired, before]
+    if applied is not None and applied.at < newest.at:
+        # Only this plan tells what Joget changed since.
+        frames = read_snapshot_frames(run.before_change, applied.users, applied.groups)
+        directories.append(map_with_settings(run.before_change.sync, frames))
+    current = read_current(database, tables, run, Lookups(desired=tuple(directories)))
+    is_applied = applied is not None and applied.at >= newest.at
+    evidence = _make_evidence(run, newest, is_applied=is_applied)
+    plan = make_plan(run, desired, current, evidence)
+    without_change = (
+        make_plan(run.before_change, before, current, evidence) if run.previous else plan
+    )
+    if applied is None:
+        without_snapshot = make_empty_plan()
+    elif not is_applied:
+        evidence = _make_evidence(run, applied, is_applied=True)
+        without_snapshot = make_plan(run.before_change, directories[-1], current, evidence)
+    else:
+        without_snapshot = without_change
+    return _count_changes(run, newest.at, plan, without_change, without_snapshot)
+
+
+def _make_evidence(run: Run, snapshot: Snapshot, *, is_applied: bool) -> Evidence:
+    return Evidence(
+        snapshot.at,
+        complete=snapshot.users.complete and snapshot.groups.complete,
+        compares=is_applied,  # the ledger has counted the misses of an applied snapshot already
+        absent=read_absent(snapshot.groups),
         missing_minutes=run.sync.policies.missing_minutes,
     )
-    plan = make_plan(run, desired, current, evidence)
-    without = make_plan(run.before_change, before, current, evidence)
-    return _count_changes(run, transformed.snapshot_at, plan, without)
 
 
-def _count_changes(run: Run, snapshot_at: datetime, plan: Plan, without: Plan) -> Preview:
+def _count_changes(
+    run: Run, snapshot_at: datetime, plan: Plan, without_change: Plan, without_snapshot: Plan
+) -> Preview:
     rows = plan.changes[~plan.changes["action"].isin(LEDGER_ACTIONS)]
-    known = hash_rows(rows).isin(hash_rows(without.changes))
-    rows = rows.assign(origin=known.map({True: Origin.JOGET, False: Origin.SETTINGS}))
+    hashes = _hash_with_hold(rows)
+    of_joget = hashes.isin(_hash_with_hold(without_snapshot.changes))
+    of_settings = ~hashes.isin(_hash_with_hold(without_change.changes))
+    origin = pd.Series(str(Origin.POOL), index=rows.index)
+    origin = origin.mask(of_joget, str(Origin.JOGET)).mask(of_settings, str(Origin.SETTINGS))
+    rows = rows.assign(origin=origin.map(Origin))
     applied, held = rows[rows["hold"].isna()], rows[rows["hold"].notna()]
     return Preview(
         sync=run.sync.name,
@@ -121,6 +200,11 @@ def _count_changes(run: Run, snapshot_at: datetime, plan: Plan, without: Plan) -
         changes=_count_by(applied, "origin", "entity", "action"),
         held=_count_by(held, "origin", "hold"),
     )
+
+
+def _hash_with_hold(rows: pd.DataFrame) -> "pd.Series[str]":
+    """A hash for each row, with the cause that holds it: a setting may only hold or release it."""
+    return hash_rows(rows) + rows["hold"].fillna("")
 
 
 def _count_by(rows: pd.DataFrame, *columns: str) -> dict[Any, int]:

@@ -39,6 +39,10 @@ rows that change again are left out.
 
 MOST_NAMES_LOGGED = 10
 
+CLOCK_TOLERANCE = pd.Timedelta(minutes=10)
+"""How far a worker's clock may be ahead of the database's before a snapshot's time counts as wrong.
+"""
+
 
 class Proposal(Protocol):
     """What one load would do: proposed by a snapshot, a person's answer, or an undo."""
@@ -126,6 +130,8 @@ class LoadAttempt:
         """Plan and apply; returns the plan as it was applied, and the report's outcome. The caller
         must hold the ledger's lock.
         """
+        # The key names the run and its snapshot. After a crash that follows the COMMIT, Airflow's
+        # retry has the same key, and nothing is applied twice.
         committed = runs.find_committed_run(self._database, self._proposal.key)
         if committed:
             log.info("an earlier attempt committed this run; finishing its report")
@@ -161,6 +167,8 @@ class LoadAttempt:
     def _apply_once(self, deferred: Deferred, *, defers: bool) -> tuple[Plan, str]:
         proposal, current = self._proposal, self._read()
         _refuse_a_future(current, definition.read_clock(self._database))
+        # A review plans from the newest snapshot that was applied, and an undo from none, so they
+        # can't be superseded.
         if proposal.kind in (RunKind.FULL, RunKind.SUBSET) and current.is_newer_than(
             proposal.snapshot_at
         ):
@@ -189,6 +197,8 @@ class LoadAttempt:
             defers=defers,
         ).run()
         if applied is not plan:
+            # Rows that somebody changed meanwhile were left out. The folder isn't sealed yet, so
+            # its files may still change.
             self._publish(applied)
         self._leave_signpost(self._folder.url)
         return applied, _get_outcome(applied)
@@ -206,12 +216,15 @@ class LoadAttempt:
     def _finish(self, committed: runs.CommittedRun) -> tuple[Plan, str]:
         """Return the plan of an earlier attempt that ended between its COMMIT and its manifest."""
         plan = read_plan(committed)
+        # This attempt's folder is the one that gets sealed, so it needs the plan too. The ledger
+        # names the earlier folder for good, and so does the signpost.
         self._publish(plan)
         self._leave_signpost(committed.plan_url)
         return plan, _get_outcome(plan)
 
     def _leave_signpost(self, plan_url: str) -> None:
-        """Leave a signpost after COMMIT. By it, later runs notice a lost or restored ledger."""
+        """Leave a signpost after COMMIT."""
+        # By it, later runs notice a ledger that was lost or restored from a backup.
         proposal, target = self._proposal, self._database.target
         moment = signposts.format_time(definition.read_clock(self._database))
         name = f"{moment}.{target}.{proposal.kind}.{proposal.key}"
@@ -220,7 +233,7 @@ class LoadAttempt:
 
 def _refuse_a_future(current: Current, now: datetime) -> None:
     newest = current.newest_snapshot_at
-    if newest is not None and newest > pd.Timestamp(now) + pd.Timedelta(minutes=10):
+    if newest is not None and newest > pd.Timestamp(now) + CLOCK_TOLERANCE:
         raise PermanentError(
             f"The newest snapshot that was applied lies in the future ({newest.isoformat()}, and "
             f"Joget's database says {now.isoformat()}), so every new run would count as older. The "
@@ -231,7 +244,7 @@ def _refuse_a_future(current: Current, now: datetime) -> None:
 
 def read_plan(committed: runs.CommittedRun) -> Plan:
     """Read the plan that a committed run applied; raises PermanentError where its hash isn't the
-    ledger's, or it is no plan at all.
+    ledger's, or a file isn't a plan's.
     """
     try:
         changes, directory = (
@@ -249,6 +262,8 @@ def read_plan(committed: runs.CommittedRun) -> Plan:
         counted.settings_change,
         counted.employed_twice,
     )
+    # The plan was published before the transaction left these rows out. If it was published again
+    # without them, this changes nothing.
     plan = defer_rows(plan, counted.deferred)
     if plan.sha256 != committed.plan_sha256:
         raise _make_changed_plan_error(committed)

@@ -49,9 +49,6 @@ class Question:
 def request_review(load_url: str) -> str | None:
     """Open a review of what a load held, unless one is open. Returns the id of the review to start
     a run for, or None.
-
-    The review DAG's run gets that id: a run that exists isn't started twice, and a run that was
-    deleted in Airflow is started again.
     """
     with hide_values("request_review"):
         store.require_access(load_url)
@@ -71,8 +68,9 @@ def request_review(load_url: str) -> str | None:
                     "a review asked for by run %s is open already; what is held stays held",
                     unquote(opened.asked_by),
                 )
-                # Airflow chose the run id of a review by hand, so its run can't be started again by
-                # the review's id.
+                # The review DAG's run has the review's id: it isn't started twice, and if somebody
+                # deleted it in Airflow, it is started again. A review by hand has a run id that
+                # Airflow chose, so it can't be started again.
                 return (
                     opened.review_id
                     if opened.review_id == _make_review_id(run.sync, opened.plan_url)
@@ -149,7 +147,7 @@ def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
             f"No run of {sync.dag_id} was applied yet, so nothing is held. Run {sync.dag_id} first."
         )
     if reviews.find_review(database, review_id):
-        return
+        return  # an earlier try of this task opened it
     if "manifest.json" not in store.list_names(newest.plan_url):
         raise PermanentError(
             f"The newest run of {sync.dag_id} was applied, but its task load ended before it "
@@ -162,6 +160,7 @@ def _open_by_hand(database: Database, sync: Sync, review_id: str) -> None:
         raise PermanentError(
             f"The newest run of {sync.dag_id} holds nothing, so there is nothing to ask."
         )
+    # The newest run's plan still holds these rows, but the review that applied them came later.
     if reviews.is_approved(database, newest.plan_url):
         raise PermanentError(
             f"What the newest run of {sync.dag_id} held was approved already. Run {sync.dag_id} "
@@ -247,6 +246,8 @@ class AnswerProposal:
         self.transformed_url = self.snapshot.transformed_url
         self.incomplete_reasons = self.snapshot.incomplete_reasons
         self.lookups = self.snapshot.lookups
+        # A review that isn't open releases nothing: an earlier try acted on it, and is found by the
+        # key (LoadAttempt.apply), or its answer is a day old (reviews.IS_OPEN).
         approves = self.review.answer == "approve" and self.review.is_open
         rows = _drop_present_users(run, self.asked) if approves else self.asked.iloc[:0]
         self.approved = frozenset(hash_rows(rows))
@@ -278,9 +279,8 @@ class AnswerProposal:
 def _drop_present_users(run: Run, asked: pd.DataFrame) -> pd.DataFrame:
     """Ask the pool by name for each user with an unproven absence, and drop the removals of users
     that it still has. Where the pool can't be asked for a sub, the person's approval counts.
-
-    These users were too many to be asked for while the pool was listed.
     """
+    # These users were too many to be asked for while the pool was listed (rule 5).
     unproven = asked["action"].isin(REMOVAL_ACTIONS) & (asked["code"] == Reason.MISSING_UNASKED)
     subs = asked.loc[unproven, "sub"].tolist()
     if not subs:

@@ -63,6 +63,7 @@ def read_snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[p
             f"The snapshot of run {of_users.run_id} doesn't hold {', '.join(lacking)}, which the "
             "mapping asks for now. It can't be planned with these settings; run the sync instead."
         )
+    # A membership in either listing counts, since presence is evidence (docs/design.md).
     return found, listed, pd.concat([first, again], ignore_index=True)
 
 
@@ -74,6 +75,7 @@ def _read_users(of_users: Manifest, of_groups: Manifest) -> pd.DataFrame:
         for name in ("users_seen.parquet", "users_seen_again.parquet")
         if name in of_groups.files and of_groups.files[name].rows
     ]
+    # In the order of reading: of rows that are equally new, mapping keeps a sub's last one.
     return pd.concat([listed, *others], ignore_index=True) if others else listed
 
 
@@ -103,9 +105,11 @@ def read_desired(transformed: Manifest, prefix: str = "desired") -> mapping.Desi
     )
 
 
-def read_absent(transformed: Manifest) -> pd.DataFrame:
-    """Columns snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took."""
-    groups = store.find_source(store.read_manifest(transformed.inputs["extract_groups"]))
+def read_absent(groups: Manifest) -> pd.DataFrame:
+    """Read the users and groups that the pool didn't have when `extract_groups` asked for them by
+    name: columns snapshot.ABSENT_SCHEMA; no rows for a snapshot that an earlier version took.
+    """
+    groups = store.find_source(groups)
     if "absent.parquet" not in groups.files:
         return make_empty_frame(ABSENT_SCHEMA)
     return store.read_frame(groups, "absent.parquet")

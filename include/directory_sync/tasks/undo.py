@@ -73,8 +73,10 @@ class UndoProposal:
     def __init__(self, database: Database, run: Run, run_id: str) -> None:
         found = _find_runs(database, run, run_id)
         self.run, self.kind, self.undoes = run, RunKind.UNDO, run_id
-        self.done = join_runs([_read_plan(run, one).safe for one in reversed(found)])
-        keys = "\0".join(one.key for one in found)
+        self.done = join_runs([_read_plan(run, applied).safe for applied in reversed(found)])
+        # The key has the undo's own run id: a retry finds what an earlier try committed, and a
+        # second undo of the same runs is a run of its own.
+        keys = "\0".join(applied.key for applied in found)
         self.key = hashlib.sha256(f"undo\0{run.run_id}\0{keys}".encode()).hexdigest()
         self.snapshot_at, self.transformed_url = (
             definition.read_clock(database),
@@ -82,7 +84,7 @@ class UndoProposal:
         )
         self.incomplete_reasons: tuple[str, ...] = ()
         self.inputs: dict[str, str] = {}
-        self.needs: tuple[str, ...] = tuple(one.plan_url for one in found)
+        self.needs: tuple[str, ...] = tuple(applied.plan_url for applied in found)
         ids = [
             self.done[column].dropna()
             for column in ("user_id", "group_id", "before_id", "after_id")
@@ -129,7 +131,11 @@ def _read_plan(run: Run, done: CommittedRun) -> Plan:
 
 
 def _find_runs(database: Database, run: Run, run_id: str) -> list[runs.CommittedRun]:
-    """Find what was applied under the run id, newest first; a cleared run may be applied again."""
+    """Find what was applied under the run id, newest first; a cleared run may be applied again.
+
+    Raises PermanentError where nothing was applied, the ledger was lost, or the settings name
+    another organization now.
+    """
     if ledger_loss.find_lost_ledger(database, run) is not None:
         raise PermanentError(
             f"The ledger of sync {run.sync.name!r} was lost or restored from an older backup, so "

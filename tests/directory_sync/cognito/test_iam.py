@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from demo.aws import REGION, Aws, aws
 from directory_sync.errors import PermanentError
 from directory_sync.staging import store
+from directory_sync.staging.store_errors import store_errors
 from tests.company import Company
 from tests.conftest import ROOT
 from tests.stand_in import SESSION_NAME, user
@@ -176,7 +177,7 @@ def test_a_missing_right_on_the_buckets_key_is_named_and_the_session_is_not(acti
         f"policy allows the {action} action"
     )
     cause = ClientError({"Error": {"Code": "AccessDenied", "Message": said}}, "PutObject")
-    with pytest.raises(PermanentError) as caught, store._store_errors("s3://store@bucket/staging"):
+    with pytest.raises(PermanentError) as caught, store_errors("s3://store@bucket/staging"):
         raise PermissionError(said) from cause
     assert str(caught.value) == (
         f"Staging at s3://store@bucket/staging refuses us {action}. Give the Connection in "

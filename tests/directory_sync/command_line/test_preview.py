@@ -1,6 +1,7 @@
 """`directory-sync plan`: what other settings would change in Joget, before anybody changes them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def plan(*arguments: str) -> Result:
 def plan_as_json(*arguments: str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(plan("--json", *arguments).stdout)
     return answer
+
+
+def count_user_changes(*arguments: str) -> dict[tuple[str, str], int]:
+    """Counts of changed users, by origin and action."""
+    return {
+        (row["origin"], row["action"]): row["count"]
+        for row in plan_as_json(*arguments)["changes"]
+        if row["entity"] == "user"
+    }
 
 
 def write_candidate(company: Company, folder: Path, **changes: Any) -> str:
@@ -58,7 +68,7 @@ def test_a_candidate_of_the_settings_shows_only_what_it_changes_itself(
     before = synchronised.joget.contents(prefix="")
     answer = plan("--settings", candidate)
     assert answer.exit_code == 2, answer.output
-    assert "Settings changed since: mapping.last_name." in answer.stdout
+    assert "Settings that differ from the newest run's: mapping.last_name." in answer.stdout
     found = plan_as_json("--settings", candidate)
     assert found["changed_settings"] == ["mapping.last_name"]
     assert found["changes"] == [
@@ -99,11 +109,77 @@ def test_faults_of_a_candidate_are_reported_all_at_once(
     assert "limit" in answer.stderr
 
 
-def test_before_the_first_run_the_plan_command_says_what_to_do(company: Company) -> None:
+def test_what_only_a_newer_snapshot_gives_comes_from_the_pool(
+    synchronised: Company, tmp_path: Path
+) -> None:
+    synchronised.joget.execute("UPDATE dir_user SET firstName = 'X' WHERE id = %s", (ANA,))
+    synchronised.pool.users.append(user("new@example.org"))
+    synchronised.prepare(dry_run=True)
+    assert count_user_changes() == {("joget", "update"): 1, ("pool", "create"): 1}
+    candidate = write_candidate(synchronised, tmp_path, mapping={"last_name": "given_name"})
+    assert count_user_changes("--settings", candidate) == {
+        ("settings", "create"): 1,
+        ("settings", "update"): 4,
+    }, "a row that both change is the settings'"
+    synchronised.run()
+    assert plan_as_json()["changes"] == []
+
+
+def test_a_user_whom_only_the_newer_snapshot_lacks_is_shown_as_it_would_be_removed(
+    synchronised: Company,
+) -> None:
+    synchronised.configure(policies={"missing_runs": 1})
+    synchronised.run()
+    synchronised.pool.users.pop()
+    synchronised.prepare(dry_run=True)
+    assert count_user_changes() == {("pool", "deactivate"): 1}
+
+
+def test_a_setting_that_only_releases_a_held_change_is_its_cause(
+    synchronised: Company, tmp_path: Path
+) -> None:
+    synchronised.configure(policies={"renamed_user": "hold"})
+    ana = synchronised.pool.users[-1]
+    ana["Attributes"] = [
+        {"Name": "email", "Value": "renamed@example.org"} if item["Name"] == "email" else item
+        for item in ana["Attributes"]
+    ]
+    synchronised.run()
+    assert plan_as_json()["held"] == [{"origin": "joget", "cause": "renamed_user", "count": 1}]
+    candidate = write_candidate(synchronised, tmp_path, policies={"renamed_user": "rename"})
+    assert count_user_changes("--settings", candidate) == {("settings", "rename"): 1}
+
+
+def test_if_the_applied_snapshots_files_are_gone_a_newer_one_is_planned_from(
+    synchronised: Company,
+) -> None:
+    for folder in synchronised.staging_folder.rglob("transform.*"):
+        shutil.rmtree(folder)
+    synchronised.pool.users.append(user("new@example.org"))
+    synchronised.prepare(dry_run=True)
+    assert count_user_changes() == {("pool", "create"): 1}
+
+
+def test_before_the_first_run_the_plan_command_needs_a_snapshot(company: Company) -> None:
     answer = plan()
     assert answer.exit_code == 1
-    assert "was applied yet" in answer.stderr
+    assert "no complete snapshot of pool" in answer.stderr
     assert plan("--sync", "nobody").exit_code == 1
+
+
+def test_before_the_first_run_a_dry_runs_snapshot_is_planned_from(company: Company) -> None:
+    company.pool.users = [user(ANA)]
+    company.run(dry_run=True)
+    assert count_user_changes() == {("pool", "create"): 1}
+
+
+def test_if_a_snapshots_files_were_deleted_the_newest_applied_one_is_planned_from(
+    synchronised: Company,
+) -> None:
+    synchronised.pool.users.append(user("new@example.org"))
+    newer = synchronised.prepare(dry_run=True)
+    shutil.rmtree(newer.inputs["extract_groups"].removeprefix("file://"))
+    assert plan_as_json()["changes"] == []
 
 
 def test_no_name_email_or_attribute_is_printed(synchronised: Company, tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def examine_sync(sync_name: str) -> Examination:
 def _examine_parts(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
     connections = connection_checks.check_connections(sync)
     yield from connections.values()
-    without = {setting for setting, one in connections.items() if one.status is Status.WRONG}
+    without = {
+        setting for setting, finding in connections.items() if finding.status is Status.WRONG
+    }
     failures: list[Finding] = []
     pool = None if "aws_conn_id" in without else _open_pool(sync, failures)
     database = None if "joget_conn_id" in without else _open_database(sync, stack, failures)
@@ -77,7 +79,7 @@ def _examine_parts(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
 
 
 def _is_ok(findings: list[Finding], name: str) -> bool:
-    return any(one.name == name and one.status is Status.OK for one in findings)
+    return any(finding.name == name and finding.status is Status.OK for finding in findings)
 
 
 def _examine_pool(sync: Sync, pool: UserPool | None) -> list[Finding]:

@@ -42,7 +42,9 @@ class Examination:
     def worst(self) -> Status:
         """`wrong`, `warning` or `ok`. What couldn't be tried doesn't count."""
         found = {finding.status for finding in self.findings}
-        return next((one for one in (Status.WRONG, Status.WARNING) if one in found), Status.OK)
+        return next(
+            (status for status in (Status.WRONG, Status.WARNING) if status in found), Status.OK
+        )
 
 
 def run_check(name: str, check: Callable[[], Finding]) -> Finding:

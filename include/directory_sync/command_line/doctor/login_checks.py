@@ -101,16 +101,11 @@ def _read_newest_snapshot(sync: Sync) -> pd.DataFrame | None:
     its files were deleted.
     """
     run = Run(run_id="doctor", sync=sync, dry_run=True)
-    names = [
-        name
-        for name in signposts.list_signposts(run, SNAPSHOT_SIGNPOSTS)
-        if name.endswith(".users")
-    ]
-    if not names:
-        return None
     try:
-        folder = signposts.read_signpost(run, SNAPSHOT_SIGNPOSTS, names[-1])
-        source = store.find_source(store.read_manifest(folder))
+        folder_url = signposts.read_newest_signpost(run, SNAPSHOT_SIGNPOSTS, ".users")
+        if folder_url is None:
+            return None
+        source = store.find_source(store.read_manifest(folder_url))
         with store.open_parquet(source, "users.parquet") as file:
             columns = [
                 name

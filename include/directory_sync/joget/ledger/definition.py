@@ -22,17 +22,19 @@ ASCII_COLUMN = "CHARACTER SET ascii COLLATE ascii_bin"
 def make_table_statements(tables: JogetTables) -> dict[str, str]:
     """CREATE TABLE statements by table.
 
-    Keys are ASCII_COLUMN (a sub, a hash), so that they mean the same after Joget converts its
-    schema's collation at start-up. A link with NULL in `*_sha256` is history: its Joget row has
-    another link now, or none. These tables, and the contents of the columns `counted` and `rules`,
-    are version LEDGER_VERSION: each change of them needs a step in UPGRADES.
+    A link with NULL in `*_sha256` is history: its Joget row has another link now, or none. These
+    tables, and the contents of the columns `counted` and `rules`, are version LEDGER_VERSION: each
+    change of them needs a step in UPGRADES.
     """
+    # When Joget starts, it converts every table of its schema to the schema's collation. Keys in
+    # ASCII (a sub, a hash) mean the same after that.
     token, sync, pool, text = (
         f"VARCHAR(128) {ASCII_COLUMN}",
         f"VARCHAR(40) {ASCII_COLUMN}",
         f"VARCHAR(55) {ASCII_COLUMN}",
         tables.text,
     )
+    # UNIQUE keys ignore NULLs: a Joget row has one live link, and any number that are history.
     columns = {
         "directory_sync_lock": f"""
             id INT NOT NULL, revision BIGINT NOT NULL, holder VARCHAR(255) {ASCII_COLUMN},

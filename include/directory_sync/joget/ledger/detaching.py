@@ -38,6 +38,7 @@ def has_links(database: Database) -> bool:
     """Whether the ledger has its table of links, in this or an earlier version; raises
     PermanentError where a newer release wrote the ledger.
     """
+    # Asked only so that it refuses a newer ledger: an incomplete one may have links to give up too.
     definition.is_ledger_complete(database)
     found = database.rows(
         "SELECT COUNT(*) FROM information_schema.tables "
@@ -137,9 +138,6 @@ def find_pools(database: Database, sync: str) -> list[str]:
 def give_up_links(database: Database, tables: JogetTables, sync: str) -> ManagedCounts:
     """Give up the sync's links in one transaction, and return what it managed until then. The
     caller must hold the ledger's lock.
-
-    The logins stay reserved for their last subs: Joget keeps history by login, so a sync that comes
-    later asks a person before somebody else gets one (rule 7 of docs/design.md).
     """
     with database.writing_transaction():
         # This comes first, as in each run: a run that has already read the links plans again.
@@ -149,6 +147,8 @@ def give_up_links(database: Database, tables: JogetTables, sync: str) -> Managed
             "UPDATE directory_sync_lock SET revision = revision + 1 WHERE id = 1",
         )
         managed = count_managed(database, tables, sync)
+        # Joget keeps history by login. So the logins stay reserved for their last subs, and a later
+        # sync asks a person before somebody else gets one (rule 7).
         _execute_on_ledger(
             database,
             "directory_sync_retired_login",
@@ -172,6 +172,7 @@ def give_up_links(database: Database, tables: JogetTables, sync: str) -> Managed
             "AND sync = %s",
             sync,
         )
+        # Runs of this kind stay as history: no undo, review or check of the organization uses them.
         _execute_on_ledger(
             database,
             "directory_sync_run",

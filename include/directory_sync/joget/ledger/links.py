@@ -49,6 +49,7 @@ def read_links_of_other_syncs(database: Database, tables: JogetTables, run: Run)
     """Columns current.USER_LINKS_SCHEMA without is_compared: other syncs' live links to users with
     one of the sent texts as their id.
     """
+    # Several sent texts may have the key of one id, hence DISTINCT.
     user_id = tables.as_directory("l.user_id")
     return database.frame(
         "SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, "

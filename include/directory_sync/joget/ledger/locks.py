@@ -36,6 +36,7 @@ The rest is for what it does afterwards: it uses the other run's snapshot, which
 
 def make_lock_name(database: Database) -> str:
     """The name of the lock by which the writers of this Joget database take turns."""
+    # Such locks are the whole server's, and MySQL refuses names of more than 64 characters.
     name = database.rows(
         "SELECT LEFT(CONCAT('directory_sync:', DATABASE()), 64)", about="the lock"
     )[0][0]
@@ -60,6 +61,7 @@ def hold_ledger_lock(database: Database, run: Run) -> Iterator[None]:
         )
 
     with hold_lock(database, make_lock_name(database), LOCK_WAIT_SECONDS, holder):
+        # The run that held the lock until now may have upgraded the ledger.
         refuse_newer_ledger(database)
         database.execute(
             "UPDATE directory_sync_lock SET holder = %s, since = UTC_TIMESTAMP(6) WHERE id = 1",
@@ -85,13 +87,13 @@ def hold_reading_lock(database: Database, run: Run) -> Iterator[None]:
 def hold_lock(
     database: Database, name: str, patience: float, describe_holder: Callable[[], str]
 ) -> Iterator[None]:
-    """Hold a lock of the server's on a connection of its own, kept busy by a heartbeat.
-
-    The work under the lock may take any time, but if the worker's host vanishes, the lock is free
-    after SHORT_IDLE_SECONDS. A lost lock harms nothing: a writer also takes its turn in the
-    ledger's lock row (writing.PlanApplication).
+    """Hold a lock of the server's on a connection of its own, kept busy by a heartbeat. Raises
+    TransientError where others hold the lock for longer than `patience`, in seconds.
     """
     with database.open_another() as connection:
+        # The work may take any time, but if the worker's host vanishes, the lock is soon free. A
+        # lost lock harms nothing: a writer also takes its turn in the ledger's lock row
+        # (writing.PlanApplication).
         connection.limit_idle_time(SHORT_IDLE_SECONDS)
         waited_since = time.monotonic()
         while (

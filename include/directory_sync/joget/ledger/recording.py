@@ -15,9 +15,8 @@ MOVED_CONDITION = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.af
 
 
 def _stamp_links(database: Database, row: RunRow) -> None:
-    """In a run for some users, stamp the links of users with changed memberships, so that an older
-    reading doesn't change them back.
-    """
+    """In a run for some users, stamp the links of users with changed memberships."""
+    # By the stamp, an older reading doesn't change these users back.
     if row.kind == RunKind.SUBSET:
         database.execute(
             f"UPDATE {MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN directory_sync_user_link d ON "
@@ -61,10 +60,9 @@ def _retire_logins(database: Database, row: RunRow) -> None:
 
 
 def _link_users(database: Database, row: RunRow) -> None:
-    """Write the links of users. Ended links become history first, so that another link may then
-    name the same Joget user.
-    """
+    """Write the links of users."""
     sync, table = row.run.sync.name, "directory_sync_user_link"
+    # Ended links become history first, since a Joget user has one live link at most (user_once).
     database.execute(
         f"UPDATE {USER_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON d.user_pool_id = t.before_pool "
         "AND d.sub = t.before_sub "
@@ -126,9 +124,9 @@ def _link_groups(database: Database, row: RunRow) -> None:
 
 
 def hash_in_sql(expression: str) -> str:
-    """SQL of the ledger's key of an id: in ASCII, so that the indexes are used. It names no
-    collation, since Joget converts that of every table in its schema when it starts.
-    """
+    """SQL of the ledger's key of an id."""
+    # In ASCII, so that the indexes are used. Joget converts the collation of every table in its
+    # schema when it starts, so none is named here.
     return f"CONVERT(SHA2({expression}, 256) USING ascii)"
 
 
@@ -142,6 +140,7 @@ def _write_local_memberships(database: Database, row: RunRow) -> None:
     )
     if not database.rows(f"SELECT 1 FROM {table} LIMIT 1", about=table):
         return
+    # A membership is ours from the moment when the pool names it (rule 2).
     database.execute(
         f"DELETE d FROM {MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN {table} d ON d.user_id_sha256 = "
         f"{hash_in_sql('t.user_id')} "

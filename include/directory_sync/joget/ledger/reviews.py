@@ -80,7 +80,8 @@ def is_approved(database: Database, plan_url: str) -> bool:
 
 
 def insert_review(database: Database, review: Review, timeout_hours: float) -> None:
-    """Open a review, for an hour longer than its time-out, so that a late answer counts."""
+    """Open a review, for an hour longer than its time-out, unless it was opened already."""
+    # IGNORE, since a task that is retried finds the review of its earlier attempt.
     database.execute(
         "INSERT IGNORE INTO directory_sync_review (review_id, sync, asked_by, plan_url, "
         "plan_sha256, held_sha256, "
@@ -93,7 +94,7 @@ def insert_review(database: Database, review: Review, timeout_hours: float) -> N
             review.plan_url,
             review.plan_sha256,
             review.held_sha256,
-            int(timeout_hours * 3600) + 3600,
+            int(timeout_hours * 3600) + 3600,  # so that a late answer counts
         ),
         about="directory_sync_review",
     )

@@ -44,7 +44,8 @@ class RunCounts:
 
     @classmethod
     def of(cls, plan: Plan, deferred: Deferred, *, approved: bool) -> "RunCounts":
-        """Count a plan. What a person approved doesn't count among the removals of 24 hours."""
+        """Count a plan. approved: whether a person approved its changes."""
+        # What a person approved doesn't count against the limits of 24 hours.
         removals = Removals() if approved else plan.removals
         return cls(
             plan.memberships,
@@ -57,6 +58,7 @@ class RunCounts:
 
     def dumps(self) -> str:
         """As JSON."""
+        # JSON has no sets: those of Deferred become sorted lists.
         return json.dumps(asdict(self), default=sorted)
 
     @classmethod
@@ -67,6 +69,7 @@ class RunCounts:
         change = raw["settings_change"]
         if change:
             change = SettingsChange(tuple(change["settings"]), change["adds"], change["spares"])
+        # Runs from before release 0.1.0 may lack some counts.
         deferred = Deferred().join(**raw.get("deferred", {}))
         return cls(
             raw["memberships"],
@@ -142,9 +145,9 @@ def find_known_keys(database: Database, keys: list[str]) -> set[str]:
 def find_runs_named(database: Database, sync: str, run_id: str) -> list[CommittedRun]:
     """The runs that were committed under one of Airflow's run ids, newest first. There may be
     several: a cleared run reads the pool anew, and may be applied again. Runs from before the sync
-    was detached are left out: they can't be undone, since the sync manages nothing of them any
-    more.
+    was detached are left out.
     """
+    # A detached run can't be undone, since the sync manages nothing of it any more.
     rows = database.rows(
         f"SELECT {RUN_COLUMNS} FROM directory_sync_run WHERE sync = %s AND run_id = %s "
         f"AND kind <> '{RunKind.DETACHED}' ORDER BY committed_at DESC",
@@ -207,6 +210,16 @@ def find_newest_rules(database: Database, run: Run) -> Rules | None:
         return Rules.model_validate_json(rows[0][0])
     except ValidationError:  # written by a version with other settings
         return None
+
+
+def add_previous_rules(database: Database, run: Run) -> Run:
+    """The run with the rules of the sync's newest full run, where they differ from its own. A
+    replay is no change of settings.
+    """
+    if not definition.is_ledger_complete(database) or run.replay_run_id:
+        return run
+    previous = find_newest_rules(database, run)
+    return run.model_copy(update={"previous": previous if previous != run.sync.rules else None})
 
 
 @dataclass(frozen=True)

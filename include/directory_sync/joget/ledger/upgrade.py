@@ -55,9 +55,7 @@ def create_or_upgrade_ledger(database: Database, tables: JogetTables) -> None:
 
 
 def _find_statements(database: Database, tables: JogetTables) -> list[tuple[str, str]]:
-    """What is left to do until the ledger is of this version: tables, each with a statement. The
-    version is written last.
-    """
+    """What is left to do until the ledger is of this version: tables, each with a statement."""
     is_ledger_complete(database)
     found = find_ledger_tables(database)
     version = read_ledger_version(database)[0] if "directory_sync_lock" in found else 0
@@ -71,13 +69,14 @@ def _find_statements(database: Database, tables: JogetTables) -> list[tuple[str,
         for to in sorted(UPGRADES)
         if to > version
         for step in UPGRADES[to]
-        if step.table in found
+        if step.table in found  # a table that is made now has the step's column already
     ]
     statements += [
         (step.table, step.statement)
         for step in steps
         if read_data_type(database, step) != step.data_type
     ]
+    # Last, since DDL commits: an upgrade that ends halfway must be found unfinished.
     if version < LEDGER_VERSION:
         statements.append(("directory_sync_lock", _write_version()))
     return statements
