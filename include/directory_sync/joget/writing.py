@@ -6,7 +6,7 @@ that was just filled, and would guess the order.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -113,14 +113,15 @@ class PlanApplication:
             raise RefusedRowsError(str(error), deferred) from None
 
     def _run(self) -> Plan:
-        # The object store, the processor and the database work at the same time. One thread, since
-        # publishing and hashing need much memory each.
+        # The object store and the database work at the same time. One thread, since publishing and
+        # hashing need much memory each. Both end before the transaction begins, so no lock waits.
         with ThreadPoolExecutor(1) as beside:
             published = beside.submit(self.publish)
             hashed = beside.submit(lambda: self.row.plan.sha256)
             self._send()
             published.result()
-            return self._write(self.update_answers(self.row.plan), hashed)
+            hashed.result()
+        return self._write(self.update_answers(self.row.plan))
 
     @cached_property
     def _parts(self) -> tuple[NewUsers, Plan]:
@@ -137,7 +138,7 @@ class PlanApplication:
     def _new_users(self) -> NewUsers:
         return self._parts[0]
 
-    def _write(self, answers: AnswerUpdate, hashed: "Future[str]") -> Plan:
+    def _write(self, answers: AnswerUpdate) -> Plan:
         # Foreign keys give the order: users and groups before what points to them, and what points
         # to them before they are deleted. Evictions come before all, since they free logins.
         with self.database.writing_transaction():
@@ -153,7 +154,6 @@ class PlanApplication:
             # Uncommitted employments make Joget's console wait when it edits the organization, so
             # they come last. Uncommitted rows of ROLE_USER block nobody (tried on MariaDB 10.11).
             self._write_employments()
-            hashed.result()  # the ledger's row of the run has it
             self._write_ledger(row)
             self._verify()
             if row is not self.row:  # some rows were left out, so their answers stay
