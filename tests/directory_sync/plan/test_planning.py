@@ -286,7 +286,7 @@ def give_keys_of_reading(world: tuple[Run, Desired, Current]) -> tuple[Run, Desi
     return run, desired, replace(now, users=users, user_links=linked)
 
 
-@settings(max_examples=2 * settings().max_examples)
+@settings(max_examples=4 * settings().max_examples)
 @given(worlds(), st.booleans())
 def test_unchanged_users_are_planned_as_the_rules_would_decide(
     world: tuple[Run, Desired, Current], may: bool
