@@ -17,6 +17,7 @@ from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, runs
 from directory_sync.joget.reading import Lookups, read_current
 from directory_sync.joget.schema import inspect_tables
+from directory_sync.mapping import Desired
 from directory_sync.plan import Evidence, Plan, make_plan
 from directory_sync.plan.changes import hash_rows, make_empty_plan
 from directory_sync.run import Run
@@ -82,7 +83,7 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
     Joget now.
 
     The pool isn't read. Raises SettingsError with each fault of the file, and PermanentError where
-    the file has no such sync, or staging no snapshot of the sync's pool.
+    the file has no such sync, or staging has no complete snapshot of the sync's pool.
     """
     settings = load_settings(settings_path)
     settings.require_valid()
@@ -144,32 +145,30 @@ def _make_preview(
     database: Database, run: Run, newest: Snapshot, applied: Snapshot | None
 ) -> Preview:
     """Plan from the newest snapshot, and count the changes by their origin."""
-    # Three plans tell the origins apart: the newest snapshot with today's settings, the same with
-    # the newest run's settings, and the applied snapshot with the newest run's settings.
+    # Up to three plans tell the origins apart: the newest snapshot with today's settings, the same
+    # with the newest run's settings, and the applied snapshot with the newest run's settings.
+    is_applied = newest is applied
     tables = inspect_tables(database, run.sync.organization)
-    frames = read_snapshot_frames(run, newest.users, newest.groups)
-    desired = map_with_settings(run.sync, frames)
-    before = map_with_settings(run.before_change.sync, frames) if run.previous else desired
-    directories = [desired, before]
-    if applied is not None and applied.at < newest.at:
-        # Only this plan tells what Joget changed since.
-        frames = read_snapshot_frames(run.before_change, applied.users, applied.groups)
-        directories.append(map_with_settings(run.before_change.sync, frames))
-    current = read_current(database, tables, run, Lookups(desired=tuple(directories)))
-    is_applied = applied is not None and applied.at >= newest.at
+    desired = _map_snapshot(run, newest)
+    before = _map_snapshot(run.before_change, newest) if run.previous else desired
+    last = before if is_applied or applied is None else _map_snapshot(run.before_change, applied)
+    current = read_current(database, tables, run, Lookups(desired=(desired, before, last)))
     evidence = _make_evidence(run, newest, is_applied=is_applied)
     plan = make_plan(run, desired, current, evidence)
-    without_change = (
+    without_change = without_snapshot = (
         make_plan(run.before_change, before, current, evidence) if run.previous else plan
     )
     if applied is None:
         without_snapshot = make_empty_plan()
     elif not is_applied:
         evidence = _make_evidence(run, applied, is_applied=True)
-        without_snapshot = make_plan(run.before_change, directories[-1], current, evidence)
-    else:
-        without_snapshot = without_change
+        without_snapshot = make_plan(run.before_change, last, current, evidence)
     return _count_changes(run, newest.at, plan, without_change, without_snapshot)
+
+
+def _map_snapshot(run: Run, snapshot: Snapshot) -> Desired:
+    frames = read_snapshot_frames(run, snapshot.users, snapshot.groups)
+    return map_with_settings(run.sync, frames)
 
 
 def _make_evidence(run: Run, snapshot: Snapshot, *, is_applied: bool) -> Evidence:

@@ -125,7 +125,7 @@ def test_what_only_a_newer_snapshot_gives_comes_from_the_pool(
     assert plan_as_json()["changes"] == []
 
 
-def test_a_user_whom_only_the_newer_snapshot_lacks_is_shown_as_it_would_be_removed(
+def test_leavers_of_a_newer_snapshot_are_shown_as_they_would_be_removed(
     synchronised: Company,
 ) -> None:
     synchronised.configure(policies={"missing_runs": 1})
