@@ -323,7 +323,8 @@ def _read_users(
     linked: pd.DataFrame, found: pd.DataFrame, admins: "pd.Series[str]"
 ) -> pd.DataFrame:
     """Columns current.JOGET_USERS_SCHEMA."""
-    # Of linked users whose ids weren't sent, role and employment stay unknown: no rule needs them.
+    # The ids of the other linked users weren't sent, so the database wasn't asked for their roles
+    # and employments. No rule needs those.
     others = linked[linked["is_same"]].rename(columns={"user_id": "id"})
     others = others[~others["id"].isin(found["id"])]
     key = UNCOMPARED_KEY_PREFIX + others["id"]

@@ -143,7 +143,7 @@ def find_run(dag_id: str, run_id: str) -> AirflowRun | None:
 
 def list_newest_runs(dag_ids: Sequence[str], limit: int) -> list[AirflowRun]:
     """The `limit` runs of all these DAGs that Airflow made last, the newest first."""
-    # By id: a backfill makes runs now whose dates are long past.
+    # Sorted by id and not by date, since a backfill makes its runs now, for dates in the past.
     return _list_runs(
         select(DagRun).where(DagRun.dag_id.in_(dag_ids)).order_by(DagRun.id.desc()).limit(limit)
     )

@@ -388,8 +388,8 @@ def find_rows(
         # aborts a process that ends while one of them still holds a Python file.
         opened = pq.ParquetFile(file, metadata=fragment.metadata)
         for part in fragment.split_by_row_group(fits):
-            # Row groups whose statistics exclude the values are left out by now. The statistics of
-            # the others may include the values only by chance, so this column is read first.
+            # By its statistics, this row group may have the values. Whether it really has them, the
+            # searched column alone tells, and the other columns are read only if it does.
             (group,) = part.row_groups
             if len(opened.read_row_group(group.id, columns=[column]).filter(fits)):
                 rows = opened.read_row_group(group.id, columns=columns).filter(fits)
