@@ -86,7 +86,7 @@ def test_every_rule_that_the_code_cites_is_in_the_design() -> None:
     ]
     texts = [path for path in files if path.suffix in (".py", ".md")]
     cited = {path.relative_to(ROOT).as_posix(): find_cited_rules(path) for path in texts}
-    assert cited["include/directory_sync/plan/missing.py"] == {"5"}, "citations are found at all"
+    assert "5" in cited["include/directory_sync/plan/missing.py"], "citations are found at all"
     assert {
         path: numbers - rules.keys() for path, numbers in cited.items() if numbers - rules.keys()
     } == {}
