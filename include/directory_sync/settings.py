@@ -27,8 +27,8 @@ LONGEST_EXTRACT_HOURS = 20
 """Celery hands a task to a second worker after a day (visibility_timeout in docker-compose.yaml).
 """
 
-# The sync `default` has the DAGs cognito_to_joget_review and cognito_to_joget_undo.
-RESERVED_SYNC_NAMES = frozenset({"review", "undo"})
+# The sync `default` has the DAGs cognito_to_joget_review, _undo and _live.
+RESERVED_SYNC_NAMES = frozenset({"review", "undo", "live"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]
 Filled = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^\S(.*\S)?$")]
@@ -44,6 +44,10 @@ def _make_tuple(value: Any) -> Any:
 
 Texts = Annotated[tuple[Filled, ...], BeforeValidator(_make_tuple)]
 """A list of texts, kept as a tuple so that nothing changes it after parsing."""
+
+
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+Regions = Annotated[tuple[Region, ...], BeforeValidator(_make_tuple)]
 
 
 class Section(BaseModel):
@@ -157,6 +161,25 @@ class Approval(Section):
     approvers: Texts = ()
 
 
+class Events(Section):
+    """Changes as they happen, from the pool's events in a queue."""
+
+    queue_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+/\S+$")] | None = None
+    """An SQS queue; None: no live DAG."""
+    leavers_at_once: bool = True
+    """Whether a user whom an event and a direct question show deleted or disabled is deactivated at
+    once; if not, the next run for everybody decides."""
+    promise_minutes: Annotated[float, Field(gt=0)] | None = None
+    """An alert is sent when a change took longer to reach Joget."""
+
+
+class Alerts(Section):
+    """Who is told when a sync's state changes."""
+
+    notifier: Filled | None = None
+    """A Connection for Airflow's notifiers."""
+
+
 class Rules(Section):
     """The settings that decide what becomes of each user and group. After they are changed, the
     next run reports what the change alone does.
@@ -174,7 +197,9 @@ class Sync(Section):
     schedule: str | None = None
     # Pattern and length are those of Cognito's API (UserPoolIdType).
     user_pool_id: Annotated[str, StringConstraints(pattern=r"^[\w-]+_[0-9a-zA-Z]+$", max_length=55)]
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+    region: Region
+    read_regions: Regions = ()
+    """Regions with a replica of the pool that is read instead of the one in `region`."""
     organization: Filled
     aws_conn_id: Filled = "cognito_aws"
     joget_conn_id: Filled = "joget_mysql"
@@ -191,6 +216,8 @@ class Sync(Section):
     limits: Limits = Limits()
     proof: Proof = Proof()
     approval: Approval = Approval()
+    events: Events = Events()
+    alerts: Alerts = Alerts()
 
     @field_validator("name")
     @classmethod
@@ -240,6 +267,11 @@ class Sync(Section):
     def undo_dag_id(self) -> str:
         """The id of the DAG that takes a run back."""
         return f"{self.dag_id}_undo"
+
+    @property
+    def live_dag_id(self) -> str:
+        """The id of the DAG that applies changes as they happen, where events.queue_url is set."""
+        return f"{self.dag_id}_live"
 
     @property
     def rules(self) -> Rules:
