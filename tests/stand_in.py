@@ -69,6 +69,25 @@ def sub_of(user: Any) -> str:
     return next((str(pair["Value"]) for pair in user["Attributes"] if pair["Name"] == "sub"), "")
 
 
+FILTERED_ATTRIBUTES = (
+    "username",
+    "email",
+    "phone_number",
+    "name",
+    "given_name",
+    "family_name",
+    "preferred_username",
+)
+"""Attributes that a filter of ListUsers takes, beside sub and the statuses."""
+
+
+def get_value(user: Any, name: str) -> str | None:
+    """One of a user's attributes, or the Cognito username."""
+    if name == "username":
+        return str(user["Username"])
+    return next((pair["Value"] for pair in user["Attributes"] if pair["Name"] == name), None)
+
+
 class ServedPool(Protocol):
     """A pool, as the stand-in serves it."""
 
@@ -135,6 +154,8 @@ class Faults:
     """By group: how many members its first whole listing leaves out, at the end."""
     every_listing_lacks: dict[str, int] = field(default_factory=dict)
     """By group: how many members each listing leaves out."""
+    first_listing_lacks_groups_of: frozenset[str] = frozenset()
+    """Cognito usernames for which the first list of their groups is empty."""
     vanishing_group: str = ""
     """A group that is listed, and gone when its members are asked for."""
     filter: str = "works"
@@ -157,6 +178,7 @@ QUOTA_OF = {
     "ListUsers": "UserList",
     "ListUsersInGroup": "UserList",
     "ListGroups": "UserPoolResourceRead",
+    "AdminListGroupsForUser": "UserResourceRead",
     "DescribeUserPool": "UserPoolRead",
 }
 
@@ -270,7 +292,7 @@ class StandIn:
         found = self._list_rows(operation, asked, start)
         end = start + min(next(self._lengths), asked.get("Limit", LARGEST_PAGE))
         body: dict[str, Any] = {
-            "Groups" if operation == "ListGroups" else "Users": found[start:end]
+            "Users" if operation.startswith("ListUsers") else "Groups": found[start:end]
         }
         if end < len(found):
             body[token_name] = self._token(bound_to, end)
@@ -298,6 +320,8 @@ class StandIn:
             if start == 0:
                 self.filters[asked.get("Filter", "")] += 1
             return self._users(asked.get("Filter"))
+        if operation == "AdminListGroupsForUser":
+            return self._groups_of(asked["Username"])
         group = asked["GroupName"]
         if group not in self.pool.members or group == self.faults.vanishing_group:
             raise RefusedError("ResourceNotFoundException", "Group not found.")
@@ -311,6 +335,18 @@ class StandIn:
             "EstimatedNumberOfUsers": len(self.pool.users) if true else int(self.faults.estimate)
         }
 
+    def _groups_of(self, username: str) -> Sequence[Any]:
+        if all(user["Username"] != username for user in self.pool.users):
+            raise RefusedError("UserNotFoundException", "User does not exist.")
+        self.listings[username] += 1
+        if self.listings[username] == 1 and username in self.faults.first_listing_lacks_groups_of:
+            return []
+        return [
+            {"GroupName": name, "UserPoolId": POOL_ID}
+            for name, members in self.pool.members.items()
+            if any(member["Username"] == username for member in members)
+        ]
+
     def _users(self, wanted: str | None) -> Sequence[Any]:
         if wanted is None or self.faults.filter == "ignored":
             shown = len(self.pool.users) - self.faults.hidden_users
@@ -319,6 +355,9 @@ class StandIn:
             return [*listed, *repeated] if repeated else listed
         parsed = re.fullmatch(r'"?sub"? *(\^?=) *"([^"]*)"', wanted)
         refused = {"refused": ("=", "^="), "prefix": ("=",)}.get(self.faults.filter, ())
+        named = re.fullmatch(r'(\w+) = "([^"]*)"', wanted)
+        if named and named[1] != "sub" and named[1] in FILTERED_ATTRIBUTES and "=" not in refused:
+            return [user for user in self.pool.users if get_value(user, named[1]) == named[2]]
         if parsed is None or parsed[1] in refused:
             raise RefusedError("InvalidParameterException", "Error while parsing filter.")
         found: Sequence[Any] = self.pool.find_by_sub(parsed[2], prefix=parsed[1] == "^=")

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
     NOT_ASKED = "not_asked"
     NEWER_READING = "newer_reading"
+    LEFT_TO_THE_NEXT_RUN = "left_to_the_next_run"
     NOT_CREATABLE = "not_creatable"
     # Matching.
     REPLACED_IN_JOGET = "replaced_in_joget"
@@ -176,6 +177,10 @@ REASON_RULES = {
     Reason.NEWER_READING: ReasonRule(
         "a newer reading of this user was applied",
         "Nothing: a newer run has decided about the user.",
+    ),
+    Reason.LEFT_TO_THE_NEXT_RUN: ReasonRule(
+        "disabled in the pool; the next run for everybody decides (events.leavers_at_once)",
+        "Nothing: the next run for everybody deactivates them.",
     ),
     Reason.NOT_CREATABLE: ReasonRule(
         "archived or compromised, and not in Joget", "Change the user's status in Cognito."

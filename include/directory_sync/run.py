@@ -32,7 +32,15 @@ class Run(Section):
     dry_run: bool
     dry_run_reason: str | None = None
     users: Texts = ()
-    """Subs or logins; empty: everybody."""
+    """The users that the run is for, by sub. Until `extract_users` has found these, what a person
+    typed: subs, logins, emails or usernames. Empty, without `groups` too: everybody.
+    """
+    groups: Texts = ()
+    """The groups that the run is for, by name, beside its users."""
+    leavers: Texts = ()
+    """Subs that may be removed at once if the pool, asked by name, doesn't have them."""
+    is_live: bool = False
+    """Whether events started it."""
     replay_run_id: str | None = None
     """An earlier run: its snapshot is planned once more, for comparison."""
     previous: Rules | None = None
@@ -47,6 +55,11 @@ class Run(Section):
     def folder(self) -> str:
         """Where the run's files lie, below the sync's staging_url."""
         return f"{self.home}/{make_folder_name(self.run_id)}"
+
+    @property
+    def is_for_some(self) -> bool:
+        """Whether the run is for some users or groups only."""
+        return bool(self.users or self.groups)
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -128,6 +128,10 @@ class UserPool:
         client.meta.events.register("response-received.cognito-identity-provider", slow_down)
         client.meta.events.register("before-parse.cognito-identity-provider", _fail_cut_answer)
 
+    def count_calls(self) -> dict[str, int]:
+        """The calls so far, throttled ones too, and how many were throttled."""
+        return {"calls": self.progress.calls, "throttled_calls": self.progress.throttled}
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Within the block every list ends at its next page, with StoppedError."""
@@ -167,6 +171,16 @@ class UserPool:
         has to begin again.
         """
         yield from self._pages("ListUsersInGroup", "Users", "memberships", GroupName=group_name)
+
+    def groups_of_user(self, cognito_username: str) -> Iterator[list[dict[str, Any]]]:
+        """Pages of the groups that one user is in.
+
+        Raises TransientError where the user was deleted meanwhile, TokenDiedError where the list
+        has to begin again.
+        """
+        yield from self._pages(
+            "AdminListGroupsForUser", "Groups", "memberships", Username=cognito_username
+        )
 
     def read_first_rows(
         self, operation: str, limit: int, **parameters: str
@@ -281,6 +295,10 @@ class UserPool:
         if code == "ResourceNotFoundException" and operation == "ListUsersInGroup":
             # The same code says that a pool doesn't exist, but this pool was just listed.
             return GroupGoneError()
+        if code == "UserNotFoundException":
+            return TransientError(
+                f"A user was deleted while the sync was reading them ({operation}). Retrying."
+            )
         if code == "ResourceNotFoundException":
             return PermanentError(
                 f"User pool {self._pool} doesn't exist in region {region}. A pool's id begins with "

@@ -20,13 +20,14 @@ from directory_sync.frames import (
     take_values,
     to_arrow_types,
 )
-from directory_sync.joget import belongings, employments, left_over
+from directory_sync.joget import belongings, employments, left_over, some_users
 from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.database_errors import TEMPORARY_TABLE
 from directory_sync.joget.ledger import definition, links, reviews, runs
 from directory_sync.joget.schema import (
     TABLES_BY_USERNAME,
     JogetTables,
+    count_users,
     name_columns,
 )
 from directory_sync.mapping import LOGIN_LENGTH, Desired
@@ -70,6 +71,9 @@ class Lookups:
     """Directories: all their users and groups are looked up."""
     ids: "pd.Series[str]" = field(default_factory=lambda: pd.Series([], dtype=TEXT_TYPE))
     """More ids of Joget users and groups to look up."""
+    subs: tuple[str, ...] | None = None
+    """In a run for some users: whose links are read, beside those to a desired login. None: all
+    links are read."""
     remembered: pd.DataFrame = field(
         default_factory=lambda: make_empty_frame(now.REMEMBERED_LINKS_SCHEMA)
     )
@@ -80,6 +84,11 @@ class Lookups:
     """Whether to count what Joget keeps of the users among the ids."""
     finds_left_over: bool = False
     """Whether to look for accounts of the organization that the pool doesn't have."""
+
+    @property
+    def is_for_some(self) -> bool:
+        """Whether only some users' rows are read."""
+        return self.subs is not None
 
 
 def read_current(database: Database, tables: JogetTables, run: Run, lookups: Lookups) -> Current:
@@ -93,11 +102,7 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
     # lock nothing, so Joget never waits while the sync plans.
     with database.transaction("REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"):
         has_ledger = definition.is_ledger_complete(database)
-        linked = (
-            links.read_linked_users(database, tables, run)
-            if has_ledger
-            else make_empty_frame(links.LINKED_USERS_SCHEMA)
-        )
+        linked = _read_linked_users(database, tables, run, lookups, has_ledger=has_ledger)
         # Most users' logins are, byte for byte, the ids that they are linked to. Only the other
         # texts are compared by the database's own keys.
         keys = _read_text_keys(
@@ -105,18 +110,39 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             tables,
             _collect_texts(run, desired, pd.concat([lookups.ids, remembered["joget_id"]]), linked),
         )
-        found = _read_users_by_login(database, tables)
-        groups = _read_groups(database, tables, run, keys, has_ledger=has_ledger)
+        found = _read_users_by_login(
+            database,
+            tables,
+            by_name=not lookups.is_for_some or some_users.has_new_login(desired, linked),
+        )
+        ledger = _read_ledger_frames(database, tables, run, has_ledger=has_ledger)
+        own_groups = ledger["group_links"]
+        own_groups = own_groups[own_groups["sync"] == run.sync.name]
+        groups = _read_groups(database, tables, keys, own_groups, lookups)
+        if lookups.is_for_some and has_ledger:
+            linked = _add_members_of_new_groups(
+                database, tables, run, linked, groups=groups, own_groups=own_groups
+            )
         users = _read_users(linked, found, _read_admin_ids(database))
         users = _add_replacements(database, tables, run, users, linked)
         users = _add_use(database, tables, users, linked=linked, desired=desired, keys=keys)
         return Current(
             users=users,
             groups=groups,
-            memberships=_read_memberships_of_groups(
-                database, tables, groups["id"].tolist(), users["id"]
+            memberships=_read_memberships(
+                database,
+                tables,
+                lookups,
+                groups=groups,
+                own_groups=own_groups,
+                user_ids=users["id"],
             ),
-            **_read_ledger_frames(database, tables, run, has_ledger=has_ledger),
+            **ledger,
+            **(
+                _count_the_others(database, run, linked, groups, own_groups)
+                if lookups.is_for_some and has_ledger
+                else {}
+            ),
             user_links=_read_user_links(
                 database, tables, run, linked=linked, keys=keys, found=found, has_ledger=has_ledger
             ),
@@ -131,9 +157,10 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             newest_snapshot_at=runs.find_newest_snapshot_time(database, run)
             if has_ledger
             else None,
-            users_in_all=int(
-                database.rows("SELECT COUNT(*) FROM dir_user", about="dir_user")[0][0]
-            ),
+            # To count a million rows takes longer than everything else for one user.
+            users_in_all=0
+            if lookups.is_for_some and run.sync.limits.max_users is None
+            else count_users(database),
             removals=runs.count_recent_removals(database, run) if has_ledger else Removals(),
             remembered=remembered,
             column_lengths=tables.column_lengths,
@@ -167,12 +194,21 @@ def read_memberships(database: Database, tables: JogetTables, run: Run) -> pd.Da
         links.read_subs_of_users(database, run),
         links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA),
     )
-    groups = groups[
-        (groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)
-    ]
+    groups = _select_own_groups(groups, run)
     members = _read_memberships_of_groups(
         database, tables, groups["group_id"].tolist(), users["user_id"]
     )
+    return _name_members(members, users, groups)
+
+
+def _select_own_groups(group_links: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The links (current.GROUP_LINKS_SCHEMA) of the sync's pool."""
+    own = group_links["sync"] == run.sync.name
+    return group_links[own & (group_links["user_pool_id"] == run.sync.user_pool_id)]
+
+
+def _name_members(members: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """Columns sub, group_name, for Joget's memberships between linked users and linked groups."""
     subs, names = (
         find_positions(members[column], known[column])
         for column, known in (("user_id", users), ("group_id", groups))
@@ -187,13 +223,33 @@ def read_memberships(database: Database, tables: JogetTables, run: Run) -> pd.Da
     )
 
 
+def read_group_names_of_subs(
+    database: Database, tables: JogetTables, run: Run, subs: Sequence[str]
+) -> dict[str, set[str]]:
+    """The Cognito names of the linked groups in which Joget has these linked users, by sub."""
+    if not definition.is_ledger_complete(database):
+        return {}
+    users = links.read_logins_of_subs(database, run, subs)
+    groups = _select_own_groups(
+        links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA), run
+    )
+    members = _give_stored_ids(
+        database,
+        tables,
+        some_users.read_memberships(database, users["user_id"].tolist()),
+        users["user_id"],
+        groups["group_id"],
+    )
+    pairs = _name_members(members, users, groups)
+    return {str(sub): set(rows) for sub, rows in pairs.groupby("sub")["group_name"]}
+
+
 def read_group_names(database: Database, tables: JogetTables, run: Run) -> list[str]:
     """The Cognito names of this pool's linked groups that are in scope; none without a ledger."""
     if not definition.is_ledger_complete(database):
         return []
     groups = links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA)
-    own = (groups["sync"] == run.sync.name) & (groups["user_pool_id"] == run.sync.user_pool_id)
-    names = sorted(groups.loc[own, "group_name"])
+    names = sorted(_select_own_groups(groups, run)["group_name"])
     return [name for name in names if run.sync.scope.has_group(name, run.sync.user_pool_id)]
 
 
@@ -225,8 +281,8 @@ def _collect_texts(
     run: Run, desired: Sequence[Desired], ids: "pd.Series[str]", linked: pd.DataFrame
 ) -> pd.DataFrame:
     """Column text: each text that a plan compares with others by its key. These are logins,
-    possible group ids and names, logins in the settings and the trigger form, and the ids of linked
-    users that Joget changed or that aren't active.
+    possible group ids and names, logins in the settings, and the ids of linked users that Joget
+    changed or that aren't active.
     """
     unchanged_links = linked[
         linked["is_same"]
@@ -234,7 +290,7 @@ def _collect_texts(
         & (linked["user_pool_id"] == run.sync.user_pool_id)
     ]
     changed = linked[~linked["is_same"] | (linked["state"] != State.ACTIVE)]
-    named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users, *run.users]
+    named = [*run.sync.scope.exclude_users, *run.before_change.sync.scope.exclude_users]
     parts = [ids, changed["user_id"], pd.Series(named, dtype=TEXT_TYPE)]
     for directory in desired:
         # A frozen user may have a login of any length, and our table holds 255 characters.
@@ -279,8 +335,10 @@ def _read_text_keys(database: Database, tables: JogetTables, texts: pd.DataFrame
     )
 
 
-def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFrame:
-    """Columns FOUND_USERS_SCHEMA: users with a sent text as their id or username."""
+def _read_users_by_login(database: Database, tables: JogetTables, *, by_name: bool) -> pd.DataFrame:
+    """Columns FOUND_USERS_SCHEMA: users with a sent text as their id or, with by_name, their
+    username.
+    """
     columns = (
         f"u.id, u.username, {name_columns(USER_COLUMNS, 'u')}, "
         "u.password IS NOT NULL, "
@@ -291,11 +349,12 @@ def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFram
     # STRAIGHT_JOIN, since the server knows nothing about a table that was just filled. Joget has no
     # index on the username: one scan is held against the texts' index, for the few users with an id
     # other than their username.
-    by_id = "FROM directory_sync_text t STRAIGHT_JOIN dir_user u ON u.id = t.text"
-    by_name = (
-        "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = u.username "
-        "WHERE NOT CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
-    )
+    sources = ["FROM directory_sync_text t STRAIGHT_JOIN dir_user u ON u.id = t.text"]
+    if by_name:
+        sources.append(
+            "FROM dir_user u STRAIGHT_JOIN directory_sync_text t ON t.text = u.username "
+            "WHERE NOT CAST(u.id AS BINARY) <=> CAST(u.username AS BINARY)"
+        )
     parts = [
         database.frame(
             f"SELECT {columns} {source}",
@@ -303,7 +362,7 @@ def _read_users_by_login(database: Database, tables: JogetTables) -> pd.DataFram
             schema=FOUND_USERS_SCHEMA,
             about="dir_user",
         )
-        for source in (by_id, by_name)
+        for source in sources
     ]
     return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
 
@@ -451,21 +510,103 @@ def _read_user_links(
     )
 
 
+def _read_linked_users(
+    database: Database, tables: JogetTables, run: Run, lookups: Lookups, *, has_ledger: bool
+) -> pd.DataFrame:
+    """Columns links.LINKED_USERS_SCHEMA."""
+    if not has_ledger:
+        return make_empty_frame(links.LINKED_USERS_SCHEMA)
+    if lookups.subs is None:
+        return links.read_linked_users(database, tables, run)
+    return some_users.read_linked_users(database, tables, run, lookups.desired, lookups.subs)
+
+
+def _add_members_of_new_groups(
+    database: Database,
+    tables: JogetTables,
+    run: Run,
+    linked: pd.DataFrame,
+    *,
+    groups: pd.DataFrame,
+    own_groups: pd.DataFrame,
+) -> pd.DataFrame:
+    """Add to `linked` the members of Joget's groups that may be adopted: whether one may depends on
+    all of its members (rule 9).
+    """
+    new = _select_new_groups(groups, own_groups)
+    members = _read_memberships_of_groups(database, tables, new, linked["user_id"])
+    ids = members["user_id"].drop_duplicates().tolist()
+    return some_users.add_links_of_users(database, tables, run, linked, ids)
+
+
+def _select_new_groups(groups: pd.DataFrame, own_groups: pd.DataFrame) -> list[str]:
+    """Ids of Joget's groups that the sync hasn't linked."""
+    return groups.loc[~groups["id"].isin(own_groups["group_id"]), "id"].tolist()
+
+
+def _count_the_others(
+    database: Database,
+    run: Run,
+    linked: pd.DataFrame,
+    groups: pd.DataFrame,
+    own_groups: pd.DataFrame,
+) -> dict[str, Any]:
+    """What the limits of a run for some users are shares of: fields of Current."""
+    return {
+        "unread_users": some_users.count_unread_users(database, run, linked),
+        "members_by_group": some_users.count_members(database, groups["id"].tolist(), own_groups),
+        "memberships_in_all": runs.count_newest_memberships(database, run),
+    }
+
+
 def _read_groups(
-    database: Database, tables: JogetTables, run: Run, keys: pd.DataFrame, *, has_ledger: bool
+    database: Database,
+    tables: JogetTables,
+    keys: pd.DataFrame,
+    own_groups: pd.DataFrame,
+    lookups: Lookups,
 ) -> pd.DataFrame:
     """Columns current.JOGET_GROUPS_SCHEMA."""
-    # All groups are read: their names have no index, and groups are few.
     columns = f"g.id, g.name, g.organizationId, {tables.key('g.id')}, {tables.key('g.name')}"
+    if lookups.is_for_some:
+        groups = some_users.read_groups(database, columns, own_groups["group_id"].tolist())
+        if not some_users.needs_all_groups(lookups.desired, groups, own_groups):
+            return groups
+    # All groups are read: their names have no index, and groups are few.
     groups = database.frame(
         f"SELECT {columns} FROM dir_group g", schema=now.JOGET_GROUPS_SCHEMA, about="dir_group"
     )
     wanted = groups["id_key"].isin(keys["key"]) | groups["name_key"].isin(keys["key"])
-    if has_ledger:
-        own = links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA)
-        own = own[own["sync"] == run.sync.name]
-        wanted |= groups["id_key"].isin(own["group_key"])
+    wanted |= groups["id_key"].isin(own_groups["group_key"])
     return groups[is_true(wanted)].reset_index(drop=True)
+
+
+def _read_memberships(
+    database: Database,
+    tables: JogetTables,
+    lookups: Lookups,
+    *,
+    groups: pd.DataFrame,
+    own_groups: pd.DataFrame,
+    user_ids: "pd.Series[str]",
+) -> pd.DataFrame:
+    """Columns current.JOGET_MEMBERSHIPS_SCHEMA: the members of these groups. In a run for some
+    users, those of the linked groups among the users alone.
+    """
+    if not lookups.is_for_some:
+        return _read_memberships_of_groups(database, tables, groups["id"].tolist(), user_ids)
+    of_users = _give_stored_ids(
+        database,
+        tables,
+        some_users.read_memberships(database, user_ids.tolist()),
+        user_ids,
+        groups["id"],
+    )
+    of_users = of_users[of_users["group_id"].isin(groups["id"])]
+    of_groups = _read_memberships_of_groups(
+        database, tables, _select_new_groups(groups, own_groups), user_ids
+    )
+    return pd.concat([of_users, of_groups], ignore_index=True).drop_duplicates(ignore_index=True)
 
 
 def _read_memberships_of_groups(
@@ -485,11 +626,26 @@ def _read_memberships_of_groups(
                 statement, ids, schema=now.JOGET_MEMBERSHIPS_SCHEMA, about="dir_user_group"
             )
         )
-    members = pd.concat(parts, ignore_index=True)
-    known = {
-        "user_id": ("dir_user", user_ids),
-        "group_id": ("dir_group", pd.Series(group_ids, dtype=TEXT_TYPE)),
-    }
+    return _give_stored_ids(
+        database,
+        tables,
+        pd.concat(parts, ignore_index=True),
+        user_ids,
+        pd.Series(group_ids, dtype=TEXT_TYPE),
+    )
+
+
+def _give_stored_ids(
+    database: Database,
+    tables: JogetTables,
+    members: pd.DataFrame,
+    user_ids: "pd.Series[str]",
+    group_ids: "pd.Series[str]",
+) -> pd.DataFrame:
+    """The rows of dir_user_group with ids as dir_user and dir_group store them, of which these are
+    known.
+    """
+    known = {"user_id": ("dir_user", user_ids), "group_id": ("dir_group", group_ids)}
     # A row of dir_user_group may have a stored id's key in other letters. The database is asked
     # again for these rows only.
     for column, (table, parents) in known.items():

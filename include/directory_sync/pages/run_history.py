@@ -49,7 +49,7 @@ class PastRun:
         """
         run = self.published.run if self.published else None
         # A replay is a dry run (docs/design.md, Backfill), so `decided` leaves it out.
-        return bool(self.decided and self.sync_dag.kind == "sync" and run and not run.users)
+        return bool(self.decided and self.sync_dag.kind == "sync" and run and not run.is_for_some)
 
 
 def read_past_runs(sync_dags: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> list[PastRun]:

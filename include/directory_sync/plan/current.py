@@ -64,10 +64,14 @@ PAST_LINKS_SCHEMA = pa.schema(
         ("sub", pa.string()),
         ("user_id", pa.string()),
         ("state", pa.string()),
+        ("changed_at", pa.timestamp("us")),
         ("user_key", pa.string()),
     ]
 )
-"""Links of this pool that are history: the Joget user is linked to another sub now, or to none."""
+"""Links of this pool that are history: the Joget user is linked to another sub now, or to none.
+
+changed_at (UTC): the time of the snapshot that ended the link.
+"""
 
 RETIRED_LOGINS_SCHEMA = pa.schema(
     [("user_pool_id", pa.string()), ("sub", pa.string()), ("user_key", pa.string())]
@@ -206,6 +210,13 @@ class Current:
     )
     unchanged_users: int = 0
     """Users of this pool that are left out of users and user_links (plan.unchanged)."""
+    unread_users: dict[str, int] = field(default_factory=dict)
+    """In a run for some users: how many more active linked users there are, by pool."""
+    members_by_group: "pd.Series[int] | None" = None
+    """In a run for some users: how many members the linked groups of these users have, by group
+    name."""
+    memberships_in_all: int | None = None
+    """In a run for some users: how many of our memberships the newest run for everybody left."""
     column_lengths: dict[str, int] = field(default_factory=dict)
     """How many characters each text column of dir_user holds in this installation."""
     organization: str | None = None

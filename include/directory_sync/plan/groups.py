@@ -226,11 +226,11 @@ def _decide_vanished(
     groups = join_joget_rows(groups, groups["linked_id"], current.groups)
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(groups, Entity.GROUP, "group_name", run.sync.user_pool_id)
-    after_misses = evidence.count_misses(groups, proven, runs, subset=bool(run.users))
+    after_misses = evidence.count_misses(groups, proven, runs, subset=run.is_for_some)
     # One listing without the group proves little: nothing is removed before missing_runs of them.
     due = is_true(after_misses >= runs)
     decisions = Decisions(groups)
-    if run.users or not evidence.complete:
+    if run.is_for_some or not evidence.complete:
         decisions.decide(decisions.open, Outcome.UNLISTED, Reason.CANNOT_TELL)
     if run.sync.policies.missing_group == "delete":
         decisions.decide(due & groups["now_id"].notna(), Outcome.DELETED, Reason.MISSING)
@@ -248,7 +248,7 @@ def _decide_vanished(
         listed=False,
         # The pool was asked for a due group by name, which proves more than a second listing.
         listed_twice=True,
-        takes_part=False,
+        takes_part=_is_answered_for(run, groups),
         loses_all=due & (missing | deleted),
         action=action.mask(deleted, Action.DELETE),
         before_id=groups["now_id"],
@@ -262,6 +262,16 @@ def _decide_vanished(
         after_misses=after_misses.mask(gone),
     )
     return conform_to_schema(groups, DECIDED_GROUPS_SCHEMA)
+
+
+def _is_answered_for(run: Run, unlisted: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the run's users were asked for these groups: in a run for some users, each one's own
+    list of groups has every group that they are in.
+    """
+    pool = run.sync.user_pool_id
+    in_scope = [run.sync.scope.has_group(name, pool) for name in unlisted["group_name"]]
+    of_pool = unlisted["user_pool_id"] == pool
+    return of_pool & pd.Series(in_scope, index=unlisted.index, dtype=bool) & run.is_for_some
 
 
 def keep_peopled_groups(

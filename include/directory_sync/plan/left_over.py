@@ -20,7 +20,7 @@ def decide_left_over(run: Run, current: Current, evidence: Evidence) -> pd.DataF
     """
     accounts = (
         _find_accounts(run, current)
-        if evidence.complete and not run.users
+        if evidence.complete and not run.is_for_some
         else current.left_over.iloc[:0]
     )
     if accounts.empty:

@@ -33,7 +33,8 @@ def limit_users(
     """
     limits = run.sync.limits
     links = select_users_of_sync(run, current)
-    total = len(links) + current.unchanged_users
+    others = current.unchanged_users + sum(current.unread_users.values())
+    total = len(links) + others
     action = users["action"].where(users["hold"].isna())
     removed = action.isin(REMOVAL_ACTIONS)
     # Each has a limit of its own, so that many missing users never hold back disabled ones.
@@ -41,7 +42,7 @@ def limit_users(
     missing = removed & ~disabled
     was_active = is_true(users["before_state"] == State.ACTIVE)
     counted = missing & (was_active | (action == Action.DELETE))
-    active = int((links["state"] == State.ACTIVE).sum()) + current.unchanged_users
+    active = int((links["state"] == State.ACTIVE).sum()) + others
     # A user who was deactivated before counts when deleted, so the total must have them as well.
     active_or_deleted = active + int((counted & ~was_active).sum())
     changed = action.isin(CHANGING_ACTIONS) & users["linked"] & are_values_different(users)
@@ -109,7 +110,7 @@ def limit_removed_memberships(
         limits,
         limits.removed_memberships_percent,
         int(removed.sum()),
-        int(before.sum()),
+        int(before.sum()) if current.memberships_in_all is None else current.memberships_in_all,
         current.removals.memberships,
     )
     if not excess:

@@ -141,12 +141,10 @@ def select_users_of_sync(run: Run, current: Current) -> pd.DataFrame:
 def is_pool_changed(run: Run, current: Current) -> bool:
     """Whether the sync has links of another pool, and none of this one yet."""
     # The links of unchanged users are left out of user_links (plan.unchanged).
-    pools = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
-    return (
-        not current.unchanged_users
-        and bool(len(pools))
-        and not bool((pools == run.sync.user_pool_id).any())
-    )
+    own = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
+    unread = [pool for pool, count in current.unread_users.items() if count]
+    pools = {*own, *unread}
+    return not current.unchanged_users and bool(pools) and run.sync.user_pool_id not in pools
 
 
 def are_too_few_found(run: Run, users: pd.DataFrame, current: Current) -> bool:

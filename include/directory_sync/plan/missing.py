@@ -30,7 +30,11 @@ def decide_missing(
     users["key"] = users["occupier_id"] = make_null_texts(users.index)
     runs = run.sync.policies.missing_runs
     proven = evidence.is_proven_absent(users, Entity.USER, "sub", run.sync.user_pool_id)
-    users["after_misses"] = evidence.count_misses(users, proven, runs, subset=bool(run.users))
+    users["after_misses"] = evidence.count_misses(users, proven, runs, subset=run.is_for_some)
+    # Somebody who was named, and whom the pool doesn't have, is removed at once (rule 5).
+    named = proven & users["sub"].isin(run.leavers)
+    named &= users["user_pool_id"] == run.sync.user_pool_id
+    users["after_misses"] = users["after_misses"].mask(named, runs)
     # They were too many to ask for by name (rule 5). Without that, none of their misses counts, so
     # their removal is proposed at once, and held.
     users["is_unproven"] = ~proven & is_true(users["misses"] < runs) & (not evidence.compares)
@@ -41,8 +45,8 @@ def decide_missing(
     decisions.decide(is_newer(evidence, users), Outcome.FROZEN, Reason.NEWER_READING)
     replaced = is_replaced(users, current)
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.REPLACED_IN_JOGET)
-    if run.users or not evidence.complete:
-        decisions.decide(decisions.open, Outcome.UNLISTED, Reason.CANNOT_TELL)
+    if run.is_for_some or not evidence.complete:
+        decisions.decide(~named, Outcome.UNLISTED, Reason.CANNOT_TELL)
     decisions.decide(~due, Outcome.MISSING, Reason.MISSING)
     gone = users["now_id"].isna()
     decisions.decide(gone, Outcome.MISSING, Reason.MISSING_AND_DELETED_IN_JOGET)

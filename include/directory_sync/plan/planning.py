@@ -39,9 +39,8 @@ from directory_sync.vocabulary import Action, Entity
 def make_plan(run: Run, desired: Desired, current: Current, evidence: Evidence) -> Plan:
     """Plan everything that the run would change. Pure, and independent of the input's row order.
 
-    Raises PermanentError where the settings name another organization than the runs before; where
-    the run names users that the pool doesn't have; and where a run for some users comes before a
-    changed pool was taken over by a run for everybody.
+    Raises PermanentError where the settings name another organization than the runs before, and
+    where a run for some users comes before a changed pool was taken over by a run for everybody.
     """
     _require_same_target(run, current)
     decided = _decide_all(run, desired, current, evidence)
@@ -65,7 +64,7 @@ def _require_same_target(run: Run, current: Current) -> None:
     """Refuse a changed organization, and a changed pool in a run for some users (rules 14, 11)."""
     # A run for some users would take the new pool over for them alone. After that, a login proves
     # nothing any more (rule 11), so the other users would never be matched.
-    if run.users and not run.dry_run and is_pool_changed(run, current):
+    if run.is_for_some and not run.dry_run and is_pool_changed(run, current):
         raise PermanentError(
             f"The settings name another pool than before ({run.sync.user_pool_id}). Run the sync "
             f"for everybody once, so that users are matched with it; nothing was written."
@@ -116,9 +115,9 @@ class Held:
 
 def _hold_all(decided: Decided) -> Held:
     """Hold users, groups and membership rows."""
-    holding = Holding(
-        decided.run, decided.current, decided.memberships.before, decided.is_wrong_pool
-    )
+    before = decided.current.members_by_group
+    before = decided.memberships.before if before is None else before
+    holding = Holding(decided.run, decided.current, before, decided.is_wrong_pool)
     # In this order: groups need the users' holds, and memberships need both.
     users, renames = hold_users(holding, decided.users)
     groups = hold_groups(holding, decided.groups, users)
@@ -135,12 +134,21 @@ def _hold_all(decided: Decided) -> Held:
     return Held(users, renames, hold_deletions(groups, rows), rows, holding.excesses)
 
 
+def _select_asked(run: Run, directory: pd.DataFrame) -> pd.DataFrame:
+    """The rows that say what became of the run's users and groups."""
+    # In a run for some users, others are there only since they have a login that one of them wants.
+    if not run.is_for_some:
+        return directory
+    asked = directory["sub"].isin(run.users)
+    return directory[asked | (directory["sub"].isna() & directory["listed"])]
+
+
 def _write_rows(decided: Decided, held: Held) -> Plan:
     users, renames, groups, memberships = held.users, held.renames, held.groups, held.memberships
     counts = count_memberships(
         memberships, read=decided.memberships.read, unchanged=decided.memberships.unchanged
     )
-    directory = plan_rows.make_directory(users, renames, groups)
+    directory = _select_asked(decided.run, plan_rows.make_directory(users, renames, groups))
     evidence = decided.evidence
     makers: list[Callable[[], pd.DataFrame]] = [
         partial(plan_rows.make_user_rows, users),

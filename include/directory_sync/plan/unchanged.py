@@ -46,7 +46,7 @@ def find_unchanged(
     In a run for some users, nobody is taken out.
     """
     # The rules freeze the users that such a run isn't for.
-    if run.users:
+    if run.is_for_some:
         return Unchanged(pd.DataFrame(), desired, current)
     links = current.user_links
     own = (links["sync"] == run.sync.name) & (links["user_pool_id"] == run.sync.user_pool_id)

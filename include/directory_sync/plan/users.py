@@ -4,7 +4,6 @@ import pandas as pd
 import pyarrow as pa
 
 from directory_sync.decisions import Decisions
-from directory_sync.errors import PermanentError
 from directory_sync.frames import (
     BEYOND_BMP_PATTERN,
     TEXT_TYPE,
@@ -76,8 +75,6 @@ def decide_users(
 ) -> pd.DataFrame:
     """Decide every listed user: takes MATCHED_USERS_SCHEMA, and returns DECIDED_USERS_SCHEMA in the
     same order.
-
-    Raises PermanentError where the run names users that the pool doesn't have.
     """
     # An heir's link is another user's until a person approves (rule 7).
     users = matched.assign(linked=matched["way"].notna() & ~is_true(matched["way"] == "heir"))
@@ -163,12 +160,15 @@ def _decide_protected(
 ) -> None:
     """Decide the users that nothing may change, even if they are disabled in the pool."""
     decisions.decide(is_excluded(run, users, current), Outcome.FROZEN, Reason.EXCLUDED)
-    if run.users:
-        asked = _has_key(users, current, run.users) | users["sub"].isin(run.users)
-        _require_all_found(run.users, users[asked], current)
-        decisions.decide(~asked, Outcome.FROZEN, Reason.NOT_ASKED)
+    if run.is_for_some:
+        decisions.decide(~users["sub"].isin(run.users), Outcome.FROZEN, Reason.NOT_ASKED)
     newer = users["linked"] & is_newer(evidence, users)
+    ended = current.past_links.loc[is_newer(evidence, current.past_links), "sub"]
+    newer |= ~users["linked"] & users["sub"].isin(ended)
     decisions.decide(newer, Outcome.FROZEN, Reason.NEWER_READING)
+    if run.is_live and not run.sync.events.leavers_at_once:
+        leaves = users["linked"] & ~users["active"]
+        decisions.decide(leaves, Outcome.FROZEN, Reason.LEFT_TO_THE_NEXT_RUN)
     replaced = users["linked"] & is_replaced(users, current)
     decisions.decide(replaced, Outcome.QUARANTINED, Reason.REPLACED_IN_JOGET)
 
@@ -189,32 +189,9 @@ def _decide_unusable(users: pd.DataFrame, current: Current, decisions: Decisions
         decisions.decide_as_mapped(faults.outcome_is(outcome), outcome, found)
 
 
-def _has_key(users: pd.DataFrame, current: Current, logins: tuple[str, ...]) -> "pd.Series[bool]":
-    """Whether a user's login, or the username in the link, is the same key as one of the logins."""
-    wanted = find_keys(current, logins)
-    return users["key"].isin(wanted) | users["user_key"].isin(wanted)
-
-
 def find_keys(current: Current, logins: tuple[str, ...]) -> "pd.Series[str]":
-    """The database's keys of logins that the settings or the trigger form name."""
+    """The database's keys of logins that the settings name."""
     return current.keys.loc[current.keys["text"].isin(logins), "key"].dropna()
-
-
-def _require_all_found(asked: tuple[str, ...], found: pd.DataFrame, current: Current) -> None:
-    keys = current.keys[current.keys["text"].isin(asked)].set_index("text")["key"]
-    known = set(found["sub"].dropna()) | set(found["key"].dropna())
-    known |= set(found["user_key"].dropna())
-    absent = [
-        str(at)
-        for at, text in enumerate(asked, 1)
-        if text not in known and keys.get(text) not in known
-    ]
-    if absent:
-        # By their numbers in the list: errors quote no login.
-        raise PermanentError(
-            f"{len(absent)} of the {len(asked)} users given aren't in the pool: number "
-            f"{', '.join(absent)} of the list. Correct parameter users; nothing was written."
-        )
 
 
 def _decide_linked(run: Run, users: pd.DataFrame, current: Current, decisions: Decisions) -> None:
@@ -413,6 +390,7 @@ def keep_login(renamed: pd.DataFrame) -> pd.DataFrame:
 PROTECTING_REASONS = (
     Reason.EXCLUDED,
     Reason.NOT_ASKED,
+    Reason.LEFT_TO_THE_NEXT_RUN,
     Reason.NEWER_READING,
     Reason.REPLACED_IN_JOGET,
 )

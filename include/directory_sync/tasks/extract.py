@@ -24,6 +24,8 @@ from directory_sync.settings import find_sync
 from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
 from directory_sync.staging.signposts import ONE_CHAIN_DAYS, ONE_CHAIN_SIGNPOSTS, SNAPSHOT_SIGNPOSTS
+from directory_sync.tasks import named_users
+from directory_sync.tasks.named_users import NamedReading
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +50,21 @@ def extract_users(
         if run.dry_run:
             log.warning("DRY RUN (%s): nothing will be written to Joget", run.dry_run_reason)
         store.require_access(run.sync.staging_url)
-        folder = store.open_folder(run, attempt.name)
         pool = client.open_user_pool(run.sync, "listing users")
         with open_session(run.sync.joget_conn_id) as database:
             tables = inspect_tables(database, run.sync.organization)
             if not run.dry_run:
                 # The account may lack a right: better to know before hours of listing.
                 upgrade.create_or_upgrade_ledger(database, tables)
-            run = runs.add_previous_rules(database, run)
-            folder.json("run.json", run.model_dump(mode="json"))
+            if run.users:
+                read = NamedReading(database, tables, run, pool)
+                read.read_names(run.users)
+                folder = open_run_folder(read.run, attempt)
+                if not run.replay_run_id:
+                    return named_users.write_users(folder, pool, read)
+            else:
+                run = runs.add_previous_rules(database, run)
+                folder = open_run_folder(run, attempt)
             if run.replay_run_id:
                 return _reuse_listing(
                     folder, _find_listing(run, run.replay_run_id).inputs["extract_users"]
@@ -72,6 +80,13 @@ def extract_users(
                         else _list_users(run, folder, pool, "backfill.users")
                     )
         return _list_users(run, folder, pool, "users")
+
+
+def open_run_folder(run: Run, attempt: Attempt) -> store.Folder:
+    """The attempt's folder, with run.json: every later task reads that and no settings."""
+    folder = store.open_folder(run, attempt.name)
+    folder.json("run.json", run.model_dump(mode="json"))
+    return folder
 
 
 def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost: str) -> Manifest:
@@ -102,7 +117,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
         "users": len(subs),
         "estimated_users": estimated or 0,
         "in_parts": int(listing.in_parts),
-        **_count_calls(pool),
+        **pool.count_calls(),
     }
     counts["asked_by_name"] = listing.asked_by_name
     manifest = folder.seal(
@@ -129,6 +144,8 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
         if run.replay_run_id:
             return _reuse_listing(folder, _find_listing(run, run.replay_run_id).url, users_url)
         pool = client.open_user_pool(run.sync, "listing groups")
+        if run.is_for_some:
+            return named_users.read_groups(folder, pool, users)
         if attempt.backfill_since is None:
             return _list_groups(run, folder, pool, users)
         with (
@@ -244,7 +261,7 @@ def _seal_groups(
     }
     manifest = folder.seal(
         snapshot_at=users.snapshot_at,
-        counts={**counts, **_count_calls(pool)},
+        counts={**counts, **pool.count_calls()},
         complete=not doubts,
         incomplete_reasons=doubts,
         inputs={"extract_users": users.url},
@@ -295,10 +312,6 @@ def _list_in_one_chain(run: Run, folder: store.Folder) -> None:
     signposts.write_signpost(
         run, ONE_CHAIN_SIGNPOSTS, signposts.format_time(datetime.now(UTC)), folder.url
     )
-
-
-def _count_calls(pool: client.UserPool) -> dict[str, int]:
-    return {"calls": pool.progress.calls, "throttled_calls": pool.progress.throttled}
 
 
 def _find_listing(run: Run, run_id: str) -> Manifest:

@@ -79,7 +79,7 @@ class SnapshotProposal:
 
     def __init__(self, database: Database, run: Run, transformed: Manifest) -> None:
         self.run, self.transformed = run, transformed
-        self.kind = RunKind.SUBSET if run.users else RunKind.FULL
+        self.kind = RunKind.SUBSET if run.is_for_some else RunKind.FULL
         self.key = runs.make_run_key(run, transformed.snapshot_at)
         self.snapshot_at, self.transformed_url = transformed.snapshot_at, transformed.url
         self.inputs = {**transformed.inputs, "transform": transformed.url}
@@ -93,11 +93,20 @@ class SnapshotProposal:
             log.warning("%s", ledger_loss.LOSS_REASON)
         self.lookups = Lookups(
             desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
+            subs=self._select_subs(),
             remembered=lost.links if lost else make_empty_frame(REMEMBERED_LINKS_SCHEMA),
             remembered_organization=lost.organization if lost else None,
             # An incomplete snapshot would name users of the pool as left over (rule 2).
-            finds_left_over=not run.users and not self.incomplete_reasons,
+            finds_left_over=not run.is_for_some and not self.incomplete_reasons,
         )
+
+    def _select_subs(self) -> tuple[str, ...] | None:
+        """Whose links are read: everybody's, unless the run read only some users."""
+        run = self.run
+        # A replay has a snapshot of everybody.
+        if not run.is_for_some or run.replay_run_id:
+            return None
+        return tuple(dict.fromkeys([*run.users, *self.desired.users["sub"].dropna()]))
 
     def make_plan(self, current: Current) -> Plan:
         """Plan, and find what a change of settings since the newest run does by itself."""
@@ -111,7 +120,7 @@ class SnapshotProposal:
     def update_answers(self, plan: Plan, answers: pd.DataFrame) -> AnswerUpdate:
         """Forget the answers to changes that the plan no longer asks for."""
         # Only a complete plan for everybody shows that nobody asks for a change any more.
-        if self.run.users or self.incomplete_reasons:
+        if self.run.is_for_some or self.incomplete_reasons:
             return AnswerUpdate()
         return AnswerUpdate(forgotten=find_forgotten(plan, answers, self._evidence().at))
 

@@ -238,8 +238,9 @@ class AnswerProposal:
                 f"Review {review_id} isn't answered; answer task review_held first."
             )
         self.asked = _read_asked_plan(self.review).to_review
-        self.run, self.kind = run, RunKind.REVIEW
-        self.snapshot = SnapshotProposal(database, run, _find_newest_snapshot(database, run))
+        self.run, transformed = _find_newest_snapshot(database, run, self.review)
+        self.kind = RunKind.REVIEW
+        self.snapshot = SnapshotProposal(database, self.run, transformed)
         self.key = hashlib.sha256(f"review\0{review_id}".encode()).hexdigest()
         self.snapshot_at, self.inputs = self.snapshot.snapshot_at, self.snapshot.inputs
         self.needs: tuple[str, ...] = (self.review.plan_url,)
@@ -347,14 +348,25 @@ def _read_asked_plan(review: reviews.Review) -> Plan:
     return plan
 
 
-def _find_newest_snapshot(database: Database, run: Run) -> Manifest:
+def _find_newest_snapshot(
+    database: Database, run: Run, review: reviews.Review
+) -> tuple[Run, Manifest]:
+    """The newest applied snapshot of everybody, or a newer one of the users for which a run for
+    some users asks; and the review's run, for everybody or for them.
+    """
     newest = runs.find_newest_full_run(database, run)
-    if newest is None:
+    asking = store.read_manifest(review.plan_url)
+    asked = store.read_run(asking)
+    transformed = None if newest is None else store.read_manifest(newest.transformed_url)
+    if asked.is_for_some and (transformed is None or asking.snapshot_at > transformed.snapshot_at):
+        people = {name: getattr(asked, name) for name in ("users", "groups", "leavers", "is_live")}
+        return run.model_copy(update=people), store.read_manifest(asking.inputs["transform"])
+    if transformed is None:
         raise PermanentError(
             f"No run of pool {run.sync.user_pool_id} was applied yet, so there is nothing to plan "
             f"from. Run {run.sync.dag_id} first."
         )
-    return store.read_manifest(newest.transformed_url)
+    return run, transformed
 
 
 def _describe_hold(

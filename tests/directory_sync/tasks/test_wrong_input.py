@@ -286,7 +286,7 @@ def test_users_that_the_pool_does_not_have_are_named_by_their_place(company: Com
     company.pool.users = [user("ana@example.org")]
     text = refused(company, users=["ana@example.org", "nobody@example.org"])
     assert "1 of the 2 users" in text
-    assert "number 2 of the list" in text
+    assert "line 2: nobody in the pool or in Joget" in text
     assert "nobody@" not in text
 
 

@@ -2,10 +2,13 @@
 group.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 import pyarrow as pa
 
-from directory_sync.joget.database import Database
+from directory_sync.frames import make_empty_frame
+from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.schema import JogetTables, name_columns
 from directory_sync.plan.changes import USER_COLUMN_FIELDS, USER_COLUMNS
 from directory_sync.plan.current import USER_LINKS_SCHEMA
@@ -28,8 +31,10 @@ and username are the link's user_id, byte for byte.
 """
 
 
-def read_linked_users(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
-    """Columns LINKED_USERS_SCHEMA."""
+def read_linked_users(
+    database: Database, tables: JogetTables, run: Run, condition: str = "", *parameters: str
+) -> pd.DataFrame:
+    """Columns LINKED_USERS_SCHEMA. condition: more SQL about a link `l`, with its parameters."""
     same = " AND ".join(
         f"CAST(u.{column} AS BINARY) <=> CAST(l.user_id AS BINARY)" for column in ("id", "username")
     )
@@ -38,11 +43,100 @@ def read_linked_users(database: Database, tables: JogetTables, run: Run) -> pd.D
         f"l.changed_at, l.linked_at, {same}, {name_columns(USER_COLUMNS, 'u')}, u.password IS NOT "
         "NULL FROM directory_sync_user_link l LEFT JOIN "
         f"dir_user u ON u.id = {tables.as_directory('l.user_id')} WHERE l.user_id_sha256 IS NOT "
-        "NULL AND l.sync = %s",
-        (run.sync.name,),
+        f"NULL AND l.sync = %s {condition}",
+        (run.sync.name, *parameters),
         schema=LINKED_USERS_SCHEMA,
         about="directory_sync_user_link",
     )
+
+
+def read_links_of_subs(
+    database: Database, tables: JogetTables, run: Run, pools: Sequence[str], subs: Sequence[str]
+) -> pd.DataFrame:
+    """Columns LINKED_USERS_SCHEMA: the links of these subs in these pools."""
+    parts = [make_empty_frame(LINKED_USERS_SCHEMA)]
+    for pool in pools:
+        for batch in split_into_batches(subs):
+            condition = f"AND l.user_pool_id = %s AND l.sub IN ({', '.join(['%s'] * len(batch))})"
+            parts.append(read_linked_users(database, tables, run, condition, pool, *batch))
+    return pd.concat(parts, ignore_index=True)
+
+
+FOUND_LINKS_SCHEMA = pa.schema(
+    [("text", pa.string()), ("user_pool_id", pa.string()), ("sub", pa.string())]
+)
+
+
+def find_links_of_logins(
+    database: Database, tables: JogetTables, run: Run, logins: Sequence[str]
+) -> pd.DataFrame:
+    """Columns text, user_pool_id, sub: the sync's links to a Joget user with one of these logins
+    (text).
+    """
+    parts = [make_empty_frame(FOUND_LINKS_SCHEMA)]
+    for batch in split_into_batches(logins):
+        rows = " UNION ALL ".join(["SELECT CONVERT(%s USING utf8mb4) AS text"] * len(batch))
+        # With the collation on the texts' side alone, the link's index by_user_id is used.
+        parts.append(
+            database.frame(
+                f"SELECT t.text, l.user_pool_id, l.sub FROM ({rows}) t STRAIGHT_JOIN "
+                "directory_sync_user_link l "
+                f"ON l.user_id = {tables.as_directory('t.text')} "
+                "WHERE l.user_id_sha256 IS NOT NULL AND l.sync = %s",
+                (*batch, run.sync.name),
+                schema=FOUND_LINKS_SCHEMA,
+                about="directory_sync_user_link",
+            )
+        )
+    return pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
+
+
+def read_logins_of_subs(database: Database, run: Run, subs: Sequence[str]) -> pd.DataFrame:
+    """Columns sub, user_id: the links of these subs of the sync's pool."""
+    parts = [make_empty_frame(SUBS_SCHEMA)]
+    for batch in split_into_batches(subs):
+        marks = ", ".join(["%s"] * len(batch))
+        parts.append(
+            database.frame(
+                "SELECT sub, user_id FROM directory_sync_user_link WHERE user_id_sha256 IS NOT "
+                f"NULL AND sync = %s AND user_pool_id = %s AND sub IN ({marks})",
+                (run.sync.name, run.sync.user_pool_id, *batch),
+                schema=SUBS_SCHEMA,
+                about="directory_sync_user_link",
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+KEYS_SCHEMA = pa.schema([("user_pool_id", pa.string()), ("sub", pa.string())])
+
+
+def find_links_of_users(database: Database, run: Run, user_ids: Sequence[str]) -> pd.DataFrame:
+    """Columns user_pool_id, sub: the sync's links to these Joget users."""
+    parts = [make_empty_frame(KEYS_SCHEMA)]
+    for batch in split_into_batches(user_ids):
+        hashes = ", ".join(["SHA2(CONVERT(%s USING utf8mb4), 256)"] * len(batch))
+        parts.append(
+            database.frame(
+                "SELECT user_pool_id, sub FROM directory_sync_user_link WHERE user_id_sha256 IN "
+                f"({hashes}) AND sync = %s",
+                (*batch, run.sync.name),
+                schema=KEYS_SCHEMA,
+                about="directory_sync_user_link",
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def count_active_links(database: Database, run: Run) -> dict[str, int]:
+    """How many users the sync's links have as active, by pool."""
+    rows = database.rows(
+        "SELECT user_pool_id, SUM(state = 'active') FROM directory_sync_user_link "
+        "WHERE user_id_sha256 IS NOT NULL AND sync = %s GROUP BY user_pool_id",
+        (run.sync.name,),
+        about="directory_sync_user_link",
+    )
+    return {str(pool): int(count) for pool, count in rows}
 
 
 def read_links_of_other_syncs(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
@@ -114,8 +208,8 @@ def read_past_links(
 ) -> pd.DataFrame:
     """The sync's links of this pool that are history, in the schema's columns."""
     return database.frame(
-        f"SELECT sub, user_id, state, {tables.key(tables.as_directory('user_id'))} FROM "
-        "directory_sync_user_link "
+        "SELECT sub, user_id, state, changed_at, "
+        f"{tables.key(tables.as_directory('user_id'))} FROM directory_sync_user_link "
         f"WHERE user_id_sha256 IS NULL AND sync = %s AND user_pool_id = %s",
         (run.sync.name, run.sync.user_pool_id),
         schema=schema,

@@ -276,6 +276,13 @@ def find_newest_snapshot_time(database: Database, run: Run) -> pd.Timestamp | No
     return None if newest is None else pd.Timestamp(newest, tz="UTC")
 
 
+def count_newest_memberships(database: Database, run: Run) -> int | None:
+    """How many of our memberships the newest run for everybody found or added; None before it."""
+    newest = find_newest_full_run(database, run)
+    counts = newest.counted.memberships if newest else None
+    return None if counts is None else counts.get("unchanged", 0) + counts.get("added", 0)
+
+
 def count_recent_removals(database: Database, run: Run) -> Removals:
     """What the sync's runs took away during the last 24 hours."""
     rows = database.rows(

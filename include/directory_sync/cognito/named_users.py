@@ -1,0 +1,128 @@
+"""Reading some users by name: who a sub, login, email or username stands for, and which groups
+each of them is in.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from directory_sync.cognito.client import FilterRefusedError, UserPool
+from directory_sync.cognito.snapshot import get_sub
+from directory_sync.cognito.user_listing import (
+    Users,
+    find_user,
+    restart_on_dead_token,
+    run_side_by_side,
+)
+from directory_sync.errors import PermanentError
+
+FILTERABLE_ATTRIBUTES = frozenset(
+    {
+        "username",
+        "email",
+        "phone_number",
+        "name",
+        "given_name",
+        "family_name",
+        "preferred_username",
+        "sub",
+    }
+)
+"""Attributes that a filter of ListUsers takes (API reference, ListUsers, Filter)."""
+
+ATTRIBUTES_OF_LOGIN_RULES = {
+    "cognito_username": ("username",),
+    "preferred_username_or_email": ("preferred_username", "email"),
+}
+"""The attributes behind those values of mapping.username that are no attribute themselves."""
+
+ATTRIBUTES_THAT_NAME = ("email", "username", "preferred_username")
+"""Where a name is looked for that a person typed."""
+
+UNFILTERABLE_VALUE = re.compile(r'["\\\x00-\x1f\x7f]')
+"""A quote within a filter's value would change the question."""
+
+POSSIBLE_SUB = re.compile(r"[\w-]+", re.ASCII)
+
+
+class NamedUsers:
+    """Questions to a pool about users by name."""
+
+    def __init__(self, pool: UserPool, login_rule: str) -> None:
+        """login_rule: the setting mapping.username."""
+        self._pool = pool
+        rule = ATTRIBUTES_OF_LOGIN_RULES.get(login_rule, (login_rule,))
+        self._login_attributes = [name for name in rule if name in FILTERABLE_ATTRIBUTES]
+
+    def find_by_sub(self, subs: Iterable[str]) -> Users:
+        """The users with these subs that the pool has.
+
+        Raises PermanentError where the pool can't be asked for them.
+        """
+        subs = list(dict.fromkeys(subs))
+        answers = run_side_by_side(self._pool, lambda sub: find_user(self._pool, sub), subs)
+        if None in answers:
+            raise PermanentError(
+                "The pool can't be asked for a user by sub (ListUsers with a filter), so some "
+                "users can't be read alone. Run the sync for everybody."
+            )
+        return [user for found in answers for user in found or ()]
+
+    def find_by_name(self, name: str) -> Users:
+        """The users with this name as their sub, login, email, username or preferred username."""
+        attributes = [*self._login_attributes, *ATTRIBUTES_THAT_NAME]
+        if POSSIBLE_SUB.fullmatch(name):
+            attributes.insert(0, "sub")
+        return self._find(attributes, name)
+
+    def find_by_login(self, login: str) -> Users:
+        """Users with this login; none where Cognito has no filter for the login's attribute."""
+        return self._find(self._login_attributes, login)
+
+    def _find(self, attributes: list[str], value: str) -> Users:
+        if UNFILTERABLE_VALUE.search(value):
+            return []
+        # Nobody knows whether a filter ignores case, so the small letters are asked for as well.
+        filters = dict.fromkeys(
+            f'{name} = "{text}"' for text in (value, value.lower()) for name in attributes
+        )
+        answers = run_side_by_side(self._pool, self._list_filtered, filters)
+        found = {get_sub(user) or "": user for users in answers for user in users}
+        return [user for sub, user in found.items() if sub]
+
+    def _list_filtered(self, wanted: str) -> Users:
+        try:
+            return restart_on_dead_token(
+                lambda: [user for page in self._pool.users(wanted) for user in page]
+            )
+        except (
+            FilterRefusedError
+        ):  # such as preferred_username in a pool that has no such attribute
+            return []
+
+    def list_groups(
+        self, usernames: Mapping[str, str], known: Mapping[str, set[str]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Each user's groups, by sub.
+
+        usernames: Cognito usernames by sub. known: the names of the groups that Joget has of a
+        user, by sub; where a list lacks one of them it is read a second time, and what either has
+        counts (rule 10 of docs/design.md).
+        """
+
+        def list_one(sub: str) -> list[dict[str, Any]]:
+            groups = self._list_groups_once(usernames[sub])
+            if known.get(sub, set()) - groups.keys():
+                groups |= self._list_groups_once(usernames[sub])
+            return list(groups.values())
+
+        subs = list(usernames)
+        return dict(zip(subs, run_side_by_side(self._pool, list_one, subs), strict=True))
+
+    def _list_groups_once(self, cognito_username: str) -> dict[str, dict[str, Any]]:
+        found = restart_on_dead_token(
+            lambda: [
+                group for page in self._pool.groups_of_user(cognito_username) for group in page
+            ]
+        )
+        return {group["GroupName"]: group for group in found}

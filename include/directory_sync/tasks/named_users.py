@@ -1,0 +1,226 @@
+"""Reading from the pool only the users that a run is for, instead of everybody."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from directory_sync import mapping
+from directory_sync.cognito import snapshot
+from directory_sync.cognito.client import UserPool
+from directory_sync.cognito.named_users import NamedUsers
+from directory_sync.cognito.snapshot import get_sub
+from directory_sync.cognito.user_listing import Users
+from directory_sync.errors import PermanentError
+from directory_sync.frames import make_frame_of_rows
+from directory_sync.joget.database import Database, open_session
+from directory_sync.joget.ledger import definition, links
+from directory_sync.joget.reading import read_group_names_of_subs
+from directory_sync.joget.schema import JogetTables, inspect_tables
+from directory_sync.run import Run
+from directory_sync.staging import store
+from directory_sync.staging.manifest import Manifest
+from directory_sync.vocabulary import Entity
+
+log = logging.getLogger(__name__)
+
+UsersBySub = dict[str, dict[str, Any]]
+
+
+class NamedReading:
+    """The users of one run, as the pool gives them.
+
+    users: everybody that an answer had, by sub: also users beside those that the run is for, who
+    have a login that one of them is to get. named: the subs that the run is for, present or absent.
+    """
+
+    def __init__(self, database: Database, tables: JogetTables, run: Run, pool: UserPool) -> None:
+        # Before the first question: a snapshot is as old as its oldest answer.
+        self.snapshot_at = datetime.now(UTC)
+        self._database, self._tables, self._run = database, tables, run
+        self._questions = NamedUsers(pool, run.sync.mapping.username)
+        self.users: UsersBySub = {}
+        self.named: list[str] = []
+
+    @property
+    def run(self) -> Run:
+        """The run, for the users that were found."""
+        return self._run.model_copy(
+            update={"users": tuple(self.named), "leavers": tuple(self.absent)}
+        )
+
+    @property
+    def absent(self) -> list[str]:
+        """The named subs that the pool doesn't have."""
+        return [sub for sub in self.named if sub not in self.users]
+
+    def read_names(self, names: Sequence[str]) -> None:
+        """Find the users that a person named by subs, logins, emails or usernames.
+
+        Raises PermanentError that says which names neither the pool nor Joget has.
+        """
+        linked = self._find_linked_subs(names)
+        self._add(self._questions.find_by_sub(sub for subs in linked.values() for sub in subs))
+        unknown = []
+        for line, name in enumerate(names, 1):
+            subs = linked.get(name, [])
+            if not any(_is_called(self.users.get(sub), name) for sub in subs):
+                # Joget's user of that name may be gone from the pool, or have another login there:
+                # a newcomer may have the name.
+                subs = [*subs, *self._add(self._questions.find_by_name(name))]
+            self.named += [sub for sub in subs if sub not in self.named]
+            if not subs:
+                unknown.append(line)
+        if unknown:
+            lines = "; ".join(f"line {line}: nobody in the pool or in Joget" for line in unknown)
+            # By their numbers: errors quote no login.
+            raise PermanentError(
+                f"{len(unknown)} of the {len(names)} users given can't be found. {lines}. Correct "
+                "parameter users; nothing was read or written."
+            )
+        self._read_rivals()
+
+    def read_subs(self, subs: Iterable[str]) -> None:
+        """Ask the pool for users by sub."""
+        self.named += [sub for sub in dict.fromkeys(subs) if sub not in self.named]
+        self._add(self._questions.find_by_sub(sub for sub in self.named if sub not in self.users))
+        self._read_rivals()
+
+    def _add(self, users: Iterable[dict[str, Any]]) -> list[str]:
+        found = {sub: user for user in users if (sub := get_sub(user))}
+        self.users |= found
+        return list(found)
+
+    def _find_linked_subs(self, names: Sequence[str]) -> dict[str, list[str]]:
+        if not definition.is_ledger_complete(self._database):
+            return {}
+        pool = self._run.sync.user_pool_id
+        found = links.find_links_of_logins(self._database, self._tables, self._run, names)
+        found = found[found["user_pool_id"] == pool]
+        linked = {str(name): rows["sub"].tolist() for name, rows in found.groupby("text")}
+        subs = [name for name in names if name.isascii()]
+        known = links.read_logins_of_subs(self._database, self._run, subs)
+        return linked | {sub: [sub] for sub in known["sub"] if sub in subs}
+
+    def _read_rivals(self) -> None:
+        """Read who else has, or had, a login that a named user is about to get.
+
+        Only with them can planning tell a twin and an heir (rules 7 and 8 of docs/design.md).
+        """
+        logins = self._find_new_logins()
+        rivals = {sub for subs in self._find_linked_subs(logins).values() for sub in subs}
+        self._add(self._questions.find_by_sub(rivals - self.users.keys()))
+        for login in logins:
+            self._add(self._questions.find_by_login(login))
+
+    def _find_new_logins(self) -> list[str]:
+        """The logins of named users that aren't those of their Joget users."""
+        present = [self.users[sub] for sub in self.named if sub in self.users]
+        attributes = self._run.attributes
+        raw = make_frame_of_rows(
+            [snapshot.make_user_row(user, attributes) for user in present],
+            snapshot.make_users_schema(attributes),
+        )
+        logins = mapping.map_login(raw, self._run.sync.mapping.username)
+        logins = logins.mask(logins.str.strip() == "")
+        known = self._read_linked_logins(raw["sub"].tolist())
+        same = [known.get(sub) == login for sub, login in zip(raw["sub"], logins, strict=True)]
+        return logins[~pd.Series(same, index=logins.index, dtype=bool)].dropna().unique().tolist()
+
+    def _read_linked_logins(self, subs: list[str]) -> dict[str, str]:
+        if not definition.is_ledger_complete(self._database):
+            return {}
+        found = links.read_logins_of_subs(self._database, self._run, subs)
+        return dict(zip(found["sub"], found["user_id"], strict=True))
+
+
+def _is_called(user: dict[str, Any] | None, name: str) -> bool:
+    """Whether a user has the name as their username or as the value of an attribute."""
+    if user is None:
+        return False
+    values = [user.get("Username"), *(pair.get("Value") for pair in user.get("Attributes") or ())]
+    return name.casefold() in (value.casefold() for value in values if value)
+
+
+def write_users(folder: store.Folder, pool: UserPool, read: NamedReading) -> Manifest:
+    """Leave users.parquet of a run for some users, and seal the folder."""
+    attributes = folder.run.attributes
+    with folder.rows("users.parquet", snapshot.make_users_schema(attributes)) as users:
+        users.write([snapshot.make_user_row(user, attributes) for user in read.users.values()])
+    pool.progress.say()
+    counts = {"users": len(read.users), "asked_by_name": len(read.named), **pool.count_calls()}
+    return folder.seal(snapshot_at=read.snapshot_at, counts=counts, complete=True)
+
+
+def read_groups(folder: store.Folder, pool: UserPool, users: Manifest) -> Manifest:
+    """Ask for the groups of each user that the run is for, and once more for each absent one.
+
+    Leaves the same files as a listing of all groups.
+    """
+    run = folder.run
+    questions = NamedUsers(pool, run.sync.mapping.username)
+    listed = store.read_frame(users, "users.parquet")
+    listed = listed[listed["sub"].isin(run.users)]
+    # Nobody is gone on one answer.
+    again = questions.find_by_sub(sub for sub in run.users if sub not in set(listed["sub"]))
+    usernames = dict(zip(listed["sub"], listed["cognito_username"], strict=True))
+    usernames |= {get_sub(user) or "": user["Username"] for user in again}
+    with open_session(run.sync.joget_conn_id) as database:
+        tables = inspect_tables(database, run.sync.organization)
+        known = read_group_names_of_subs(database, tables, run, list(usernames))
+    groups = questions.list_groups(usernames, known)
+    absent = [sub for sub in run.users if sub not in usernames]
+    pool.progress.say()
+    return _seal_groups(folder, pool, users, again=again, groups=groups, absent=absent)
+
+
+def _seal_groups(
+    folder: store.Folder,
+    pool: UserPool,
+    users: Manifest,
+    *,
+    again: Users,
+    groups: dict[str, list[dict[str, Any]]],
+    absent: list[str],
+) -> Manifest:
+    run = folder.run
+    found = {name: {"GroupName": name} for name in run.groups}
+    found |= {group["GroupName"]: group for of_user in groups.values() for group in of_user}
+    # Each user's own list was read a second time where it lacked a group.
+    group_rows = [
+        snapshot.make_group_row(group) | {"listed_twice": True} for group in found.values()
+    ]
+    memberships = [
+        {"group_name": group["GroupName"], "sub": sub}
+        for sub, of_user in groups.items()
+        for group in of_user
+    ]
+    seen = [snapshot.make_user_row(user, run.attributes) for user in again]
+    users_schema = snapshot.make_users_schema(run.attributes)
+    files: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
+        "groups.parquet": (snapshot.GROUPS_SCHEMA, group_rows),
+        "memberships.parquet": (snapshot.MEMBERSHIPS_SCHEMA, memberships),
+        "memberships_again.parquet": (snapshot.MEMBERSHIPS_SCHEMA, []),
+        "users_seen.parquet": (users_schema, seen),
+        "users_seen_again.parquet": (users_schema, []),
+        "absent.parquet": (
+            snapshot.ABSENT_SCHEMA,
+            [{"entity": str(Entity.USER), "key": sub} for sub in absent],
+        ),
+    }
+    for name, (schema, rows) in files.items():
+        folder.frame(name, make_frame_of_rows(rows, schema))
+    return folder.seal(
+        snapshot_at=users.snapshot_at,
+        counts={
+            "groups": len(group_rows),
+            "memberships": len(memberships),
+            "asked_by_name": len(absent),
+            **pool.count_calls(),
+        },
+        complete=True,
+        inputs={"extract_users": users.url},
+    )
