@@ -11,10 +11,11 @@ PACKAGE = ROOT / "include" / "directory_sync"
 FOLDERS_BELOW = {
     "cognito": set(),
     "staging": set(),
+    "events": set(),
     "plan": {"cognito"},  # only the columns of a snapshot
     "joget": {"plan"},
     "pages": {"plan", "staging"},
-    "tasks": {"cognito", "staging", "plan", "joget"},
+    "tasks": {"cognito", "staging", "events", "plan", "joget"},
     "command_line": {"staging", "pages", "tasks"},
     "command_line/doctor": {"cognito", "staging", "joget", "pages", "orchestration"},
     "orchestration": {"staging", "pages", "tasks"},
