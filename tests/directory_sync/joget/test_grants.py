@@ -34,18 +34,25 @@ def read_rights(*parts: int) -> set[Right]:
 
 
 CREATE = {(right, table) for right, table in read_rights(2) if right == "CREATE"}
-ALTER = {("ALTER", "directory_sync_run"), ("ALTER", "directory_sync_lock")}
+ALTER = {
+    ("ALTER", "directory_sync_run"),
+    ("ALTER", "directory_sync_lock"),
+    ("ALTER", "directory_sync_user_link"),
+}
 ASK = {("SELECT", "directory_sync_review"), ("INSERT", "directory_sync_review")}
 ANSWER = {("UPDATE", "directory_sync_review")}
 ACT_ON_ANSWER = {("INSERT", "directory_sync_decision"), ("DELETE", "directory_sync_decision")}
 DETACH = {
     ("DELETE", "directory_sync_user_link"),
     ("DELETE", "directory_sync_group_link"),
+    ("DELETE", "directory_sync_delay"),
     ("UPDATE", "directory_sync_run"),
 }
 FILL = {("INSERT", "directory_sync_lock")}
-RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH
+MEASURE = {("SELECT", "directory_sync_delay"), ("INSERT", "directory_sync_delay")}
+RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH - MEASURE
 DELETE_AND_RENAME = read_rights(3)
+LINK_INDEX = "SHOW INDEX FROM directory_sync_user_link WHERE Key_name = 'by_user_id'"
 
 
 @pytest.fixture
@@ -174,6 +181,8 @@ def test_each_right_of_parts_one_and_two_is_needed_and_named_if_it_is_missing(
 
     def load_over_old_ledger() -> None:
         company.joget.execute("ALTER TABLE directory_sync_run MODIFY counted TEXT NOT NULL")
+        if company.joget.execute(LINK_INDEX):
+            company.joget.execute("ALTER TABLE directory_sync_user_link DROP INDEX by_user_id")
         company.load(prepared)
 
     expect_denials(company, ALTER, load_over_old_ledger)
