@@ -3,6 +3,7 @@ one.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,8 +50,10 @@ DETACH = {
     ("UPDATE", "directory_sync_run"),
 }
 FILL = {("INSERT", "directory_sync_lock")}
-MEASURE = {("SELECT", "directory_sync_delay"), ("INSERT", "directory_sync_delay")}
-RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH - MEASURE
+TIME = {("INSERT", "directory_sync_delay")}
+FORGET_TIMES = {("DELETE", "directory_sync_delay")}
+RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH - TIME
+RUN |= FORGET_TIMES
 DELETE_AND_RENAME = read_rights(3)
 LINK_INDEX = "SHOW INDEX FROM directory_sync_user_link WHERE Key_name = 'by_user_id'"
 
@@ -187,6 +190,17 @@ def test_each_right_of_parts_one_and_two_is_needed_and_named_if_it_is_missing(
 
     expect_denials(company, ALTER, load_over_old_ledger)
     company.load(prepared)
+
+
+def test_the_right_to_time_changes_is_named_if_it_is_missing(
+    company: Company, account: Callable[..., None]
+) -> None:
+    account(1, 2)
+    company.load(prepare_first_run(company))
+    company.pool.users[0] = user(ANA, enabled=False) | {"UserLastModifiedDate": time.time()}
+    prepared = company.prepare()
+    expect_denials(company, TIME, lambda: company.load(prepared))
+    assert company.load(prepared)["users"]["deactivated"] == 1
 
 
 def test_each_right_that_a_review_needs_is_named_if_it_is_missing(
