@@ -21,13 +21,14 @@ GRANT CREATE TEMPORARY TABLES ON jwdb.* TO 'directory_sync'@'%';
 -- run that finds a table missing or old prints the statements.
 
 GRANT CREATE, ALTER, SELECT, INSERT, UPDATE ON jwdb.directory_sync_lock TO 'directory_sync'@'%';
-GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_user_link TO 'directory_sync'@'%';
+GRANT CREATE, ALTER, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_user_link TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_group_link TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON jwdb.directory_sync_local_membership TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, DELETE ON jwdb.directory_sync_retired_login TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, DELETE ON jwdb.directory_sync_decision TO 'directory_sync'@'%';
 GRANT CREATE, SELECT, INSERT, UPDATE ON jwdb.directory_sync_review TO 'directory_sync'@'%';
 GRANT CREATE, ALTER, SELECT, INSERT, UPDATE ON jwdb.directory_sync_run TO 'directory_sync'@'%';
+GRANT CREATE, SELECT, INSERT, DELETE ON jwdb.directory_sync_delay TO 'directory_sync'@'%';
 
 -- Part 3. Deleting (missing_user: delete, missing_group: delete), renaming (renamed_user: rename, or
 -- an approved rename) and undoing need these rights as well.

@@ -128,7 +128,7 @@ def _restore_files(files: dict[str, bytes], place: str, target: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_replace_url(path.name, content, STAGING_PLACE, place))
     for manifest in root.rglob("manifest.json"):
-        _correct_hashes(manifest)
+        correct_hashes(manifest)
 
 
 def _replace_url(name: str, content: bytes, place: str, other: str) -> bytes:
@@ -136,7 +136,7 @@ def _replace_url(name: str, content: bytes, place: str, other: str) -> bytes:
     return content if name.endswith(".parquet") else content.replace(place.encode(), other.encode())
 
 
-def _correct_hashes(manifest: Path) -> None:
+def correct_hashes(manifest: Path) -> None:
     """Correct the hashes of the JSON files, which hold the URL of the staging folder."""
     content: dict[str, Any] = json.loads(manifest.read_bytes())
     for name, file in content["files"].items():

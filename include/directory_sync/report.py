@@ -7,6 +7,7 @@ from datetime import datetime
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from directory_sync.clock import Clock
 from directory_sync.plan import Plan
 from directory_sync.plan.changes import SettingsChange
 from directory_sync.reasons import LEFT_OVER_REASONS, Reason
@@ -128,6 +129,9 @@ class Report(BaseModel):
     left_over: dict[str, int] = {}
     """Of the organization: accounts that the pool doesn't explain (LEFT_OVER_NAMES), and users with
     several employments."""
+    clock: Clock | None = None
+    """How long the changes of the sync's last days took; null where the ledger doesn't time them.
+    """
 
     def flat_counts(self) -> dict[str, int]:
         """Every count under one name, such as `users_created`."""

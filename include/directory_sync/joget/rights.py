@@ -58,13 +58,14 @@ RIGHTS_BY_NEED = {
     Need.LEDGER: _list_rights(
         {
             "directory_sync_lock": "CREATE ALTER SELECT INSERT UPDATE",
-            "directory_sync_user_link": "CREATE SELECT INSERT UPDATE DELETE",
+            "directory_sync_user_link": "CREATE ALTER SELECT INSERT UPDATE DELETE",
             "directory_sync_group_link": "CREATE SELECT INSERT UPDATE DELETE",
             "directory_sync_local_membership": "CREATE SELECT INSERT UPDATE DELETE",
             "directory_sync_retired_login": "CREATE SELECT INSERT DELETE",
             "directory_sync_decision": "CREATE SELECT INSERT DELETE",
             "directory_sync_review": "CREATE SELECT INSERT UPDATE",
             "directory_sync_run": "CREATE ALTER SELECT INSERT UPDATE",
+            "directory_sync_delay": "CREATE SELECT INSERT DELETE",
         }
     ),
     Need.REMOVAL: _list_rights(

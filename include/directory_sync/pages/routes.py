@@ -26,6 +26,7 @@ from directory_sync.pages.airflow_runs import (
     list_waiting_reviews,
 )
 from directory_sync.pages.changes import ChangeFilter
+from directory_sync.pages.delay_summary import summarize_delays
 from directory_sync.pages.labels import count_nouns
 from directory_sync.pages.left_over import find_left_over
 from directory_sync.pages.permissions import (
@@ -226,6 +227,7 @@ def _render_directory_page(
         held=run_summary.list_held_causes(holder.published.report)
         if holder and holder.published
         else [],
+        delays=summarize_delays(past, sync),
         quarantine=quarantine,
         more_quarantined=read.quarantined - len(quarantine) if read else 0,
         logins=_find_logins(read, quarantine, values=values) if read else {},

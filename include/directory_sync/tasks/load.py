@@ -17,6 +17,7 @@ from directory_sync.plan import Current, Evidence, Plan, make_plan
 from directory_sync.plan.answers import AnswerUpdate, find_forgotten
 from directory_sync.plan.changes import compare_settings
 from directory_sync.plan.current import REMEMBERED_LINKS_SCHEMA
+from directory_sync.plan.delays import ARRIVALS_SCHEMA
 from directory_sync.report import Report, make_report
 from directory_sync.run import Attempt, Run
 from directory_sync.staging import retention, store
@@ -99,6 +100,7 @@ class SnapshotProposal:
             # An incomplete snapshot would name users of the pool as left over (rule 2).
             finds_left_over=not run.is_for_some and not self.incomplete_reasons,
         )
+        self.arrivals = make_empty_frame(ARRIVALS_SCHEMA)
 
     def _select_subs(self) -> tuple[str, ...] | None:
         """Whose links are read: everybody's, unless the run read only some users."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 from directory_sync.errors import ConflictError, PermanentError, TransientError
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, locks, runs, upgrade
+from directory_sync.joget.ledger.delays import read_clock
 from directory_sync.joget.reading import Lookups, read_current
 from directory_sync.joget.schema import JogetTables, inspect_tables
 from directory_sync.joget.writing import PlanApplication, RefusedRowsError
@@ -28,6 +29,7 @@ from directory_sync.run import Run
 from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
 from directory_sync.staging.signposts import APPLIED_SIGNPOSTS
+from directory_sync.tasks.change_times import date_snapshot_changes
 from directory_sync.vocabulary import RunKind
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,9 @@ class Proposal(Protocol):
     needs: tuple[str, ...]
     """Folders of other runs' plans that stay in staging as long as this run's files."""
     lookups: Lookups
+    arrivals: pd.DataFrame
+    """plan.delays.ARRIVALS_SCHEMA: users of whom events told, with the times. Empty where no event
+    told of anybody."""
 
     def make_plan(self, current: Current) -> Plan:
         """Plan against Joget now. Pure."""
@@ -85,7 +90,9 @@ def carry_out_proposal(folder: store.Folder, propose: Callable[[Database], Propo
         proposal = propose(database)
         attempt = LoadAttempt(database, tables, folder, proposal)
         plan, outcome = (attempt.plan(), "dry_run") if run.dry_run else attempt.apply()
+        clock = read_clock(database, run, proposal.key)
     report = proposal.make_report(plan, outcome, folder.seconds)
+    report = report.model_copy(update={"clock": clock})
     folder.json("report.json", report.model_dump(mode="json"))
     log.info("%s", report.sentence())
     return folder.seal(
@@ -176,6 +183,9 @@ class LoadAttempt:
             return make_empty_plan(), "superseded"
         plan = defer_rows(proposal.make_plan(current), deferred)
         answers, revision = current.answers, current.revision
+        arrivals = proposal.arrivals
+        if proposal.kind == RunKind.FULL:
+            arrivals = date_snapshot_changes(proposal.inputs, plan, current.newest_snapshot_at)
         del current  # frees what was read of a million users before they are written
         row = runs.RunRow(
             proposal.key,
@@ -186,6 +196,7 @@ class LoadAttempt:
             proposal.transformed_url,
             proposal.kind,
             deferred,
+            arrivals,
         )
         applied = PlanApplication(
             self._database,

@@ -246,7 +246,7 @@ class AnswerProposal:
         self.needs: tuple[str, ...] = (self.review.plan_url,)
         self.transformed_url = self.snapshot.transformed_url
         self.incomplete_reasons = self.snapshot.incomplete_reasons
-        self.lookups = self.snapshot.lookups
+        self.lookups, self.arrivals = self.snapshot.lookups, self.snapshot.arrivals
         # A review that isn't open releases nothing: an earlier try acted on it, and is found by the
         # key (LoadAttempt.apply), or its answer is a day old (reviews.IS_OPEN).
         approves = self.review.answer == "approve" and self.review.is_open

@@ -10,12 +10,14 @@ import pandas as pd
 from pydantic import ValidationError
 
 from directory_sync.errors import MissingFilesError, PermanentError, hide_values
+from directory_sync.frames import make_empty_frame
 from directory_sync.joget.database import Database
 from directory_sync.joget.ledger import definition, runs
 from directory_sync.joget.ledger.runs import CommittedRun
 from directory_sync.joget.reading import Lookups
 from directory_sync.plan import Current, Plan
 from directory_sync.plan.answers import AnswerUpdate, give_answers
+from directory_sync.plan.delays import ARRIVALS_SCHEMA
 from directory_sync.plan.undoing import find_undone, join_runs, plan_undo
 from directory_sync.report import Report, make_report
 from directory_sync.run import Attempt, Run, refuse_unknown_keys
@@ -90,6 +92,7 @@ class UndoProposal:
             for column in ("user_id", "group_id", "before_id", "after_id")
         ]
         self.lookups = Lookups(ids=pd.concat(ids, ignore_index=True), reads_belongings=True)
+        self.arrivals = make_empty_frame(ARRIVALS_SCHEMA)
 
     def make_plan(self, current: Current) -> Plan:
         """Plan the inverse, and hold what changed since."""

@@ -153,7 +153,7 @@ def test_with_just_the_documented_rights_all_is_well_before_and_after_the_first_
     assert not re.search(r"example\.org|Person|Given|Sales", answer.output + str(found)), (
         "no name, email or attribute is printed"
     )
-    assert found["ledger"]["what"].startswith("version 1, written by release")
+    assert found["ledger"]["what"].startswith("version 2, written by release")
     assert "4 by email (mapping.username), 0 by sub" in found[LOGIN]["what"]
 
 

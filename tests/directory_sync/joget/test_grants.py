@@ -3,6 +3,7 @@ one.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,18 +35,27 @@ def read_rights(*parts: int) -> set[Right]:
 
 
 CREATE = {(right, table) for right, table in read_rights(2) if right == "CREATE"}
-ALTER = {("ALTER", "directory_sync_run"), ("ALTER", "directory_sync_lock")}
+ALTER = {
+    ("ALTER", "directory_sync_run"),
+    ("ALTER", "directory_sync_lock"),
+    ("ALTER", "directory_sync_user_link"),
+}
 ASK = {("SELECT", "directory_sync_review"), ("INSERT", "directory_sync_review")}
 ANSWER = {("UPDATE", "directory_sync_review")}
 ACT_ON_ANSWER = {("INSERT", "directory_sync_decision"), ("DELETE", "directory_sync_decision")}
 DETACH = {
     ("DELETE", "directory_sync_user_link"),
     ("DELETE", "directory_sync_group_link"),
+    ("DELETE", "directory_sync_delay"),
     ("UPDATE", "directory_sync_run"),
 }
 FILL = {("INSERT", "directory_sync_lock")}
-RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH
+TIME = {("INSERT", "directory_sync_delay")}
+FORGET_TIMES = {("DELETE", "directory_sync_delay")}
+RUN = read_rights(1, 2) - CREATE - FILL - ALTER - ASK - ANSWER - ACT_ON_ANSWER - DETACH - TIME
+RUN |= FORGET_TIMES
 DELETE_AND_RENAME = read_rights(3)
+LINK_INDEX = "SHOW INDEX FROM directory_sync_user_link WHERE Key_name = 'by_user_id'"
 
 
 @pytest.fixture
@@ -174,10 +184,23 @@ def test_each_right_of_parts_one_and_two_is_needed_and_named_if_it_is_missing(
 
     def load_over_old_ledger() -> None:
         company.joget.execute("ALTER TABLE directory_sync_run MODIFY counted TEXT NOT NULL")
+        if company.joget.execute(LINK_INDEX):
+            company.joget.execute("ALTER TABLE directory_sync_user_link DROP INDEX by_user_id")
         company.load(prepared)
 
     expect_denials(company, ALTER, load_over_old_ledger)
     company.load(prepared)
+
+
+def test_the_right_to_time_changes_is_named_if_it_is_missing(
+    company: Company, account: Callable[..., None]
+) -> None:
+    account(1, 2)
+    company.load(prepare_first_run(company))
+    company.pool.users[0] = user(ANA, enabled=False) | {"UserLastModifiedDate": time.time()}
+    prepared = company.prepare()
+    expect_denials(company, TIME, lambda: company.load(prepared))
+    assert company.load(prepared)["users"]["deactivated"] == 1
 
 
 def test_each_right_that_a_review_needs_is_named_if_it_is_missing(

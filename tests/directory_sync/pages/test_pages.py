@@ -5,12 +5,15 @@ a real Airflow.
 import csv
 import html
 import io
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import pandas as pd
 import pytest
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi.testclient import TestClient
@@ -27,6 +30,8 @@ from directory_sync.pages.airflow_runs import AirflowRun
 from directory_sync.settings import find_sync
 from tests.company import Company, people
 from tests.conftest import JogetDatabase
+from tests.directory_sync.joget.ledger.test_delays import load_live, modify
+from tests.ledgers import correct_hashes
 from tests.plugin_directory import PluginDirectory
 from tests.stand_in import sub_of, user
 
@@ -370,6 +375,86 @@ def test_the_page_shows_how_long_users_are_in_quarantine_and_what_to_do(pages: P
     )
     assert since
     assert not since[1], "it wasn't there in the oldest run"
+
+
+def test_the_page_shows_how_long_changes_took_and_the_slowest_leaver_with_the_run(
+    pages: Pages,
+) -> None:
+    pages.company.configure(policies={"missing_runs": 1})
+    pages.company.pool.users = people(3)
+    pages.run()
+    assert "No change was timed in these days." in pages.directory()
+    leaver, gone, _ = pages.company.pool.users
+    modify(leaver, Enabled=False)
+    pages.company.pool.users.remove(gone)
+    run_id = pages.run()
+    pages.company.joget.execute(
+        "UPDATE directory_sync_delay SET happened_at = committed_at - INTERVAL 250 SECOND "
+        "WHERE happened_at IS NOT NULL"
+    )
+    pages.company.joget.execute("UPDATE directory_sync_run SET run_id = %s", (quote(run_id),))
+    pages.run()
+    text = pages.directory()
+    assert (
+        "Runs Median 95th percentile Since the event arrived Changes "
+        "scheduled 4 min 10 s 4 min 10 s 2 The slowest leaver" in text
+    )
+    assert (
+        f"The slowest leaver, {sub_of(leaver)} , lost access 4 min 10 s after the change in the "
+        "pool, by the run of" in text
+    )
+    assert "1 leaver has no time here" in text
+    address = f"/dags/{SYNC}/runs/{run_id}/plugin/directory-changes"
+    section = pages.client.get(f"/dags/{SYNC}").text.partition('id="delays"')[2]
+    assert address in section.partition("</section>")[0]
+
+
+def test_live_and_scheduled_changes_are_shown_apart(pages: Pages) -> None:
+    pages.company.pool.users = people(3)
+    pages.run()
+    leaver, changed, _ = pages.company.pool.users
+    modify(leaver, Enabled=False)
+    now = pd.Timestamp.now("UTC")
+    heard = {
+        "sub": [sub_of(leaver)],
+        "happened_at": now - pd.Timedelta(hours=3),
+        "arrived_at": now - pd.Timedelta(hours=2),
+    }
+    load_live(pages.company, [attributes_of(leaver)["email"]], pd.DataFrame(heard))
+    modify(changed, Enabled=False)
+    pages.run()
+    text = pages.directory()
+    assert re.search(r"live 3 h 0 min 3 h 0 min 2 h 0 min, 2 h 0 min 1 scheduled", text)
+    assert re.search(r"lost access 3 h 0 min after the change in the pool, by run manual__1", text)
+
+
+def attributes_of(person: Any) -> dict[str, str]:
+    """A user's attributes."""
+    return {pair["Name"]: pair["Value"] for pair in person["Attributes"]}
+
+
+def test_the_page_says_that_a_person_who_is_signed_in_keeps_roles_until_the_session_ends(
+    pages: Pages,
+) -> None:
+    assert (
+        "A person who is already signed in to Joget keeps roles and name until the session ends."
+        in pages.directory()
+    )
+
+
+def test_a_report_of_a_release_that_timed_nothing_is_shown_as_ever(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    pages.run()
+    last = pages.company.last
+    assert last
+    path = Path(last.url.removeprefix("file://")) / "report.json"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    del report["clock"]
+    path.write_text(json.dumps(report), encoding="utf-8")
+    correct_hashes(path.with_name("manifest.json"))
+    text = pages.directory()
+    assert "No run has timed changes yet." in text
+    assert "1 user created" in text
 
 
 def test_a_superseded_run_hides_nothing_that_was_known_before(pages: Pages) -> None:

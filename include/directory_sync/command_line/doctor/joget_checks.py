@@ -8,6 +8,7 @@ from directory_sync.joget.ledger.definition import (
     LEDGER_TABLES,
     LEDGER_VERSION,
     find_ledger_tables,
+    list_tables,
     read_ledger_version,
     refuse_newer_ledger,
 )
@@ -167,12 +168,14 @@ def _check_ledger(database: Database) -> Finding:
     there = find_ledger_tables(database)
     if not there:
         return Finding(LEDGER_CHECK, Status.OK, "not there yet: the first run makes it")
-    missing = sorted(set(LEDGER_TABLES) - there)
+    has_version = "directory_sync_lock" in there
+    if has_version:
+        refuse_newer_ledger(database)
+    version, release = read_ledger_version(database) if has_version else (LEDGER_VERSION, "")
+    missing = sorted(list_tables(version) - there)
     if missing:
         what = f"{', '.join(missing)} not there: the next run makes it"
         return Finding(LEDGER_CHECK, Status.WARNING, what, "Was a table dropped, or not restored?")
-    refuse_newer_ledger(database)
-    version, release = read_ledger_version(database)
     if version < LEDGER_VERSION:
         what = f"version {version}: the next run upgrades it to version {LEDGER_VERSION}"
         return Finding(LEDGER_CHECK, Status.OK, what)

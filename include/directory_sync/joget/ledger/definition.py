@@ -47,7 +47,8 @@ def make_table_statements(tables: JogetTables) -> dict[str, str]:
             state {token} NOT NULL,
             misses INT NOT NULL, linked_at DATETIME(6) NOT NULL, changed_at DATETIME(6) NOT NULL,
             changed_by {token} NOT NULL,
-            PRIMARY KEY (sync, user_pool_id, sub), UNIQUE KEY user_once (user_id_sha256)""",
+            PRIMARY KEY (sync, user_pool_id, sub), UNIQUE KEY user_once (user_id_sha256),
+            KEY by_user_id (user_id)""",
         "directory_sync_group_link": f"""
             sync {sync} NOT NULL, user_pool_id {pool} NOT NULL, group_name_sha256 {token} NOT NULL,
             group_name {text} NOT NULL, group_id {text} NOT NULL, group_id_sha256 {token},
@@ -84,6 +85,11 @@ def make_table_statements(tables: JogetTables) -> dict[str, str]:
             rules LONGTEXT NOT NULL,
             committed_at DATETIME(6) NOT NULL,
             PRIMARY KEY (run_sha256), KEY newest (sync, user_pool_id, kind, snapshot_at)""",
+        "directory_sync_delay": f"""
+            sync {sync} NOT NULL, run_sha256 {token} NOT NULL, sub {token} NOT NULL,
+            what {token} NOT NULL, way {token} NOT NULL,
+            happened_at DATETIME(6), arrived_at DATETIME(6), committed_at DATETIME(6) NOT NULL,
+            PRIMARY KEY (run_sha256, sub), KEY by_commit (sync, committed_at)""",
     }
     return {
         name: f"CREATE TABLE IF NOT EXISTS {name} ({inner}\n) ENGINE=InnoDB"
@@ -91,20 +97,38 @@ def make_table_statements(tables: JogetTables) -> dict[str, str]:
     }
 
 
-LEDGER_TABLES = (
-    "directory_sync_lock",
-    "directory_sync_user_link",
-    "directory_sync_group_link",
-    "directory_sync_local_membership",
-    "directory_sync_retired_login",
-    "directory_sync_decision",
-    "directory_sync_review",
-    "directory_sync_run",
-)
+TABLES_BY_VERSION = {
+    1: (
+        "directory_sync_lock",
+        "directory_sync_user_link",
+        "directory_sync_group_link",
+        "directory_sync_local_membership",
+        "directory_sync_retired_login",
+        "directory_sync_decision",
+        "directory_sync_review",
+        "directory_sync_run",
+    ),
+    2: ("directory_sync_delay",),
+}
+"""The tables by the version that brought them. Plans are made from those of version 1."""
+
+LEDGER_TABLES = tuple(table for tables in TABLES_BY_VERSION.values() for table in tables)
+
+
+def list_tables(version: int) -> set[str]:
+    """The tables of a ledger of this version. The first ledgers, of version 0, have those of
+    version 1.
+    """
+    return {
+        table
+        for since, tables in TABLES_BY_VERSION.items()
+        if since <= max(version, 1)
+        for table in tables
+    }
 
 
 @dataclass(frozen=True)
-class UpgradeStep:
+class ColumnStep:
     """One column that an upgrade adds or alters."""
 
     table: str
@@ -116,32 +140,66 @@ class UpgradeStep:
     """
     statement: str
 
+    def is_done(self, database: Database) -> bool:
+        """Whether the column has the data type by now."""
+        return read_data_type(database, self) == self.data_type
+
+
+@dataclass(frozen=True)
+class IndexStep:
+    """One index that an upgrade adds."""
+
+    table: str
+    index: str
+    statement: str
+
+    def is_done(self, database: Database) -> bool:
+        """Whether the table has an index of this name by now."""
+        found = database.rows(
+            "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() "
+            "AND table_name = %s AND index_name = %s",
+            (self.table, self.index),
+            about="information_schema.statistics",
+        )
+        return bool(found[0][0])
+
+
+UpgradeStep = ColumnStep | IndexStep
+
 
 UPGRADES: dict[int, tuple[UpgradeStep, ...]] = {
     1: (
         # 900 groups that lost a member at once overflow a TEXT.
-        UpgradeStep(
+        ColumnStep(
             "directory_sync_run",
             "counted",
             "longtext",
             "ALTER TABLE directory_sync_run MODIFY COLUMN counted LONGTEXT NOT NULL",
         ),
-        UpgradeStep(
+        ColumnStep(
             "directory_sync_lock",
             "version",
             "int",
             "ALTER TABLE directory_sync_lock ADD COLUMN version INT NOT NULL DEFAULT 0",
         ),
-        UpgradeStep(
+        ColumnStep(
             "directory_sync_lock",
             "written_by",
             "varchar",
             f"ALTER TABLE directory_sync_lock ADD COLUMN written_by VARCHAR(128) {ASCII_COLUMN}",
         ),
     ),
+    2: (
+        # By it, one user's link is found by Joget's collation without reading all links.
+        IndexStep(
+            "directory_sync_user_link",
+            "by_user_id",
+            "ALTER TABLE directory_sync_user_link ADD INDEX by_user_id (user_id)",
+        ),
+    ),
 }
-"""Steps by the version to which they bring a ledger. Ledgers from before release 0.1.0 have no
-version; release 0.1.0 writes version 1.
+"""Steps by the version to which they bring a ledger; tables that a version brings are made anyway.
+The first ledgers have no version.
 
 A dry run reads a ledger of an earlier version without upgrading it.
 """
@@ -151,7 +209,7 @@ LEDGER_VERSION = max(UPGRADES)
 
 
 def is_ledger_complete(database: Database) -> bool:
-    """Whether every table of the ledger is there.
+    """Whether every table that plans are made from is there, in this or an earlier version.
 
     Everything that reads or writes the ledger asks this first. Raises PermanentError where a newer
     release wrote the ledger.
@@ -159,7 +217,7 @@ def is_ledger_complete(database: Database) -> bool:
     found = find_ledger_tables(database)
     if "directory_sync_lock" in found:
         refuse_newer_ledger(database)
-    return len(found) == len(LEDGER_TABLES)
+    return found >= list_tables(1)
 
 
 def find_ledger_tables(database: Database) -> set[str]:
@@ -204,12 +262,12 @@ def _has_version(database: Database) -> bool:
     kinds = [
         read_data_type(database, step)
         for step in UPGRADES[1]
-        if step.table == "directory_sync_lock"
+        if isinstance(step, ColumnStep) and step.table == "directory_sync_lock"
     ]
     return None not in kinds
 
 
-def read_data_type(database: Database, step: UpgradeStep) -> str | None:
+def read_data_type(database: Database, step: ColumnStep) -> str | None:
     """The data_type of a step's column now; None where there is no such column."""
     kinds = database.rows(
         "SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() "

@@ -163,6 +163,7 @@ def give_up_links(database: Database, tables: JogetTables, sync: str) -> Managed
             "directory_sync_user_link",
             "directory_sync_group_link",
             "directory_sync_decision",
+            "directory_sync_delay",
         ):
             _execute_on_ledger(database, table, f"DELETE FROM {table} WHERE sync = %s", sync)
         _execute_on_ledger(

@@ -2,6 +2,7 @@
 
 from directory_sync.joget.comparing import cast_to_bytes
 from directory_sync.joget.database import Database
+from directory_sync.joget.ledger.delays import record_delays
 from directory_sync.joget.ledger.runs import RunRow
 from directory_sync.joget.schema import JogetTables
 from directory_sync.joget.sending import (
@@ -42,6 +43,7 @@ def record_run(database: Database, tables: JogetTables, row: RunRow) -> None:
         values.astype(object).where(values.notna(), None).iloc[0].tolist(),
         about="directory_sync_run",
     )
+    record_delays(database, row.run.sync.name, row.key, row.plan, row.arrivals)
 
 
 def _retire_logins(database: Database, row: RunRow) -> None:

@@ -11,11 +11,13 @@ from urllib.parse import quote
 import pandas as pd
 from pydantic import ValidationError
 
+from directory_sync.frames import make_empty_frame
 from directory_sync.joget.database import Database
 from directory_sync.joget.ledger import definition
 from directory_sync.plan import Plan, Removals
 from directory_sync.plan.changes import Excess, SettingsChange
 from directory_sync.plan.deferral import Deferred
+from directory_sync.plan.delays import ARRIVALS_SCHEMA
 from directory_sync.run import Run
 from directory_sync.settings import Rules
 from directory_sync.vocabulary import RunKind
@@ -234,6 +236,8 @@ class RunRow:
     transformed_url: str
     kind: RunKind
     deferred: Deferred = field(default_factory=Deferred)
+    arrivals: pd.DataFrame = field(default_factory=lambda: make_empty_frame(ARRIVALS_SCHEMA))
+    """plan.delays.ARRIVALS_SCHEMA: whose changes are timed."""
 
     @property
     def at(self) -> datetime:

@@ -11,7 +11,6 @@ from directory_sync.joget.ledger.definition import (
     find_ledger_tables,
     is_ledger_complete,
     make_table_statements,
-    read_data_type,
     read_ledger_version,
 )
 from directory_sync.joget.ledger.locks import LOCK_WAIT_SECONDS, hold_lock, make_lock_name
@@ -69,13 +68,9 @@ def _find_statements(database: Database, tables: JogetTables) -> list[tuple[str,
         for to in sorted(UPGRADES)
         if to > version
         for step in UPGRADES[to]
-        if step.table in found  # a table that is made now has the step's column already
+        if step.table in found  # a table that is made now needs no step
     ]
-    statements += [
-        (step.table, step.statement)
-        for step in steps
-        if read_data_type(database, step) != step.data_type
-    ]
+    statements += [(step.table, step.statement) for step in steps if not step.is_done(database)]
     # Last, since DDL commits: an upgrade that ends halfway must be found unfinished.
     if version < LEDGER_VERSION:
         statements.append(("directory_sync_lock", _write_version()))

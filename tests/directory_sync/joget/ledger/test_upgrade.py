@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ NEWER = "UPDATE directory_sync_lock SET version = version + 1, written_by = '9.9
 
 FORGET_VERSION = "ALTER TABLE directory_sync_lock DROP COLUMN version, DROP COLUMN written_by"
 COUNTED_AS_TEXT = "ALTER TABLE directory_sync_run MODIFY COLUMN counted TEXT NOT NULL"
-"""Together, these statements make the ledger that commits before release 0.1.0 left."""
+DROP_INDEX = "ALTER TABLE directory_sync_user_link DROP INDEX by_user_id"
+DROP_DELAYS = "DROP TABLE directory_sync_delay"
+TO_VERSION_0 = (FORGET_VERSION, COUNTED_AS_TEXT, DROP_INDEX, DROP_DELAYS)
+"""These statements make the ledger that commits before release 0.1.0 left."""
 
 MEMORY = {
     "directory_sync_user_link": "sub, user_id, user_id_sha256, origin, state, misses",
@@ -60,6 +64,21 @@ def describe_columns(joget: JogetDatabase) -> list[tuple[Any, ...]]:
         "'directory\\_sync\\_%' "
         "ORDER BY table_name, column_name"
     )
+
+
+def describe_indexes(joget: JogetDatabase) -> list[tuple[Any, ...]]:
+    """Read every index of the ledger, with its columns."""
+    return joget.execute(
+        "SELECT table_name, index_name, seq_in_index, column_name, non_unique "
+        "FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name LIKE "
+        "'directory\\_sync\\_%' ORDER BY table_name, index_name, seq_in_index"
+    )
+
+
+def make_older(joget: JogetDatabase) -> None:
+    """Make the ledger one of version 0."""
+    for statement in TO_VERSION_0:
+        joget.execute(statement)
 
 
 def test_the_release_stands_in_one_place_and_its_ledger_is_kept_for_later_releases() -> None:
@@ -102,28 +121,45 @@ def test_a_ledger_that_a_release_left_is_upgraded_and_nothing_is_lost(
     assert email_of("dora.open") in company.usernames()
 
 
-@pytest.mark.parametrize(
-    "done", [(), ("counted",), ("counted", "version"), ("counted", "version", "written_by")]
-)
+@pytest.mark.parametrize("done", range(5))
 @BOTH_CHARSETS
 def test_an_upgrade_that_ended_halfway_is_finished_and_the_ledger_is_like_a_new_one(
-    joget: JogetDatabase, done: tuple[str, ...]
+    joget: JogetDatabase, done: int
 ) -> None:
     with open_session("joget_mysql") as database:
         tables = inspect_tables(database, "ORG-001")
         upgrade.create_or_upgrade_ledger(database, tables)
-        new = describe_columns(joget)
-        joget.execute(FORGET_VERSION)
-        joget.execute(COUNTED_AS_TEXT)
-        assert describe_columns(joget) != new
-        for step in definition.UPGRADES[1]:
-            if step.column in done:
-                joget.execute(step.statement)
+        new = describe_columns(joget), describe_indexes(joget)
+        make_older(joget)
+        assert describe_columns(joget) != new[0]
+        assert describe_indexes(joget) != new[1]
+        steps = [step for steps in definition.UPGRADES.values() for step in steps]
+        assert len(steps) == 4
+        for step in steps[:done]:
+            joget.execute(step.statement)
         assert definition.is_ledger_complete(database), (
             "a ledger that isn't upgraded yet can be read"
         )
         upgrade.create_or_upgrade_ledger(database, tables)
-    assert (describe_columns(joget), read_version(joget)) == (new, (1, __version__))
+    assert (describe_columns(joget), describe_indexes(joget)) == new
+    assert read_version(joget) == (definition.LEDGER_VERSION, __version__)
+
+
+@pytest.mark.parametrize("makes", [lambda _: None, make_older])
+def test_one_users_link_is_found_by_jogets_collation_without_reading_all_links(
+    company: Company, makes: Callable[[JogetDatabase], None]
+) -> None:
+    company.pool.users = people(200)
+    company.run()
+    makes(company.joget)
+    company.run()
+    company.joget.execute("ANALYZE TABLE directory_sync_user_link")
+    # Joget's collation takes both for the same.
+    [plan] = company.joget.execute(
+        "EXPLAIN SELECT sub FROM directory_sync_user_link WHERE user_id = %s",
+        (company.usernames()[0].upper(),),
+    )
+    assert ("ref" in plan, "by_user_id" in plan) == (True, True), plan
 
 
 @BOTH_CHARSETS
@@ -136,6 +172,7 @@ def test_missing_tables_and_a_lost_version_are_made_again(joget: JogetDatabase) 
         upgrade.create_or_upgrade_ledger(database, tables)
         assert definition.is_ledger_complete(database)
         joget.execute("DROP TABLE directory_sync_decision")
+        joget.execute(DROP_DELAYS)
         joget.execute("DELETE FROM directory_sync_lock")
         upgrade.create_or_upgrade_ledger(database, tables)
         assert (definition.is_ledger_complete(database), definition.read_revision(database)) == (
@@ -173,7 +210,7 @@ def test_every_task_refuses_the_ledger_of_a_newer_release_before_it_reads_anythi
         lambda: detach_sync("default", is_applied=True),
     ):
         with pytest.raises(
-            PermanentError, match=r"Release 9\.9\.0 .* version 2.*Run release 9\.9\.0 or a newer"
+            PermanentError, match=r"Release 9\.9\.0 .* version 3.*Run release 9\.9\.0 or a newer"
         ):
             task()
     assert company.joget.contents(prefix="") == everything
@@ -196,8 +233,7 @@ def test_two_runs_that_upgrade_at_once_take_turns(joget: JogetDatabase, sync: Ru
             upgrade.create_or_upgrade_ledger(database, inspect_tables(database, "ORG-001"))
 
     upgrade_ledger()
-    joget.execute(FORGET_VERSION)
-    joget.execute(COUNTED_AS_TEXT)
+    make_older(joget)
     with ThreadPoolExecutor(4) as threads:
         for one in [threads.submit(upgrade_ledger) for _ in range(4)]:
             one.result()
@@ -217,8 +253,7 @@ def test_an_account_that_may_not_alter_tables_gets_all_that_a_dba_has_to_execute
     company.joget.execute(f"GRANT {rights} ON {name}.* TO {account}@'%'")
     monkeypatch.setenv("AIRFLOW_CONN_JOGET_MYSQL", server.uri(name, account, "secret"))
     assert company.run()["outcome"] == "nothing_to_do", "a ledger of this version needs no ALTER"
-    company.joget.execute(FORGET_VERSION)
-    company.joget.execute(COUNTED_AS_TEXT)
+    make_older(company.joget)
     calls = company.cognito.calls.total()
     with pytest.raises(PermanentError, match="ALTER") as refusal:
         company.run()
