@@ -139,6 +139,14 @@ def joget(
     database.execute(f"DROP DATABASE {database.name}")
 
 
+def make_aws_connection(endpoint: str, **others: str) -> str:
+    """Make the Connection cognito_aws to an endpoint, and to others by service."""
+    services = {service: {"endpoint_url": other} for service, other in others.items()}
+    connection = json.loads(make_aws_uri(endpoint))
+    connection["extra"]["service_config"] = services
+    return json.dumps(connection)
+
+
 def make_aws_uri(endpoint: str) -> str:
     """Make the URI of the Connection cognito_aws to an endpoint."""
     connection = {

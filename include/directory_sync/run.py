@@ -3,7 +3,7 @@ once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -103,6 +103,10 @@ class Attempt:
     run_id: str
     backfill_since: datetime | None = None
     """When this run was made, if a backfill made it."""
+
+    def of_task(self, task: str) -> "Attempt":
+        """This attempt's part that does another task's work."""
+        return replace(self, name=f"{task}.{self.name.partition('.')[2]}")
 
 
 def make_folder_name(run_id: str) -> str:

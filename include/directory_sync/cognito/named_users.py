@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from directory_sync.cognito.client import FilterRefusedError, UserPool
+from directory_sync.cognito.client import FilterRefusedError, GroupGoneError, UserPool
 from directory_sync.cognito.snapshot import get_sub
 from directory_sync.cognito.user_listing import (
     Users,
@@ -74,6 +74,19 @@ class NamedUsers:
         if POSSIBLE_SUB.fullmatch(name):
             attributes.insert(0, "sub")
         return self._find(attributes, name)
+
+    def find_by_username(self, cognito_username: str) -> Users:
+        """The user with this Cognito username, if the pool has one."""
+        return self._find(["username"], cognito_username)
+
+    def list_members(self, group_name: str) -> Users | None:
+        """The members of a group; None where the pool has no such group."""
+        try:
+            return restart_on_dead_token(
+                lambda: [user for page in self._pool.members(group_name) for user in page]
+            )
+        except GroupGoneError:
+            return None
 
     def find_by_login(self, login: str) -> Users:
         """Users with this login; none where Cognito has no filter for the login's attribute."""

@@ -17,6 +17,7 @@ from directory_sync.frames import (
     is_true,
     look_up,
     make_empty_frame,
+    make_null_texts,
     take_values,
     to_arrow_types,
 )
@@ -221,6 +222,21 @@ def _name_members(members: pd.DataFrame, users: pd.DataFrame, groups: pd.DataFra
             "group_name": groups["group_name"].take(names[both]).reset_index(drop=True),
         }
     )
+
+
+def read_subs_of_group(
+    database: Database, tables: JogetTables, run: Run, group_name: str
+) -> set[str]:
+    """The linked users that Joget has in a linked group, by sub."""
+    groups = _select_own_groups(
+        links.read_group_links(database, tables, now.GROUP_LINKS_SCHEMA), run
+    )
+    groups = groups[groups["group_name"] == group_name]
+    members = _read_memberships_of_groups(
+        database, tables, groups["group_id"].tolist(), make_null_texts(pd.RangeIndex(0))
+    )
+    found = links.find_links_of_users(database, run, members["user_id"].tolist())
+    return set(found.loc[found["user_pool_id"] == run.sync.user_pool_id, "sub"])
 
 
 def read_group_names_of_subs(

@@ -89,6 +89,11 @@ def open_run_folder(run: Run, attempt: Attempt) -> store.Folder:
     return folder
 
 
+def list_users(run: Run, attempt: Attempt, pool: client.UserPool) -> Manifest:
+    """List every user of the pool."""
+    return _list_users(run, open_run_folder(run, attempt), pool, "users")
+
+
 def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost: str) -> Manifest:
     # Before the first call: a snapshot is as old as its oldest answer.
     snapshot_at = datetime.now(UTC)

@@ -36,15 +36,20 @@ def _count_questions(transformed: Manifest) -> int:
     return sum(manifest.counts.get("asked_by_name", 0) for manifest in inputs)
 
 
-def load_snapshot(attempt: Attempt, transformed_url: str) -> Manifest:
-    """Plan against Joget now, apply what is safe in one transaction, and report."""
+def load_snapshot(
+    attempt: Attempt, transformed_url: str, arrivals: pd.DataFrame | None = None
+) -> Manifest:
+    """Plan against Joget now, apply what is safe in one transaction, and report.
+
+    arrivals: plan.delays.ARRIVALS_SCHEMA, when the events about users happened and arrived.
+    """
     with hide_values("load"):
         store.require_access(transformed_url)
         transformed = store.read_manifest(transformed_url)
         run = store.read_run(transformed)
         folder = store.open_folder(run, attempt.name)
         loaded = carry_out_proposal(
-            folder, lambda database: SnapshotProposal(database, run, transformed)
+            folder, lambda database: SnapshotProposal(database, run, transformed, arrivals)
         )
     if not run.dry_run:
         _delete_old_files(run)
@@ -78,7 +83,13 @@ def _delete_old_files(run: Run) -> None:
 class SnapshotProposal:
     """What a snapshot asks for: a Proposal."""
 
-    def __init__(self, database: Database, run: Run, transformed: Manifest) -> None:
+    def __init__(
+        self,
+        database: Database,
+        run: Run,
+        transformed: Manifest,
+        arrivals: pd.DataFrame | None = None,
+    ) -> None:
         self.run, self.transformed = run, transformed
         self.kind = RunKind.SUBSET if run.is_for_some else RunKind.FULL
         self.key = runs.make_run_key(run, transformed.snapshot_at)
@@ -100,7 +111,7 @@ class SnapshotProposal:
             # An incomplete snapshot would name users of the pool as left over (rule 2).
             finds_left_over=not run.is_for_some and not self.incomplete_reasons,
         )
-        self.arrivals = make_empty_frame(ARRIVALS_SCHEMA)
+        self.arrivals = make_empty_frame(ARRIVALS_SCHEMA) if arrivals is None else arrivals
 
     def _select_subs(self) -> tuple[str, ...] | None:
         """Whose links are read: everybody's, unless the run read only some users."""

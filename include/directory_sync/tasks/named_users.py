@@ -15,10 +15,11 @@ from directory_sync.cognito.named_users import NamedUsers
 from directory_sync.cognito.snapshot import get_sub
 from directory_sync.cognito.user_listing import Users
 from directory_sync.errors import PermanentError
+from directory_sync.events.joining import Changes, NamedBy, NamedUser, Times
 from directory_sync.frames import make_frame_of_rows
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, links
-from directory_sync.joget.reading import read_group_names_of_subs
+from directory_sync.joget.reading import read_group_names_of_subs, read_subs_of_group
 from directory_sync.joget.schema import JogetTables, inspect_tables
 from directory_sync.run import Run
 from directory_sync.staging import store
@@ -44,12 +45,19 @@ class NamedReading:
         self._questions = NamedUsers(pool, run.sync.mapping.username)
         self.users: UsersBySub = {}
         self.named: list[str] = []
+        self._groups: list[str] = []
+        self._leavers: set[str] | None = None
 
     @property
     def run(self) -> Run:
         """The run, for the users that were found."""
+        leavers = self.absent if self._leavers is None else self._leavers & {*self.absent}
         return self._run.model_copy(
-            update={"users": tuple(self.named), "leavers": tuple(self.absent)}
+            update={
+                "users": tuple(self.named),
+                "groups": tuple(self._groups),
+                "leavers": tuple(sorted(leavers)),
+            }
         )
 
     @property
@@ -83,11 +91,54 @@ class NamedReading:
             )
         self._read_rivals()
 
-    def read_subs(self, subs: Iterable[str]) -> None:
-        """Ask the pool for users by sub."""
-        self.named += [sub for sub in dict.fromkeys(subs) if sub not in self.named]
-        self._add(self._questions.find_by_sub(sub for sub in self.named if sub not in self.users))
+    def read_changes(self, changes: Changes) -> dict[str, Times]:
+        """Read the users that events named, and those whose membership of a named group differs
+        from Joget's. Returns when the events about each of them happened and arrived, by sub.
+
+        The events say who left: of the absent users, only these are removed at once.
+        """
+        subs = self._find_subs(changes)
+        times = {sub: times for user, times in changes.users.items() for sub in subs[user]}
+        for name, of_group in changes.groups.items():
+            times |= {sub: times.get(sub, of_group) for sub in self._find_movers(name)}
+        self._add(self._questions.find_by_sub(times.keys() - self.users.keys()))
+        linked = self._read_linked_logins(list(times))
+        # Somebody who came and went between two runs is nobody to Joget.
+        self.named = [sub for sub in times if sub in self.users or sub in linked]
+        self._leavers = {sub for user in changes.leavers for sub in subs[user]}
         self._read_rivals()
+        return {sub: times[sub] for sub in self.named}
+
+    def _find_subs(self, changes: Changes) -> dict[NamedUser, list[str]]:
+        """The subs of the users that events named."""
+        usernames = sorted(changes.usernames)
+        linked = self._find_linked_subs(usernames)
+        by_name = self._run.sync.mapping.username == "cognito_username"
+        found = {}
+        for user in changes.users:
+            subs = [user.value]
+            if user.by is NamedBy.USERNAME:
+                # The pool of a user who was deleted doesn't know the username any more. In most
+                # pools it is the sub; where it is the login, the ledger's link has it.
+                known = linked.get(user.value, [])
+                known = known if by_name else [sub for sub in known if sub == user.value]
+                subs = self._add(self._questions.find_by_username(user.value)) or known
+            found[user] = subs
+        return found
+
+    def _find_movers(self, group_name: str) -> set[str]:
+        """The linked users that are in this group in the pool and not in Joget, or the reverse."""
+        members = self._questions.list_members(group_name)
+        if members is None:  # the next runs for everybody see that it is gone (rule 9)
+            return set()
+        self._groups.append(group_name)
+        if not definition.is_ledger_complete(self._database):
+            return set()
+        here = read_subs_of_group(self._database, self._tables, self._run, group_name)
+        listed = {sub for member in members if (sub := get_sub(member))}
+        movers = (here - listed) | (self._read_linked_logins(sorted(listed - here)).keys())
+        self._add(member for member in members if get_sub(member) in movers)
+        return movers
 
     def _add(self, users: Iterable[dict[str, Any]]) -> list[str]:
         found = {sub: user for user in users if (sub := get_sub(user))}

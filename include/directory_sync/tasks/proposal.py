@@ -184,7 +184,7 @@ class LoadAttempt:
         plan = defer_rows(proposal.make_plan(current), deferred)
         answers, revision = current.answers, current.revision
         arrivals = proposal.arrivals
-        if proposal.kind == RunKind.FULL:
+        if proposal.kind == RunKind.FULL and not proposal.run.is_live:
             arrivals = date_snapshot_changes(proposal.inputs, plan, current.newest_snapshot_at)
         del current  # frees what was read of a million users before they are written
         row = runs.RunRow(

@@ -50,6 +50,11 @@ class ServedQueue:
 @pytest.fixture
 def served(moto: Aws, aws_connection: Callable[[str], None]) -> ServedQueue:
     aws_connection(moto.endpoint)
+    return create_queue(moto)
+
+
+def create_queue(moto: Aws) -> ServedQueue:
+    """A new queue with its dead letters."""
     sqs, number = moto.client("sqs"), next(NUMBERS)
     dead_url = sqs.create_queue(QueueName=f"dead-{number}")["QueueUrl"]
     found = sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])
