@@ -65,16 +65,14 @@ def _find_joget_changes(plan: Plan, entity: str) -> pd.DataFrame:
 
 
 def date_changes(
-    changed: pd.DataFrame, modified: pd.DataFrame, since: pd.Timestamp | None
+    changed: pd.DataFrame, modified: pd.DataFrame, since: pd.Timestamp
 ) -> pd.DataFrame:
     """Columns ARRIVALS_SCHEMA: the changed users (`find_changed_users`) that a snapshot dates later
     than the last one, and leavers that it lacks, without a time.
 
     modified: columns sub, modified_at (UTC) of the snapshot. since: the time of the last snapshot
-    that was applied; where there is none, no change is timed.
+    that was applied.
     """
-    if since is None:
-        return make_empty_frame(ARRIVALS_SCHEMA)
     newest = modified.dropna().sort_values("modified_at").drop_duplicates("sub", keep="last")
     at = take_values(newest["modified_at"], find_positions(changed["sub"], newest["sub"]))
     # An older date is no change of the pool's: it was adopted, or the settings changed.

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from directory_sync.cognito.snapshot import TIMESTAMP_TYPE
-from directory_sync.frames import make_frame
+from directory_sync.frames import make_empty_frame, make_frame
 from directory_sync.plan import Plan
-from directory_sync.plan.delays import date_changes, find_changed_users
+from directory_sync.plan.delays import ARRIVALS_SCHEMA, date_changes, find_changed_users
 from directory_sync.staging import store
 from directory_sync.staging.manifest import Manifest
 
@@ -29,12 +29,13 @@ def date_snapshot_changes(
     pool's times.
 
     inputs: URLs of the snapshot's manifests, by task. since: the time of the newest full snapshot
-    that was applied before.
+    that was applied before; where there is none, nothing is timed.
     """
+    if since is None:  # a first load may change a million users
+        return make_empty_frame(ARRIVALS_SCHEMA)
     changed = find_changed_users(plan)
     subs = pa.array(changed["sub"], pa.string())
-    # Only the changed users are read: of a million, nearly nobody changes.
-    found = list(_read_modified(inputs, subs)) if since is not None and len(subs) else []
+    found = list(_read_modified(inputs, subs)) if len(subs) else []
     return date_changes(changed, make_frame(pa.Table.from_batches(found, MODIFIED_SCHEMA)), since)
 
 

@@ -182,11 +182,11 @@ class LoadAttempt:
             self._publish(make_empty_plan())
             return make_empty_plan(), "superseded"
         plan = defer_rows(proposal.make_plan(current), deferred)
-        answers, revision = current.answers, current.revision
+        answers, revision, since = current.answers, current.revision, current.newest_snapshot_at
+        del current  # frees what was read of a million users before they are written
         arrivals = proposal.arrivals
         if proposal.kind == RunKind.FULL and not proposal.run.is_live:
-            arrivals = date_snapshot_changes(proposal.inputs, plan, current.newest_snapshot_at)
-        del current  # frees what was read of a million users before they are written
+            arrivals = date_snapshot_changes(proposal.inputs, plan, since)
         row = runs.RunRow(
             proposal.key,
             proposal.run,

@@ -146,13 +146,6 @@ def test_a_leaver_whom_the_pool_no_longer_has_is_counted_without_a_time() -> Non
     assert describe(found) == [("gone", "leaver", "scheduled", None, None)]
 
 
-def test_without_an_earlier_snapshot_nothing_is_timed() -> None:
-    plan = plan_of(change("a", "create"), change("b", "deactivate"))
-    dated = date_changes(find_changed_users(plan), snapshot(a=NOON), None)
-    assert dated.empty
-    assert time_changes(plan, dated).empty
-
-
 def test_of_several_readings_of_a_user_the_newest_dates_the_change() -> None:
     plan = plan_of(change("a", "update"))
     twice = pd.concat([snapshot(a=minutes_later(5)), snapshot(a=minutes_later(-5))])
