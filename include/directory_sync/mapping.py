@@ -234,13 +234,10 @@ def _map_column(
     raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]"
 ) -> "pd.Series[str]":
     """One mapped column, null where planning is to keep Joget's value."""
-    if attribute is None and column in COLUMN_DEFAULTS:
-        return make_null_texts(login.index)
-    # Empty texts, not nulls: Joget loses mail to a NULL email with a NullPointerException.
     if attribute is None:
-        values = make_null_texts(login.index).fillna("")
-    else:
-        values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
+        return make_null_texts(login.index)
+    # Empty texts, not nulls: an attribute that was cleared in the pool is cleared in Joget.
+    values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
     # Joget's screens print "null" where the first name is NULL.
     if column == "firstName":
         return values.mask(values.str.strip() == "").fillna(login)
