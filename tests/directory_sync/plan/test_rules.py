@@ -331,6 +331,20 @@ def test_an_archived_or_compromised_user_is_deactivated_and_a_new_one_is_not_cre
     assert company.usernames() == [ANA]
 
 
+@pytest.mark.parametrize("status", ["ARCHIVED", "COMPROMISED"])
+def test_an_archived_or_compromised_user_is_neither_created_nor_adopted_whatever_the_scope_says(
+    company: Company, status: str
+) -> None:
+    company.configure(scope={"statuses": ["CONFIRMED", status]})
+    company.joget.add_user(BOB)
+    before = company.joget.contents()
+    company.pool.users = [user(ANA, status=status), user(BOB, status=status)]
+    assert counts(company.run()) == {"read": 2, "frozen": 2}
+    assert company.joget.contents() == before
+    reasons = company.staged("directory.parquet")["reason"]
+    assert set(reasons) == {"archived or compromised: neither created nor adopted"}
+
+
 def test_a_user_deactivated_in_joget_stays_so_and_is_reported(company: Company) -> None:
     ana = user(ANA)
     company.pool.users, company.pool.members = [ana], {"Sales": []}
