@@ -4,6 +4,7 @@
     ├── PermanentError       retrying can't help: settings, rights, names that don't exist
     │   ├── SettingsError    the settings file, with every fault of it
     │   ├── MissingFilesError  staging doesn't hold a run's files any more, or has no such place
+    │   ├── MissingAttributesError  a snapshot lacks attributes that a mapping asks for
     │   ├── MissingRightError  the database account may not do something
     │   └── RefusedRowError  the database refuses what a row holds
     └── TransientError       the next attempt may succeed: throttling, time-outs, lost connections
@@ -36,6 +37,10 @@ class SettingsError(PermanentError):
 
 class MissingFilesError(PermanentError):
     """Staging doesn't hold the files of a run any more, or there is no such bucket or folder."""
+
+
+class MissingAttributesError(PermanentError):
+    """A snapshot lacks attributes that a mapping asks for; the text names them."""
 
 
 class MissingRightError(PermanentError):

@@ -103,7 +103,8 @@ class Desired:
 
     users: columns DESIRED_USERS_SCHEMA; a column that is left to Joget is null. verdict is
     `mapped`, `frozen` or `quarantined`, code (reasons.Reason) and reason say why a user isn't
-    mapped; `creatable` is false where a linked user may be changed but a new one isn't made.
+    mapped; `creatable` is false where a linked user may be changed, and an unlinked one is neither
+    created nor adopted.
     groups: columns DESIRED_GROUPS_SCHEMA; plain_id is null where Joget's console wouldn't accept
     the name; listed_twice where the members were listed a second time, so that absence from both
     counts. memberships: columns DESIRED_MEMBERSHIPS_SCHEMA, between listed users and listed groups,
@@ -180,10 +181,11 @@ def _map_users(snapshot: pd.DataFrame, mapping: Mapping, scope: Scope) -> pd.Dat
     users["locale"] = _convert_to_java_locale(users["locale"])
     off = raw["status"].isin(DISABLED_STATUSES)
     # An archived or compromised user stays mapped, so that a linked one is deactivated (rule 4);
-    # `creatable` keeps planning from making a new one.
+    # `creatable` keeps planning from creating or adopting one, even if the scope names the status.
     users["active"] = raw["enabled"] & ~off
-    users["creatable"] = raw["status"].isin(scope.statuses)
-    out = ~users["creatable"] & ~off
+    in_scope = raw["status"].isin(scope.statuses)
+    users["creatable"] = in_scope & ~off
+    out = ~in_scope & ~off
     decisions = Decisions(users)
     decisions.decide(
         out, Outcome.FROZEN, Reason.STATUS_OUT_OF_SCOPE, detail=raw["status"].fillna("")
@@ -234,13 +236,10 @@ def _map_column(
     raw: pd.DataFrame, column: str, attribute: str | None, login: "pd.Series[str]"
 ) -> "pd.Series[str]":
     """One mapped column, null where planning is to keep Joget's value."""
-    if attribute is None and column in COLUMN_DEFAULTS:
-        return make_null_texts(login.index)
-    # Empty texts, not nulls: Joget loses mail to a NULL email with a NullPointerException.
     if attribute is None:
-        values = make_null_texts(login.index).fillna("")
-    else:
-        values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
+        return make_null_texts(login.index)
+    # Empty texts, not nulls: an attribute that was cleared in the pool is cleared in Joget.
+    values = (raw["sub"] if attribute == "sub" else raw[f"attribute.{attribute}"]).fillna("")
     # Joget's screens print "null" where the first name is NULL.
     if column == "firstName":
         return values.mask(values.str.strip() == "").fillna(login)

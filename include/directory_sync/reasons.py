@@ -183,7 +183,8 @@ REASON_RULES = {
         "Nothing: the next run for everybody deactivates them.",
     ),
     Reason.NOT_CREATABLE: ReasonRule(
-        "archived or compromised, and not in Joget", "Change the user's status in Cognito."
+        "archived or compromised: neither created nor adopted",
+        "Change the user's status in Cognito, or deactivate their account where Joget has one.",
     ),
     Reason.REPLACED_IN_JOGET: ReasonRule(
         "its Joget user was replaced by another account of the same name", NO_NAMESAKE_ADVICE

@@ -103,12 +103,12 @@ def test_a_first_name_is_never_empty_since_joget_would_print_null(given_name: st
     )
 
 
-def test_columns_that_are_not_mapped_are_null_or_have_what_joget_needs() -> None:
+def test_columns_that_are_not_mapped_are_null() -> None:
     settings = Mapping(
         username="sub", first_name=None, last_name=None, email=None, time_zone=None, locale=None
     )
     row = get_only_user(transform(make_listed_user(), settings=settings))
-    assert [row[column] for column in mapping.MAPPED_COLUMNS] == ["s1", "", "", None, None]
+    assert [row[column] for column in mapping.MAPPED_COLUMNS] == [None] * 5
 
 
 @pytest.mark.parametrize(

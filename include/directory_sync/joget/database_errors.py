@@ -158,8 +158,9 @@ def translate_error(error: MySQLdb.Error, about: str, conn_id: str) -> Directory
             f"The database of Connection {conn_id!r} isn't Joget's: {about} lacks what Joget's has "
             f"(MySQL error {code}). Correct the Connection's schema."
         )
-    of_client = isinstance(error, MySQLdb.OperationalError) and code in CLIENT_CODES
-    if code in INTERRUPTED_CODES or of_client:
+    # Not by the driver's class: commands out of sync (2014) is a ProgrammingError, and a fault of
+    # the connection like the others.
+    if code in INTERRUPTED_CODES or code in CLIENT_CODES:
         return TransientError(f"MySQL error {code} on {about}; nothing was written.")
     # Most often a trigger's SIGNAL (1644), a CHECK (3819), or a value that is too long (1406).
     return RefusedRowError(

@@ -38,7 +38,9 @@ def find_left_over(
     by_login = look_up(
         accounts["id_key"], logins.assign(key=key).dropna(subset=["key"]), "key", "verdict"
     )
-    # The Joget plugin made the email the id, whatever the mapping's login is.
+    # The Joget plugin made the email the id, whatever the mapping's login is. Only letters' case is
+    # ignored here: for the collation's keys, each run would send the emails of the whole pool to
+    # the database, for a few accounts that nobody's login fits.
     emails = desired.users[["email", "verdict"]].assign(
         email=desired.users["email"].str.strip().str.casefold()
     )

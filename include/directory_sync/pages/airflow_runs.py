@@ -70,7 +70,7 @@ class AirflowRun:
     run_type: str
     at: datetime
     started_by: str | None
-    """The person who triggered it by hand, if one did."""
+    """The person who triggered it by hand, or who created its backfill."""
     tasks: dict[str, str] = field(default_factory=dict)
     ended: dict[str, datetime] = field(default_factory=dict)
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -219,7 +219,7 @@ def _list_runs(statement: Select[Any]) -> list[AirflowRun]:
             ).where(tuple_(TaskInstance.dag_id, TaskInstance.run_id).in_(keys))
             for dag_id, run_id, task_id, state, ended in session.execute(tasks):
                 run = runs[dag_id, run_id]
-                run.tasks[task_id] = str(state or "scheduled")
+                run.tasks[task_id] = str(state or "not started")
                 if ended:
                     run.ended[task_id] = ended
             passed = select(
@@ -238,9 +238,11 @@ def _make_airflow_run(run: DagRun) -> AirflowRun:
         run_type=str(run.run_type),
         # Not logical_date: runs by hand may have none, and runs triggered by an asset have none.
         at=run.run_after,
-        # Each run of a backfill has a name too, that of the person who created the backfill
+        # Each run of a backfill has the name of the person who created the backfill
         # (airflow/models/backfill.py).
-        started_by=run.triggering_user_name if str(run.run_type) == "manual" else None,
+        started_by=run.triggering_user_name
+        if str(run.run_type) in ("manual", "backfill")
+        else None,
     )
 
 

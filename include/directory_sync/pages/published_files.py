@@ -68,15 +68,15 @@ class PublishedRun:
 def open_published_run(sync: Sync, folder_url: str) -> PublishedRun:
     """What a run of this sync left.
 
-    Raises PermanentError where the folder lies outside the sync's staging, was deleted or is
-    damaged; TransientError where the store can't be reached.
+    Raises PermanentError where the folder lies outside the sync's staging or is damaged;
+    MissingFilesError where it was deleted; TransientError where the store can't be reached.
     """
     try:
         return _make_published_run(f"{sync.staging_url}/{sync.name}", folder_url)
     except MissingFilesError:
         days = sync.staging_retention_days
         after = f" They are deleted after {days} days (staging_retention_days)." if days else ""
-        raise PermanentError(
+        raise MissingFilesError(
             f"This run's files aren't in staging any more.{after} The counts of the run are in "
             "Airflow, as the XCom value of its task."
         ) from None

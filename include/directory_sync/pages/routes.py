@@ -14,7 +14,12 @@ from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingRes
 from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from directory_sync.errors import DirectorySyncError, TransientError, describe_error
+from directory_sync.errors import (
+    DirectorySyncError,
+    MissingFilesError,
+    TransientError,
+    describe_error,
+)
 from directory_sync.pages import changes, changes_csv, run_history, run_summary
 from directory_sync.pages.airflow_runs import (
     AirflowRun,
@@ -68,7 +73,11 @@ templates.env.globals["count_nouns"] = count_nouns
 
 
 class NothingHereError(Exception):
-    """There is no page to show; the reader gets this sentence instead."""
+    """There is no page to show; the reader gets this sentence instead, with the HTTP status."""
+
+    def __init__(self, sentence: str, *, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 MOST_QUARANTINED = 200
@@ -103,9 +112,11 @@ def make_app() -> FastAPI:
     app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])(
         refuse_unknown_path
     )
-    app.exception_handler(NothingHereError)(_render_sentence(200))
+    app.exception_handler(NothingHereError)(_render_nothing_here)
+    # The handler of the nearest class answers.
     app.exception_handler(TransientError)(_render_sentence(503))
-    app.exception_handler(DirectorySyncError)(_render_sentence(200))
+    app.exception_handler(MissingFilesError)(_render_sentence(404))
+    app.exception_handler(DirectorySyncError)(_render_sentence(500))
     app.exception_handler(StarletteHTTPException)(_render_refusal)
     app.exception_handler(RequestValidationError)(_render_wrong_request)
     app.middleware("http")(_add_headers)
@@ -260,7 +271,8 @@ def _require_sync_dag(dag_id: str) -> SyncDag:
         raise NothingHereError(
             "This DAG is no directory sync's, so there is nothing to show here. Where it is one, "
             "its settings are faulty or gone: Airflow's list of DAGs shows import errors with "
-            "what to correct."
+            "what to correct.",
+            status=404,
         )
     return sync_dag
 
@@ -270,11 +282,12 @@ def _open_published_run(dag_id: str, run_id: str) -> tuple[SyncDag, AirflowRun, 
     run = find_run(dag_id, run_id)
     if run is None:
         raise NothingHereError(
-            "Airflow has no such run of this DAG: it was deleted, or never made."
+            "Airflow has no such run of this DAG: it was deleted, or never made.", status=404
         )
     url = run.folder(sync_dag.reporting_task)
     if url is None:
-        raise NothingHereError(run_summary.describe_unfinished(sync_dag, run))
+        # The run is there, and the sentence says how it stands.
+        raise NothingHereError(run_summary.describe_unfinished(sync_dag, run), status=200)
     store.require_access(sync_dag.sync.staging_url)
     return sync_dag, run, open_published_run(sync_dag.sync, url)
 
@@ -293,6 +306,11 @@ def _render_sentence(status: int) -> Callable[[Request, Exception], Response]:
         return _render_error(request, str(error), status)
 
     return say
+
+
+def _render_nothing_here(request: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, NothingHereError) else 500
+    return _render_error(request, str(error), status)
 
 
 def _render_error(request: Request, sentence: str, status: int) -> Response:

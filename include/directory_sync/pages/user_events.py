@@ -46,6 +46,9 @@ def _describe_actor(past: PastRun) -> str:
     if review:
         answer = "approved" if review.answer == "approve" else "rejected"
         return f"{answer} by {review.answered_by}" if review.answered_by else answer
+    person = past.run.started_by
     if past.sync_dag.kind == "undo":
-        return f"undo by {past.run.started_by}" if past.run.started_by else "undo"
-    return f"started by {past.run.started_by}" if past.run.started_by else past.run.run_type
+        return f"undo by {person}" if person else "undo"
+    if past.run.run_type == "backfill":
+        return f"backfill by {person}" if person else "backfill"
+    return f"started by {person}" if person else past.run.run_type

@@ -78,6 +78,7 @@ def decide_users(
     """
     # An heir's link is another user's until a person approves (rule 7).
     users = matched.assign(linked=matched["way"].notna() & ~is_true(matched["way"] == "heir"))
+    users = _fill_new_rows(users)
     users["usable"] = _find_faults(users, current).open
     # The first rule that fits counts. Disabling comes before anything that is wrong with the
     # record, so no fault keeps a disabled user in (rule 4).
@@ -131,6 +132,19 @@ def are_values_different(users: pd.DataFrame) -> "pd.Series[bool]":
         same = is_true(before == after) | (before.isna() & after.isna())
         found |= ~same
     return found
+
+
+def _fill_new_rows(users: pd.DataFrame) -> pd.DataFrame:
+    """The users, where Joget has no row yet, with texts in the unmapped columns that need them."""
+    makes = users["now_id"].isna()
+    # Joget's screens print "null" for a NULL name, and Joget loses mail to a NULL email with a
+    # NullPointerException.
+    texts = {"firstName": users["username"], "lastName": "", "email": ""}
+    filled = {
+        column: users[column].mask(makes & users[column].isna(), text)
+        for column, text in texts.items()
+    }
+    return users.assign(**filled)
 
 
 def _find_faults(users: pd.DataFrame, current: Current) -> Decisions:

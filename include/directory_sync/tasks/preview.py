@@ -4,7 +4,7 @@ and never writes.
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from directory_sync.errors import MissingFilesError, PermanentError, hide_values
+from directory_sync.errors import (
+    MissingAttributesError,
+    MissingFilesError,
+    PermanentError,
+    hide_values,
+)
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, runs
 from directory_sync.joget.reading import Lookups, read_current
@@ -35,7 +40,9 @@ class Origin(StrEnum):
     """Where a change comes from."""
 
     SETTINGS = "settings"
-    """The settings differ from those of the newest run."""
+    """The settings differ from those of the newest run. If they name another pool, all comes from
+    them.
+    """
     POOL = "pool"
     """The newest snapshot gives it, and the newest applied one doesn't, or none of this pool was
     applied yet.
@@ -77,6 +84,18 @@ class Preview:
         """Whether a run would neither change Joget nor hold anything."""
         return not self.changes and not self.held
 
+    def blame_changed_pool(self) -> "Preview":
+        """The preview, with all changes as the settings': they name another pool."""
+        changes, held = Counter[tuple[Origin, str, str]](), Counter[tuple[Origin, str]]()
+        for (_, entity, action), count in self.changes.items():
+            changes[Origin.SETTINGS, entity, action] += count
+        for (_, cause), count in self.held.items():
+            held[Origin.SETTINGS, cause] += count
+        changed_settings = ("user_pool_id", *self.changed_settings)
+        return replace(
+            self, changed_settings=changed_settings, changes=dict(changes), held=dict(held)
+        )
+
 
 def preview_changes(sync_name: str, settings_path: Path | None = None) -> Preview:
     """Plan with the settings, or with those of another file, from the newest snapshot, against
@@ -93,6 +112,7 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
         run = Run(run_id="plan", sync=sync, dry_run=True)
         with open_session(sync.joget_conn_id) as database:
             run = runs.add_previous_rules(database, run)
+            is_pool_changed = _is_pool_changed(database, run)
             applied = _find_applied_snapshot(database, run)
             staged = _find_staged_snapshot(run)
             newest = max(filter(None, (applied, staged)), key=lambda found: found.at, default=None)
@@ -102,7 +122,14 @@ def preview_changes(sync_name: str, settings_path: Path | None = None) -> Previe
                     f"{sync.dag_id} with dry_run: it reads the pool, and writes nothing to Joget. "
                     "If that was done, its report says why the snapshot isn't complete."
                 )
-            return _make_preview(database, run, newest, applied)
+            found = _make_preview(database, run, newest, applied)
+            return found.blame_changed_pool() if is_pool_changed else found
+
+
+def _is_pool_changed(database: Database, run: Run) -> bool:
+    if not definition.is_ledger_complete(database):
+        return False
+    return runs.find_newest_pool(database, run.sync.name) not in (None, run.sync.user_pool_id)
 
 
 def _find_applied_snapshot(database: Database, run: Run) -> Snapshot | None:
@@ -149,18 +176,20 @@ def _make_preview(
     # with the newest run's settings, and the applied snapshot with the newest run's settings.
     is_applied = newest is applied
     tables = inspect_tables(database, run.sync.organization)
-    desired = _map_snapshot(run, newest)
-    before = _map_snapshot(run.before_change, newest) if run.previous else desired
-    last = before if is_applied or applied is None else _map_snapshot(run.before_change, applied)
-    current = read_current(database, tables, run, Lookups(desired=(desired, before, last)))
+    desired = _map_snapshot(run.model_copy(update={"previous": None}), newest)
+    before = _map_by_old_rules(run, newest) if run.previous else desired
+    last = before if is_applied or applied is None else _map_by_old_rules(run, applied)
+    known = tuple(found for found in (desired, before, last) if found is not None)
+    current = read_current(database, tables, run, Lookups(desired=known))
     evidence = _make_evidence(run, newest, is_applied=is_applied)
     plan = make_plan(run, desired, current, evidence)
-    without_change = without_snapshot = (
-        make_plan(run.before_change, before, current, evidence) if run.previous else plan
-    )
-    if applied is None:
-        without_snapshot = make_empty_plan()
-    elif not is_applied:
+    without_change = plan
+    if run.previous and before is not None:
+        without_change = make_plan(run.before_change, before, current, evidence)
+    without_snapshot = make_empty_plan()
+    if is_applied and before is not None:
+        without_snapshot = without_change
+    elif applied is not None and last is not None:
         evidence = _make_evidence(run, applied, is_applied=True)
         without_snapshot = make_plan(run.before_change, last, current, evidence)
     return _count_changes(run, newest.at, plan, without_change, without_snapshot)
@@ -169,6 +198,19 @@ def _make_preview(
 def _map_snapshot(run: Run, snapshot: Snapshot) -> Desired:
     frames = read_snapshot_frames(run, snapshot.users, snapshot.groups)
     return map_with_settings(run.sync, frames)
+
+
+def _map_by_old_rules(run: Run, snapshot: Snapshot) -> Desired | None:
+    """The snapshot by the newest run's settings; None if it lacks an attribute that they name."""
+    try:
+        return _map_snapshot(run.before_change, snapshot)
+    except MissingAttributesError:
+        log.warning(
+            "the snapshot of run %s lacks attributes that the newest run's settings ask for, so "
+            "some changes that the settings or Joget caused are called the pool's",
+            snapshot.users.run_id,
+        )
+        return None
 
 
 def _make_evidence(run: Run, snapshot: Snapshot, *, is_applied: bool) -> Evidence:

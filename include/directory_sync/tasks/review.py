@@ -211,8 +211,8 @@ def load_held(attempt: Attempt, sync_name: str, review_id: str) -> Manifest:
     """Read the answer from the ledger, plan from the newest applied snapshot, apply, and report.
 
     Approved rows that are still the same are applied; the rest stays held. Rejected rows stay held,
-    and nobody is asked about them again. Raises PermanentError where the review isn't answered, or
-    the newest snapshot is gone from staging.
+    and nobody is asked about them again. Raises PermanentError where the review isn't answered, the
+    answer is older than a day, or the newest snapshot is gone from staging.
     """
     with hide_values("load_held"):
         sync = find_sync(sync_name)
@@ -237,18 +237,25 @@ class AnswerProposal:
             raise PermanentError(
                 f"Review {review_id} isn't answered; answer task review_held first."
             )
+        self.key = hashlib.sha256(f"review\0{review_id}".encode()).hexdigest()
+        # If an earlier try committed, it closed the review; this one finishes its report.
+        if not self.review.is_open and runs.find_committed_run(database, self.key) is None:
+            raise PermanentError(
+                f"Review {review_id} was answered, and closed before the answer was carried out: "
+                "24 hours had passed, or the sync was detached. Nothing was applied. Run "
+                f"{run.sync.dag_id} again: if it holds something, it asks again."
+            )
         self.asked = _read_asked_plan(self.review).to_review
         self.run, transformed = _find_newest_snapshot(database, run, self.review)
         self.kind = RunKind.REVIEW
         self.snapshot = SnapshotProposal(database, self.run, transformed)
-        self.key = hashlib.sha256(f"review\0{review_id}".encode()).hexdigest()
         self.snapshot_at, self.inputs = self.snapshot.snapshot_at, self.snapshot.inputs
         self.needs: tuple[str, ...] = (self.review.plan_url,)
         self.transformed_url = self.snapshot.transformed_url
         self.incomplete_reasons = self.snapshot.incomplete_reasons
         self.lookups, self.arrivals = self.snapshot.lookups, self.snapshot.arrivals
         # A review that isn't open releases nothing: an earlier try acted on it, and is found by the
-        # key (LoadAttempt.apply), or its answer is a day old (reviews.IS_OPEN).
+        # key (LoadAttempt.apply).
         approves = self.review.answer == "approve" and self.review.is_open
         rows = _drop_present_users(run, self.asked) if approves else self.asked.iloc[:0]
         self.approved = frozenset(hash_rows(rows))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from directory_sync import mapping
 from directory_sync.cognito.snapshot import ABSENT_SCHEMA
-from directory_sync.errors import PermanentError, hide_values
+from directory_sync.errors import MissingAttributesError, hide_values
 from directory_sync.frames import make_empty_frame
 from directory_sync.run import Attempt, Run
 from directory_sync.settings import Sync
@@ -51,7 +51,8 @@ def transform_snapshot(attempt: Attempt, users_url: str, groups_url: str) -> Man
 def read_snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[pd.DataFrame, ...]:
     """Read users, groups and memberships of a snapshot (the frames of cognito.snapshot).
 
-    Raises PermanentError where the run's mapping names an attribute that the snapshot lacks.
+    Raises MissingAttributesError where the run's mapping names attributes that the snapshot
+    lacks.
     """
     of_users, of_groups = store.find_source(users), store.find_source(groups)
     names = ("groups.parquet", "memberships.parquet", "memberships_again.parquet")
@@ -59,7 +60,7 @@ def read_snapshot_frames(run: Run, users: Manifest, groups: Manifest) -> tuple[p
     found = _read_users(of_users, of_groups)
     lacking = [name for name in run.attributes if f"attribute.{name}" not in found.columns]
     if lacking:
-        raise PermanentError(
+        raise MissingAttributesError(
             f"The snapshot of run {of_users.run_id} doesn't hold {', '.join(lacking)}, which the "
             "mapping asks for now. It can't be planned with these settings; run the sync instead."
         )

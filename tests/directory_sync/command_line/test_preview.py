@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from directory_sync.__main__ import app
 from tests.company import Company, people
-from tests.stand_in import user
+from tests.stand_in import OTHER_POOL_ID, POOL_ID, user
 
 ANA = "ana@example.org"
 
@@ -148,6 +148,46 @@ def test_a_setting_that_only_releases_a_held_change_is_its_cause(
     assert plan_as_json()["held"] == [{"origin": "joget", "cause": "renamed_user", "count": 1}]
     candidate = write_candidate(synchronised, tmp_path, policies={"renamed_user": "rename"})
     assert count_user_changes("--settings", candidate) == {("settings", "rename"): 1}
+
+
+@pytest.mark.parametrize("applied", ["nothing", "an old run"])
+def test_all_that_another_pool_would_change_is_because_of_the_settings(
+    synchronised: Company, tmp_path: Path, applied: str
+) -> None:
+    before = synchronised.pool.users
+    if applied == "an old run":
+        synchronised.configure(user_pool_id=OTHER_POOL_ID)
+        synchronised.run()
+        synchronised.configure(user_pool_id=POOL_ID)
+        synchronised.run()
+    synchronised.pool.users = [*before, user("new@example.org")]
+    synchronised.prepare(dry_run=True, user_pool_id=OTHER_POOL_ID)
+    synchronised.pool.users = before
+    candidate = write_candidate(synchronised, tmp_path, user_pool_id=OTHER_POOL_ID)
+    found = plan_as_json("--settings", candidate)
+    assert found["changed_settings"] == ["user_pool_id"]
+    assert {row["origin"] for row in found["changes"] + found["held"]} == {"settings"}
+    assert plan_as_json()["changed_settings"] == []
+
+
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_a_snapshot_without_attributes_of_the_old_settings_is_planned_with_a_warning(
+    synchronised: Company,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    is_applied: bool,
+) -> None:
+    if not is_applied:
+        synchronised.pool.users.append(user("new@example.org"))
+        synchronised.prepare(dry_run=True)
+    synchronised.joget.execute(
+        "UPDATE directory_sync_run SET rules = REPLACE(rules, 'family_name', 'middle_name')"
+    )
+    mapping = {"last_name": "given_name"}
+    candidate = write_candidate(synchronised, tmp_path, mapping=mapping)
+    counts = count_user_changes("--settings", candidate)
+    assert counts == {("pool", "update"): 4} | ({} if is_applied else {("pool", "create"): 1})
+    assert "lacks attributes that the newest run's settings ask for" in caplog.text
 
 
 def test_if_the_applied_snapshots_files_are_gone_a_newer_one_is_planned_from(

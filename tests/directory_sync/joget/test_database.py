@@ -1,13 +1,20 @@
 """Sending frames to the database and reading them back, by each way that a server allows."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from directory_sync.errors import ConflictError, PermanentError, RefusedRowError, TakenKeyError
+from directory_sync.errors import (
+    ConflictError,
+    PermanentError,
+    RefusedRowError,
+    TakenKeyError,
+    TransientError,
+)
 from directory_sync.frames import make_frame_of_rows
 from directory_sync.joget.database import Database, _is_private, open_session
 from tests.conftest import JogetDatabase
@@ -143,6 +150,19 @@ def test_a_missing_table_is_an_error_and_no_sender_waits(database: Database) -> 
     for _ in range(20):
         with pytest.raises(PermanentError):
             database.fill("no_such_table", make_names(["one"]), about="no_such_table")
+
+
+def test_a_statement_amid_another_ones_rows_is_a_fault_of_the_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.fill("sent", make_names(["one", "two", "three"]), about="sent")
+    monkeypatch.setattr("directory_sync.joget.database.ROWS_IN_A_READ", 1)
+    monkeypatch.setattr("directory_sync.joget.database.ROWS_IN_A_FRAME", 1)
+    rows = database.frames("SELECT id, name, active FROM sent", schema=SCHEMA, about="sent")
+    with closing(rows) as frames:
+        next(frames)
+        with pytest.raises(TransientError, match="2014"):
+            database.execute("DELETE FROM sent", about="sent")
 
 
 def test_the_connection_is_usable_after_a_refusal(database: Database) -> None:

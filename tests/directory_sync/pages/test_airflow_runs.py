@@ -11,7 +11,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, update
 
 from directory_sync.pages import airflow_runs
 
@@ -37,7 +37,7 @@ def forget_runs() -> None:
 
 
 def add_run(
-    dag_id: str, hour: int, task: str = "load", state: str = "success", **passed_on: Any
+    dag_id: str, hour: int, task: str = "load", state: str | None = "success", **passed_on: Any
 ) -> str:
     """Add a run of an hour, with one task that passed counts on; returns its id."""
     run_id = f"scheduled__{NOON + timedelta(hours=hour):%Y-%m-%dT%H:%M:%S}"
@@ -80,6 +80,27 @@ def test_a_run_comes_with_its_tasks_and_without_those_of_other_dags() -> None:
     assert run.ended == {"load": NOON + timedelta(hours=1) + MINUTE}
     assert run.folder("load") == f"{SYNC}/1"
     assert airflow_runs.find_run(SYNC, "scheduled__never") is None
+
+
+def test_a_task_without_a_state_is_not_started() -> None:
+    run = airflow_runs.find_run(SYNC, add_run(SYNC, 1, state=None))
+    assert run
+    assert run.tasks == {"load": "not started"}
+
+
+@pytest.mark.parametrize(
+    ("run_type", "started_by"),
+    [("manual", "olga"), ("backfill", "olga"), ("scheduled", None)],
+)
+def test_a_run_names_the_person_who_triggered_it_or_created_its_backfill(
+    run_type: str, started_by: str | None
+) -> None:
+    run_id = add_run(SYNC, 1)
+    with create_session(scoped=False) as session:
+        session.execute(update(DagRun).values(run_type=run_type, triggering_user_name="olga"))
+    run = airflow_runs.find_run(SYNC, run_id)
+    assert run
+    assert run.started_by == started_by
 
 
 def test_the_newest_runs_are_the_ones_that_airflow_made_last() -> None:

@@ -3,6 +3,8 @@ a real Airflow.
 """
 
 import csv
+import hashlib
+import hmac
 import html
 import io
 import json
@@ -92,10 +94,11 @@ class Pages:
     def list_changing_runs(self, dag_ids: list[str], limit: int) -> list[AirflowRun]:
         return [run for run in self.runs if run.dag_id in dag_ids][:limit]
 
-    def changes(self, run_id: str, dag_id: str = SYNC, **asked: str) -> str:
-        """The text of a run's page."""
+    def changes(self, run_id: str, dag_id: str = SYNC, status: int = 200, **asked: str) -> str:
+        """The text of a run's page, which has this HTTP status."""
         path = f"/dags/{dag_id}/runs/{run_id}"
-        return words(self.client.post(path, data=asked) if asked else self.client.get(path))
+        answer = self.client.post(path, data=asked) if asked else self.client.get(path)
+        return words(answer, status)
 
     def csv(self, run_id: str, **asked: str) -> list[dict[str, str]]:
         answer = self.client.post(f"/dags/{SYNC}/runs/{run_id}/changes.csv", data=asked)
@@ -108,9 +111,9 @@ class Pages:
         return words(self.client.post(path, data=asked) if asked else self.client.get(path))
 
 
-def words(answer: Any) -> str:
+def words(answer: Any, status: int = 200) -> str:
     """A page's visible text, on one line."""
-    assert answer.status_code in (200, 503), (answer.status_code, answer.text)
+    assert answer.status_code == status, (answer.status_code, answer.text)
     text = re.sub(r"<script.*?</script>|<[^>]+>", " ", answer.text, flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(text))
 
@@ -320,7 +323,9 @@ def test_an_answer_is_shown_with_its_result(pages: Pages, held: str, answer: str
 
 
 def test_a_dag_that_belongs_to_no_sync_gets_a_plain_sentence(pages: Pages) -> None:
-    assert "This DAG is no directory sync's" in pages.changes("manual__0", dag_id="sales_report")
+    assert "This DAG is no directory sync's" in pages.changes(
+        "manual__0", dag_id="sales_report", status=404
+    )
 
 
 @pytest.mark.parametrize(
@@ -345,7 +350,7 @@ def test_a_run_without_a_report_says_why(
 
 
 def test_an_unknown_run_gets_a_sentence(pages: Pages) -> None:
-    assert "Airflow has no such run" in pages.changes("manual__99")
+    assert "Airflow has no such run" in pages.changes("manual__99", status=404)
 
 
 # The sync
@@ -661,6 +666,24 @@ def test_a_user_without_a_sub_is_shown_as_quarantined(pages: Pages) -> None:
     assert "without a sub" in pages.directory()
 
 
+def test_the_runs_of_a_backfill_name_the_person_who_created_it(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA)]
+    pages.company.run()
+    pages.note(run_type="backfill")
+    assert "backfill by olga" in pages.directory(who=ANA)
+
+
+def test_without_a_secret_of_airflows_no_reader_can_guess_a_hidden_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__SECRET_KEY", "")
+    guessed = hmac.new(b"", b"Sales", hashlib.sha256).hexdigest()[:12]
+    hidden = permissions.make_hidden_name("Sales")
+    assert hidden == permissions.make_hidden_name("Sales")
+    assert hidden != permissions.make_hidden_name("Board")
+    assert guessed not in hidden
+
+
 def test_a_sub_that_nobody_has_gets_a_sentence(pages: Pages) -> None:
     pages.run()
     assert "Nobody with exactly that login" in pages.directory(sub="0000")
@@ -751,7 +774,7 @@ def test_a_run_without_its_files_gets_a_sentence_and_the_others_are_shown(
     folder = Path(str(pages.runs[1].folder("load")).removeprefix("file://"))
     for path in folder.iterdir():
         path.unlink()
-    text = pages.changes(first)
+    text = pages.changes(first, status=404)
     assert "are deleted after 30 days" in text
     assert "Nothing changed: the snapshot wasn't proven complete" in pages.changes(second)
     assert "are deleted after 30 days" in pages.directory()
@@ -775,7 +798,7 @@ def test_a_damaged_file_gets_a_sentence(pages: Pages, name: str) -> None:
     for damaged in (content[: len(content) // 2], b"", content[:100] + b"\0" * 300 + content[400:]):
         path.write_bytes(damaged)
         published_files._make_published_run.cache_clear()
-        text = pages.changes(run_id)
+        text = pages.changes(run_id, status=500)
         assert "damaged" in text or "isn't what its manifest says" in text, text
 
 
@@ -790,7 +813,7 @@ def test_a_reference_that_leads_elsewhere_is_not_followed(pages: Pages, tmp_path
         home,
     ):
         run_id = pages.note(references={"load": {"manifest": url}})
-        assert "lie outside of the sync's staging," in pages.changes(run_id)
+        assert "lie outside of the sync's staging," in pages.changes(run_id, status=500)
 
 
 def test_a_missing_connection_is_reported_before_any_path_is_made(pages: Pages) -> None:
@@ -801,7 +824,8 @@ def test_a_missing_connection_is_reported_before_any_path_is_made(pages: Pages) 
     pages.runs.append(
         AirflowRun(SYNC, run_id, "success", "manual", datetime.now(UTC), None, references=reference)
     )
-    assert "Connection 'gone_aws' (setting staging_url) doesn't exist" in pages.changes(run_id)
+    text = pages.changes(run_id, status=500)
+    assert "Connection 'gone_aws' (setting staging_url) doesn't exist" in text
 
 
 def test_an_unforeseen_error_shows_and_logs_no_value(

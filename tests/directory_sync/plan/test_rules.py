@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from directory_sync.mapping import MAPPED_COLUMNS
 from tests.company import Company, causes, counts
 from tests.conftest import BOTH_CHARSETS
 from tests.stand_in import sub_of, user
@@ -228,14 +229,66 @@ def test_the_same_key_in_other_letters_is_no_change(company: Company) -> None:
     assert company.usernames() == [ANA]
 
 
+UNMAPPED = {
+    "first_name": None,
+    "last_name": None,
+    "email": None,
+    "time_zone": None,
+    "locale": None,
+}
+
+
 def test_an_unmapped_column_is_left_to_joget(company: Company) -> None:
-    company.configure(mapping={"time_zone": None})
-    company.pool.users = [user(ANA, zoneinfo="UTC")]
+    company.configure(mapping=UNMAPPED)
+    company.pool.users = [user(ANA, zoneinfo="UTC", locale="fr"), user(BOB)]
+    company.joget.add_user(BOB)
+    bob = company.user(BOB)
+    assert counts(company.run()) == {"read": 2, "created": 1, "adopted": 1}
+    assert company.user(BOB) == bob
+    company.joget.execute(
+        "UPDATE dir_user SET firstName = 'A', lastName = 'B', email = 'C', timeZone = 'D', "
+        "locale = 'E' WHERE id = %s",
+        (ANA,),
+    )
+    assert company.run()["outcome"] == "nothing_to_do"
+    company.pool.users = [
+        user(ANA, given_name="New", family_name="New", zoneinfo="CET", locale="de", enabled=False),
+        user(BOB),
+    ]
+    assert counts(company.run()) == {"read": 2, "deactivated": 1, "unchanged": 1}
+    ana = company.user(ANA)
+    assert [ana[column] for column in MAPPED_COLUMNS] == ["A", "B", "C", "D", "E"]
+
+
+def test_a_new_user_gets_texts_in_unmapped_columns_where_joget_needs_them(
+    company: Company,
+) -> None:
+    company.configure(mapping=UNMAPPED)
+    company.pool.users = [user(ANA)]
     company.run()
-    company.joget.execute("UPDATE dir_user SET timeZone = 'Asia/Tokyo' WHERE id = %s", (ANA,))
-    company.pool.users = [user(ANA, given_name="New")]
+    made = [ANA, "", "", None, None]
+    assert [company.user(ANA)[column] for column in MAPPED_COLUMNS] == made
+    for table, column in (
+        ("dir_user_role", "userId"),
+        ("dir_employment", "userId"),
+        ("dir_user", "id"),
+    ):
+        company.joget.execute(f"DELETE FROM {table} WHERE {column} = %s", (ANA,))
+    assert counts(company.run()) == {"read": 1, "recreated": 1}
+    assert [company.user(ANA)[column] for column in MAPPED_COLUMNS] == made
+
+
+def test_a_rename_keeps_jogets_values_in_unmapped_columns(company: Company) -> None:
+    company.configure(mapping=UNMAPPED, policies={"renamed_user": "rename"})
+    company.pool.users = [user(ANA)]
     company.run()
-    assert company.user(ANA)["timeZone"] == "Asia/Tokyo"
+    company.joget.execute(
+        "UPDATE dir_user SET firstName = 'A', lastName = NULL, email = 'C' WHERE id = %s", (ANA,)
+    )
+    company.pool.users = [user("new@example.org", sub=sub_of(user(ANA)))]
+    assert counts(company.run()) == {"read": 1, "renamed": 1}
+    new = company.user("new@example.org")
+    assert [new[column] for column in MAPPED_COLUMNS] == ["A", None, "C", None, None]
 
 
 # 4. State
@@ -276,6 +329,20 @@ def test_an_archived_or_compromised_user_is_deactivated_and_a_new_one_is_not_cre
     company.pool.users.append(user(BOB, status=status))
     assert counts(company.run()) == {"read": 2, "deactivated": 1, "frozen": 1}
     assert company.usernames() == [ANA]
+
+
+@pytest.mark.parametrize("status", ["ARCHIVED", "COMPROMISED"])
+def test_an_archived_or_compromised_user_is_neither_created_nor_adopted_whatever_the_scope_says(
+    company: Company, status: str
+) -> None:
+    company.configure(scope={"statuses": ["CONFIRMED", status]})
+    company.joget.add_user(BOB)
+    before = company.joget.contents()
+    company.pool.users = [user(ANA, status=status), user(BOB, status=status)]
+    assert counts(company.run()) == {"read": 2, "frozen": 2}
+    assert company.joget.contents() == before
+    reasons = company.staged("directory.parquet")["reason"]
+    assert set(reasons) == {"archived or compromised: neither created nor adopted"}
 
 
 def test_a_user_deactivated_in_joget_stays_so_and_is_reported(company: Company) -> None:

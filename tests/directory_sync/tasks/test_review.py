@@ -166,6 +166,31 @@ def test_the_error_says_that_a_review_was_closed_without_an_answer(
         company.load_held(review_id)
 
 
+@pytest.mark.parametrize("answer", ["approve", "reject"])
+def test_an_answer_that_is_a_day_old_is_refused_unless_it_was_carried_out(
+    asked: tuple[Company, str], answer: str
+) -> None:
+    company, review_id = asked
+    review.note_answer("default", review_id, answer, "Olga")
+    company.let_hours_pass(50)
+    company.joget.execute(
+        "UPDATE directory_sync_review SET answered_at = answered_at - INTERVAL 25 HOUR, "
+        "expires_at = expires_at - INTERVAL 50 HOUR"
+    )
+    with pytest.raises(PermanentError, match="closed before the answer was carried out"):
+        company.load_held(review_id)
+    assert len(company.active()) == 100
+    company.run()
+    second = company.ask()
+    assert second not in (None, review_id)
+    assert second
+    first = company.answer(second, answer)
+    company.let_hours_pass(100)
+    assert company.load_held(second)["review"] == first["review"], (
+        "when cleared and repeated, it finishes its own report"
+    )
+
+
 def test_a_time_out_answers_nothing_and_the_next_run_asks_again(asked: tuple[Company, str]) -> None:
     company, review_id = asked
     review.note_answer("default", review_id, "timed_out", None)

@@ -198,6 +198,17 @@ def find_newest_organization(database: Database, run: Run) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
+def find_newest_pool(database: Database, sync: str) -> str | None:
+    """The pool of the sync's newest full run; None where there was none."""
+    rows = database.rows(
+        "SELECT user_pool_id FROM directory_sync_run WHERE sync = %s AND kind = 'full' ORDER BY "
+        "committed_at DESC LIMIT 1",
+        (sync,),
+        about="directory_sync_run",
+    )
+    return str(rows[0][0]) if rows else None
+
+
 def find_newest_rules(database: Database, run: Run) -> Rules | None:
     """Mapping, scope and policies of the sync's newest full run."""
     rows = database.rows(
