@@ -232,7 +232,8 @@ def _seal_groups(
     doubts = completeness.find_doubts_about_presence(
         run.sync.proof, seen, users.snapshot_at, groups=len(listing.hidden)
     )
-    _warn_of_doubts(doubts)
+    reasons = doubts + completeness.find_doubts_about_replica(listing.unproven)
+    _warn_of_doubts(reasons)
     if doubts and store.find_source(users).counts.get("in_parts"):
         log.warning("the listing in parts may have left out these users")
         _list_in_one_chain(run, folder)
@@ -245,8 +246,8 @@ def _seal_groups(
     manifest = folder.seal(
         snapshot_at=users.snapshot_at,
         counts={**counts, **_count_calls(pool)},
-        complete=not doubts,
-        incomplete_reasons=doubts,
+        complete=not reasons,
+        incomplete_reasons=reasons,
         inputs={"extract_users": users.url},
     )
     if manifest.complete and users.complete:
