@@ -172,6 +172,10 @@ class Faults:
     """
     token_seconds: float = 3600
     """How long a token lives."""
+    down_after: int | None = None
+    """So many calls are answered, and connections are closed without an answer from then on."""
+    not_served: str = ""
+    """An operation that this Region doesn't serve, as an inactive replica of the pool."""
 
 
 QUOTA_OF = {
@@ -236,6 +240,19 @@ class StandIn:
         self._tokens: dict[str, tuple[str, int, float]] = {}
         self._lock = threading.Lock()
         self.endpoint = ""
+        self.replicas: dict[str, StandIn] = {}
+        """The pool's replicas, by Region; tests add them. They answer at the same endpoint."""
+
+    def find_region(self, signature: str) -> "StandIn":
+        """Find what answers in the Region for which a request was signed (its Authorization)."""
+        signed = re.search(r"Credential=[^/]+/\d+/([^/]+)/", signature)
+        return self.replicas.get(signed[1] if signed else "", self)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether connections are closed without an answer."""
+        after = self.faults.down_after
+        return after is not None and self.calls.total() >= after
 
     def answer(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Make the status and body of the answer to one request."""
@@ -271,6 +288,8 @@ class StandIn:
                 f"arn:aws:cognito-idp:us-east-1:111122223333:userpool/{asked['UserPoolId']} "
                 f"because no identity-based policy allows the {action} action",
             )
+        if operation == self.faults.not_served:
+            raise RefusedError("OperationNotEnabledException", "This operation is not enabled.")
         if made <= self.faults.broken_calls:
             raise RefusedError("InternalErrorException", "broken", status=500)
         bucket = self._buckets.get(QUOTA_OF[operation])
@@ -386,17 +405,21 @@ def stand_in(pool: ServedPool, faults: Faults | None = None) -> Iterator[StandIn
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, body = served.answer(self.headers["X-Amz-Target"].rpartition(".")[2], asked)
+            region = served.find_region(self.headers.get("Authorization", ""))
+            if region.is_down:
+                self.close_connection = True
+                return
+            status, body = region.answer(self.headers["X-Amz-Target"].rpartition(".")[2], asked)
             content = (
                 b"<html>Log in</html>"
-                if served.faults.foreign_answers
+                if region.faults.foreign_answers
                 else json.dumps(body).encode()
             )
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if served.calls.total() <= served.faults.cut_answers:
+            if region.calls.total() <= region.faults.cut_answers:
                 self.close_connection = True
                 content = content[: len(content) // 2]
             with suppress(BrokenPipeError):  # a test killed the process that asked

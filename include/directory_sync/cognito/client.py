@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -24,6 +24,7 @@ from botocore.exceptions import (
 
 from directory_sync import connections
 from directory_sync.cognito.rate_limit import ProgressLine, RateLimiter
+from directory_sync.cognito.regions import AbsenceUnprovenError, RegionDownError, RegionOrder
 from directory_sync.errors import PermanentError, TransientError
 from directory_sync.settings import Sync
 
@@ -46,10 +47,13 @@ whole rate.
 ATTEMPTS_OF_A_CALL = 6
 """How often botocore tries one call, with growing delays."""
 
+ATTEMPTS_BEFORE_NEXT_REGION = 3
+"""How often botocore tries one call where another Region can be asked next."""
+
 ATTEMPTS_OF_A_TRIAL = 2
 CONNECT_SECONDS, CONNECT_SECONDS_OF_A_TRIAL = 60, 5
 """Seconds that an attempt waits for a connection. A run has botocore's default; a trial is shorter,
-since somebody waits for its result.
+since somebody waits for its result. So is each attempt where another Region can be asked instead.
 """
 
 ANSWER_TO_A_CUT = b'{"__type": "RequestTimeoutException"}'
@@ -131,6 +135,24 @@ class UserPool:
     def count_calls(self) -> dict[str, int]:
         """The calls so far, throttled ones too, and how many were throttled."""
         return {"calls": self.progress.calls, "throttled_calls": self.progress.throttled}
+
+    @property
+    def region(self) -> str:
+        """The Region in which the pool is read."""
+        return str(self._client.meta.region_name)
+
+    @property
+    def reads_replica(self) -> bool:
+        """Whether what the pool lacks may only be late: the sign-in Region has to confirm it."""
+        return False
+
+    @contextmanager
+    def confirming(self) -> Iterator["UserPool"]:
+        """The pool in the sign-in Region, for questions about what another Region lacks.
+
+        Raises AbsenceUnprovenError where a replica is in use and the sign-in Region is down.
+        """
+        yield self
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -275,10 +297,9 @@ class UserPool:
                 "AWS gave no credentials for the Connection in aws_conn_id. Check its keys or role."
             ) from None
         except (UnreachableError, HTTPClientError) as error:
-            raise TransientError(
+            raise RegionDownError(
                 f"Cognito can't be reached in {operation} ({type(error).__name__}). Does this "
-                "worker resolve and reach Cognito's address of region "
-                f"{self._client.meta.region_name}?"
+                f"worker resolve and reach Cognito's address of region {self.region}?"
             ) from None
         except BotoCoreError as error:
             raise PermanentError(
@@ -291,7 +312,6 @@ class UserPool:
         raise self._error(operation, code, status) from None
 
     def _error(self, operation: str, code: str, status: int) -> Exception:
-        region = self._client.meta.region_name
         if code == "ResourceNotFoundException" and operation == "ListUsersInGroup":
             # The same code says that a pool doesn't exist, but this pool was just listed.
             return GroupGoneError()
@@ -301,22 +321,102 @@ class UserPool:
             )
         if code == "ResourceNotFoundException":
             return PermanentError(
-                f"User pool {self._pool} doesn't exist in region {region}. A pool's id begins with "
-                "its region; correct user_pool_id or region in the settings, or the parameter "
-                "user_pool_id."
+                f"User pool {self._pool} doesn't exist in region {self.region}. A pool is in the "
+                "region where it was made, and in those of its replicas: correct user_pool_id, "
+                "region or read_regions in the settings, or the parameter user_pool_id."
+            )
+        if code == "OperationNotEnabledException":
+            return PermanentError(
+                f"Region {self.region} doesn't serve {operation} on user pool {self._pool}. No "
+                f"right is missing: an inactive replica answers so ({code}). Set region to the "
+                "region where users sign in, and take this one out of read_regions."
             )
         if code in THROTTLING_CODES | TRANSIENT_CODES or status >= 500:  # noqa: PLR2004 - HTTP's server errors
-            kind = ThrottledError if code in THROTTLING_CODES else TransientError
+            kind = ThrottledError if code in THROTTLING_CODES else RegionDownError
             return kind(
                 f"Cognito answered {code} to {operation}, also to the retries within the call."
             )
         if code == "InvalidParameterException":
             return _InvalidParameterError()
         return PermanentError(
-            f"Cognito refused {operation} on user pool {self._pool} ({code}). The Connection in "
-            f"aws_conn_id needs cognito-idp:{operation} on this pool's ARN (docs/iam-policy.json), "
-            "and valid keys."
+            f"Cognito refused {operation} on user pool {self._pool} ({code}) in region "
+            f"{self.region}. The Connection in aws_conn_id needs cognito-idp:{operation} on this "
+            "pool's ARN (docs/iam-policy.json), in this region, and valid keys."
         )
+
+
+class ReplicatedPool(UserPool):
+    """A pool whose lists are read in the first of several Regions that answers.
+
+    Replication lags, so what a replica lacks is confirmed in the sign-in Region. Everything that
+    isn't overridden here is asked there too.
+    """
+
+    def __init__(self, sign_in: UserPool, in_order: Sequence[UserPool]) -> None:
+        # The client, its limiter and the progress line of the sign-in Region.
+        vars(self).update(vars(sign_in))
+        self.sign_in, self.in_order = sign_in, tuple(in_order)
+        self._order = RegionOrder(in_order)
+        self._is_sign_in_down = False
+
+    @property
+    def reads_replica(self) -> bool:
+        """Whether a replica is in use."""
+        return self._order.in_use is not self.sign_in
+
+    @contextmanager
+    def confirming(self) -> Iterator[UserPool]:
+        """The pool in the sign-in Region; see UserPool."""
+        try:
+            # Once is enough: each of many questions would wait for the time-outs of its attempts.
+            if not self._is_sign_in_down:
+                yield self.sign_in
+                return
+        except RegionDownError as error:
+            if not self.reads_replica:
+                raise
+            self._is_sign_in_down = True
+            log.warning("%s What a replica lacks isn't proven absent", error)
+        raise AbsenceUnprovenError(
+            f"The sign-in region {self.region} can't be asked about what the pool's replica lacks, "
+            "so nobody is missing. It is tried again."
+        )
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within the block every list of every Region ends at its next page."""
+        with ExitStack() as stack:
+            for pool in self.in_order:
+                stack.enter_context(pool.stopped())
+            yield
+
+    def estimated_users(self) -> int | None:
+        """The estimate of the Region in use."""
+        return self._order.ask(lambda pool: pool.estimated_users())
+
+    def users(self, wanted: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        """Pages of users, of one Region; see UserPool. Raises RegionLeftError too."""
+        yield from self._order.list_pages(lambda pool: pool.users(wanted))
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """Pages of groups, of one Region. Raises RegionLeftError too."""
+        yield from self._order.list_pages(lambda pool: pool.groups())
+
+    def members(self, group_name: str) -> Iterator[list[dict[str, Any]]]:
+        """Pages of one group's users, of one Region; see UserPool.
+
+        Raises GroupGoneError only where the sign-in Region lacks the group too; RegionLeftError and
+        AbsenceUnprovenError as well.
+        """
+        # Looked up before and after, since another thread may leave a Region meanwhile.
+        was_replica = self.reads_replica
+        try:
+            yield from self._order.list_pages(lambda pool: pool.members(group_name))
+        except GroupGoneError:
+            if not (was_replica or self.reads_replica):
+                raise
+            with self.confirming() as sign_in:
+                yield from sign_in.members(group_name)
 
 
 def _make_refused_parameters_error(operation: str) -> PermanentError:
@@ -338,34 +438,52 @@ def _read_member(answer: dict[str, Any], name: str, operation: str) -> Any:
     # botocore gives an empty answer for a body that it can't read, such as a proxy's page, and an
     # empty answer would look like the end of a list.
     if answer.get(name) is None:
-        raise TransientError(
+        raise RegionDownError(
             f"The answer to {operation} has no {name}, so it can't be Cognito's, or was cut. Does "
             "a proxy stand between this worker and Cognito?"
         )
     return answer[name]
 
 
+def open_sign_in_pool(sync: Sync, doing: str) -> UserPool:
+    """The sync's pool in its sign-in Region alone, for questions about some users: a replica may
+    not know yet what just changed. Raises as open_user_pool.
+    """
+    return open_user_pool(sync.model_copy(update={"read_regions": ()}), doing)
+
+
 def open_user_pool(sync: Sync, doing: str, *, waits: bool = True) -> UserPool:
-    """The sync's pool, through its AWS Connection. `waits`: whether a call is tried for minutes
-    where Cognito can't be reached. A run waits; a command that somebody watches doesn't.
+    """The sync's pool, through its AWS Connection, in the Regions that the settings name. `waits`:
+    whether a call is tried for minutes where Cognito can't be reached. A run waits; a command that
+    somebody watches doesn't.
 
     Raises PermanentError where the Connection is missing, TransientError where it can't be looked
     up now.
     """
-    hook = AwsBaseHook(
-        aws_conn_id=sync.aws_conn_id, client_type="cognito-idp", region_name=sync.region
-    )
+    progress = ProgressLine(doing)
+    # The sign-in Region is the last resort, unless read_regions gives it another place.
+    *first, last = dict.fromkeys([*sync.read_regions, sync.region])
+    attempts = ATTEMPTS_OF_A_CALL if waits else ATTEMPTS_OF_A_TRIAL
+    fewer = min(attempts, ATTEMPTS_BEFORE_NEXT_REGION)
+    in_order = [_open_region(sync, region, progress, fewer, soon=True) for region in first]
+    in_order.append(_open_region(sync, last, progress, attempts, soon=bool(first) or not waits))
+    sign_in = next(pool for pool in in_order if pool.region == sync.region)
+    return ReplicatedPool(sign_in, in_order) if first else sign_in
+
+
+def _open_region(
+    sync: Sync, region: str, progress: ProgressLine, attempts: int, *, soon: bool
+) -> UserPool:
+    """The pool in one Region, with a limiter of its own, since each Region has its own quota."""
+    hook = AwsBaseHook(aws_conn_id=sync.aws_conn_id, client_type="cognito-idp", region_name=region)
     # botocore's default mode, "legacy", gives up at the first TooManyRequestsException: it comes as
     # HTTP 400.
     config = Config(
-        retries={
-            "mode": "standard",
-            "total_max_attempts": ATTEMPTS_OF_A_CALL if waits else ATTEMPTS_OF_A_TRIAL,
-        },
-        connect_timeout=CONNECT_SECONDS if waits else CONNECT_SECONDS_OF_A_TRIAL,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=CONNECT_SECONDS_OF_A_TRIAL if soon else CONNECT_SECONDS,
         max_pool_connections=MOST_LISTS_AT_ONCE,
     )
     # AwsBaseHook answers a failed lookup with the worker's own credentials (connections.py).
     with connections.hold_connection(sync.aws_conn_id, "aws", "aws_conn_id"):
-        client = hook.get_client_type(region_name=sync.region, config=hook.config.merge(config))
-    return UserPool(client, sync.user_pool_id, sync.requests_per_second, ProgressLine(doing))
+        client = hook.get_client_type(region_name=region, config=hook.config.merge(config))
+    return UserPool(client, sync.user_pool_id, sync.requests_per_second, progress)

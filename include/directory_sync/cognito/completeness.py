@@ -73,3 +73,18 @@ def find_doubts_about_presence(
     if groups:
         doubts.append(f"the list of groups lacked {groups} that exist")
     return tuple(doubts)
+
+
+def find_doubts_about_replica(unproven: tuple[int, int]) -> tuple[str, ...]:
+    """Why what a replica lacks isn't proven absent: the sign-in Region can't be asked.
+
+    unproven: how many users and how many groups it should be asked about.
+    """
+    users, groups = unproven
+    doubts = []
+    if users or groups:
+        doubts.append(
+            f"the sign-in region can't be asked about what the pool's replica lacks: {users} "
+            f"users, and {groups} groups or members of them"
+        )
+    return tuple(doubts)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from directory_sync.cognito import snapshot
 from directory_sync.cognito.client import GroupGoneError, UserPool
+from directory_sync.cognito.regions import AbsenceUnprovenError
 from directory_sync.cognito.user_listing import (
     count_affordable_questions,
     find_user,
@@ -32,6 +33,8 @@ class GroupListing:
         self._pool, self._run = pool, run
         self._groups: dict[str, dict[str, Any]] = {}
         self._gone = set[str]()
+        self._unproven_groups = set[str]()
+        self._unproven_users = 0
         self._seen = SeenUsers(listed_subs)
         self._absent_users: list[str] = []
         self._most_questions = count_affordable_questions(len(listed_subs))
@@ -45,6 +48,13 @@ class GroupListing:
         """The groups in scope that exist."""
         pool_id, scope = self._run.sync.user_pool_id, self._run.sync.scope
         return [name for name in self._groups if scope.has_group(name, pool_id)]
+
+    @property
+    def unproven(self) -> tuple[int, int]:
+        """How many users and groups lack the word of the sign-in Region, which is down: a replica
+        lacks the user, the group, or a member of the group.
+        """
+        return self._unproven_users, len(self._unproven_groups)
 
     def group_rows(self) -> list[dict[str, Any]]:
         """Rows of groups.parquet."""
@@ -83,7 +93,7 @@ class GroupListing:
         # ListUsersInGroup tells whether a group exists, and needs no right beyond those of a
         # listing (docs/iam-policy.json).
         self._list_all(unlisted, memberships, seen)
-        self.hidden = [name for name in unlisted if name not in self._gone]
+        self.hidden = [name for name in unlisted if name not in self._gone | self._unproven_groups]
         for name in self.hidden:
             self._groups[name] = snapshot.make_group_row({"GroupName": name})
 
@@ -106,36 +116,65 @@ class GroupListing:
             log.info("asking by name for %d users that Joget knows and no list has", len(unseen))
         self.asked_by_name += len(unseen)
 
-        def is_absent(sub: str) -> bool:
-            found = find_user(self._pool, sub)
+        def is_absent(sub: str) -> bool | None:
+            try:
+                found = find_user(self._pool, sub)
+            except AbsenceUnprovenError:
+                return None
             self._write_seen(found or [], seen)
             # None says that the pool couldn't be asked, which proves no absence.
             return found == []
 
         answers = run_side_by_side(self._pool, is_absent, unseen)
+        self._unproven_users = answers.count(None)
         self._absent_users = [sub for sub, gone in zip(unseen, answers, strict=True) if gone]
 
     def list_again(self, names: list[str], memberships: WriteRows, seen: WriteRows) -> None:
-        """List the members of some groups a second time: nobody leaves a group on one absence."""
-        self._list_all(names, memberships, seen)
-        for name in names:
-            if name in self._groups:
+        """List the members of some groups a second time, in the sign-in Region: nobody leaves a
+        group on one absence, or because replication lags.
+        """
+
+        def list_one(name: str) -> bool:
+            try:
+                with self._pool.confirming() as sign_in:
+                    self._list_one(sign_in, name, memberships, seen)
+            except AbsenceUnprovenError:
+                self._unproven_groups.add(name)
+                return False
+            except GroupGoneError:
+                # Where a replica still lists the group, that counts: presence is evidence.
+                if not self._pool.reads_replica:
+                    self._drop_group(name)
+                return False
+            return True
+
+        listed = run_side_by_side(self._pool, list_one, names)
+        for name, is_listed in zip(names, listed, strict=True):
+            if is_listed:
                 self._groups[name]["listed_twice"] = True
 
     def _list_all(self, names: list[str], memberships: WriteRows, seen: WriteRows) -> None:
-        def list_pages(name: str) -> None:
-            for page in self._pool.members(name):
+        def list_one(name: str) -> None:
+            try:
+                self._list_one(self._pool, name, memberships, seen)
+            except GroupGoneError:
+                self._drop_group(name)
+            except AbsenceUnprovenError:
+                self._unproven_groups.add(name)
+
+        run_side_by_side(self._pool, list_one, names)
+
+    def _list_one(self, pool: UserPool, name: str, memberships: WriteRows, seen: WriteRows) -> None:
+        def list_pages() -> None:
+            for page in pool.members(name):
                 memberships([snapshot.make_membership_row(name, user) for user in page])
                 self._write_seen(page, seen)
 
-        def list_one(name: str) -> None:
-            try:
-                restart_on_dead_token(lambda: list_pages(name))
-            except GroupGoneError:
-                self._groups.pop(name, None)
-                self._gone.add(name)
+        restart_on_dead_token(list_pages)
 
-        run_side_by_side(self._pool, list_one, names)
+    def _drop_group(self, name: str) -> None:
+        self._groups.pop(name, None)
+        self._gone.add(name)
 
     def _write_seen(self, users: list[dict[str, Any]], seen: WriteRows) -> None:
         new = self._seen.add(users)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from directory_sync.cognito import client
 from directory_sync.cognito.client import USERS_IN_A_PAGE, UserPool
 from directory_sync.cognito.completeness import is_within_estimate
+from directory_sync.cognito.regions import RegionLeftError
 from directory_sync.cognito.snapshot import get_sub
 from directory_sync.errors import TransientError
 from directory_sync.settings import Proof
@@ -142,7 +143,8 @@ class UserListing:
 
     def _is_listed(self, sub: str) -> bool:
         self.asked_by_name += 1
-        found = find_user(self._pool, sub)
+        # Only in the Region of the parts: a user that another Region has says nothing about them.
+        found = _ask_for_user(self._pool, sub)
         if found is None:
             raise PartsError("the parts lack a user that the pool can't be asked for by sub")
         self._write(found)
@@ -167,8 +169,20 @@ class UserListing:
 
 def find_user(pool: UserPool, sub: str) -> Users | None:
     """Ask the pool for one sub; returns a list of one user or none, or None if the pool can't be
-    asked.
+    asked. If a replica lacks the user, the sign-in Region decides.
+
+    Raises AbsenceUnprovenError where the sign-in Region is down.
     """
+    # Looked up before and after, since another thread may leave a Region meanwhile.
+    was_replica = pool.reads_replica
+    found = _ask_for_user(pool, sub)
+    if found == [] and (was_replica or pool.reads_replica):
+        with pool.confirming() as sign_in:
+            return _ask_for_user(sign_in, sub)
+    return found
+
+
+def _ask_for_user(pool: UserPool, sub: str) -> Users | None:
     # The filter quotes the sub, so a quote within the sub would change the question.
     if not SAFE_FILTER_VALUE.fullmatch(sub):
         return None
@@ -199,13 +213,15 @@ def count_parallel_parts(estimated: int, requests_per_second: float) -> int:
 
 
 def restart_on_dead_token(listing: Callable[[], Result]) -> Result:
-    """Run a listing; when its token dies, run it again from its start."""
+    """Run a listing; when its token or Region dies, run it again from its start."""
     for beginning in range(1, MOST_RESTARTS + 1):
         try:
             return listing()
-        except client.TokenDiedError:
+        except (client.TokenDiedError, RegionLeftError):
             log.info(
-                "a page token died; this was attempt %d of %d at one list", beginning, MOST_RESTARTS
+                "a page token or a Region died; this was attempt %d of %d at one list",
+                beginning,
+                MOST_RESTARTS,
             )
     raise TransientError(
         f"Cognito's page tokens died in {MOST_RESTARTS} attempts at one list. Retrying later."

@@ -50,7 +50,8 @@ def extract_users(
         if run.dry_run:
             log.warning("DRY RUN (%s): nothing will be written to Joget", run.dry_run_reason)
         store.require_access(run.sync.staging_url)
-        pool = client.open_user_pool(run.sync, "listing users")
+        open_pool = client.open_sign_in_pool if run.users else client.open_user_pool
+        pool = open_pool(run.sync, "listing users")
         with open_session(run.sync.joget_conn_id) as database:
             tables = inspect_tables(database, run.sync.organization)
             if not run.dry_run:
@@ -148,9 +149,10 @@ def extract_groups(attempt: Attempt, users_url: str) -> Manifest:
         folder = store.open_folder(run, attempt.name)
         if run.replay_run_id:
             return _reuse_listing(folder, _find_listing(run, run.replay_run_id).url, users_url)
-        pool = client.open_user_pool(run.sync, "listing groups")
         if run.is_for_some:
+            pool = client.open_sign_in_pool(run.sync, "reading groups")
             return named_users.read_groups(folder, pool, users)
+        pool = client.open_user_pool(run.sync, "listing groups")
         if attempt.backfill_since is None:
             return _list_groups(run, folder, pool, users)
         with (
@@ -254,7 +256,8 @@ def _seal_groups(
     doubts = completeness.find_doubts_about_presence(
         run.sync.proof, seen, users.snapshot_at, groups=len(listing.hidden)
     )
-    _warn_of_doubts(doubts)
+    reasons = doubts + completeness.find_doubts_about_replica(listing.unproven)
+    _warn_of_doubts(reasons)
     if doubts and store.find_source(users).counts.get("in_parts"):
         log.warning("the listing in parts may have left out these users")
         _list_in_one_chain(run, folder)
@@ -267,8 +270,8 @@ def _seal_groups(
     manifest = folder.seal(
         snapshot_at=users.snapshot_at,
         counts={**counts, **pool.count_calls()},
-        complete=not doubts,
-        incomplete_reasons=doubts,
+        complete=not reasons,
+        incomplete_reasons=reasons,
         inputs={"extract_users": users.url},
     )
     if manifest.complete and users.complete:

@@ -114,7 +114,7 @@ def _apply_changes(attempt: Attempt, run: Run, changes: Changes) -> Manifest | N
 
 def _read_snapshot(attempt: Attempt, run: Run, changes: Changes) -> Snapshot | None:
     """Read what changed, or everybody where that costs fewer calls; None where nobody is."""
-    pool = client.open_user_pool(run.sync, "reading what events name")
+    pool = client.open_sign_in_pool(run.sync, "reading what events name")
     with open_session(run.sync.joget_conn_id) as database:
         tables = inspect_tables(database, run.sync.organization)
         upgrade.create_or_upgrade_ledger(database, tables)
@@ -131,7 +131,7 @@ def _read_snapshot(attempt: Attempt, run: Run, changes: Changes) -> Snapshot | N
             return _stage_named(attempt, pool, read, times)
         run = runs.add_previous_rules(database, run)
     log.info("reading everybody, since that costs fewer calls than %d users", len(changes.users))
-    return _read_everybody(attempt, run, pool, changes)
+    return _read_everybody(attempt, run, changes)
 
 
 def _count_calls(changes: Changes) -> int:
@@ -146,12 +146,11 @@ def _count_calls_of_listing(transformed_url: str) -> int:
     return max(sum(manifest.counts.get("calls", 0) for manifest in listings), fewest)
 
 
-def _read_everybody(
-    attempt: Attempt, run: Run, pool: client.UserPool, changes: Changes
-) -> Snapshot:
+def _read_everybody(attempt: Attempt, run: Run, changes: Changes) -> Snapshot:
     subs = {user.value for user in changes.leavers if user.by is NamedBy.SUB}
     at_once = run.sync.events.leavers_at_once
     run = run.model_copy(update={"leavers": tuple(sorted(subs)) if at_once else ()})
+    pool = client.open_user_pool(run.sync, "listing users")
     users = extract.list_users(run, attempt.of_task("extract_users"), pool)
     groups = extract.extract_groups(attempt.of_task("extract_groups"), users.url)
     times = {user.value: at for user, at in changes.users.items() if user.by is NamedBy.SUB}

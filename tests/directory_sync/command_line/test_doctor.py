@@ -45,7 +45,7 @@ from tests.directory_sync.cognito.test_iam import (
     remove_action,
 )
 from tests.directory_sync.joget.test_grants import account, read_rights
-from tests.stand_in import sub_of
+from tests.stand_in import Faults, StandIn, sub_of
 
 __all__ = ["account", "iam"]
 
@@ -239,6 +239,33 @@ def test_if_others_use_up_cognitos_quota_nothing_is_wrong(sound: Company) -> Non
     found = find()["user pool (cognito-idp:DescribeUserPool)"]
     assert found["status"] == "unknown"
     assert "Cognito throttles this account now" in found["what"]
+
+
+def test_each_region_of_read_regions_is_tried_and_the_one_in_use_is_named(sound: Company) -> None:
+    def find_regions() -> dict[str, tuple[Status, str]]:
+        sync = find_sync("default")
+        found = list(pool_checks.check_pool(sync, open_user_pool(sync, "a test", waits=False)))
+        return {one.name: (one.status, one.what) for one in found[-3:]}
+
+    near, far = Faults(), Faults()
+    for region, faults in (("eu-west-1", near), ("ap-south-1", far)):
+        sound.cognito.replicas[region] = StandIn(sound.pool, faults)
+    sound.configure(read_regions=["eu-west-1", "ap-south-1"])
+    assert faulty() == {}
+    assert find_regions() == {
+        "replica in eu-west-1": (Status.OK, "answers, with about 9 users"),
+        "replica in ap-south-1": (Status.OK, "answers, with about 9 users"),
+        "region that is read": (Status.OK, "runs read the pool in eu-west-1 now"),
+    }
+    near.down_after = 0
+    found = find_regions()
+    assert found["replica in eu-west-1"][0] is Status.WARNING
+    assert found["region that is read"] == (Status.OK, "runs read the pool in ap-south-1 now")
+    far.allowed = frozenset({"cognito-idp:DescribeUserPool", "cognito-idp:ListUsers"})
+    found = find_regions()
+    assert found["replica in ap-south-1"][0] is Status.WRONG
+    assert "cognito-idp:ListGroups on this pool's ARN" in found["replica in ap-south-1"][1]
+    assert found["region that is read"][0] is Status.UNKNOWN
 
 
 def test_each_missing_right_on_the_bucket_is_named(

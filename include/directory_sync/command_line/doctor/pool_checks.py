@@ -3,7 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from directory_sync.cognito.client import GroupGoneError, ThrottledError, UserPool
+from directory_sync.cognito.client import (
+    GroupGoneError,
+    ReplicatedPool,
+    ThrottledError,
+    UserPool,
+)
+from directory_sync.cognito.regions import RegionDownError
 from directory_sync.command_line.doctor.findings import Finding, Status, run_check, skip_check
 from directory_sync.settings import Sync
 
@@ -12,12 +18,30 @@ POOL_CHECK = f"user pool ({DESCRIBE_RIGHT})"
 USERS_CHECK = "cognito-idp:ListUsers"
 GROUPS_CHECK = "cognito-idp:ListGroups"
 MEMBERS_CHECK = "cognito-idp:ListUsersInGroup"
+REGION_CHECK = "region that is read"
 RIGHTS_CHECK = "rights on the pool"
 """Stands for the three checks of lists, where none of them is tried."""
 
 
 def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
-    """Whether the pool is there, and each right on it. Asks for one row of each list."""
+    """Whether the pool is there, and each right on it, in each Region. Asks for one row of each
+    list.
+    """
+    if not isinstance(pool, ReplicatedPool):
+        yield from _check_sign_in_region(sync, pool)
+        return
+    of_sign_in = list(_check_sign_in_region(sync, pool.sign_in))
+    yield from of_sign_in
+    states = {pool.sign_in.region: Status.OK if is_answered(of_sign_in) else Status.WARNING}
+    for replica in pool.in_order:
+        if replica is not pool.sign_in:
+            finding = _check_replica(replica)
+            states[replica.region] = finding.status
+            yield finding
+    yield _name_region_in_use({one.region: states[one.region] for one in pool.in_order})
+
+
+def _check_sign_in_region(sync: Sync, pool: UserPool) -> Iterator[Finding]:
     described = _ask(POOL_CHECK, lambda: _describe_pool(sync, pool))
     yield described
     if not is_answered([described]):
@@ -31,6 +55,41 @@ def check_pool(sync: Sync, pool: UserPool) -> Iterator[Finding]:
         yield skip_check(MEMBERS_CHECK, "the name of a group")
     else:
         yield _ask(MEMBERS_CHECK, lambda: _try_members(pool, groups))
+
+
+def _check_replica(pool: UserPool) -> Finding:
+    """Whether a replica answers, and each right on it."""
+    name = f"replica in {pool.region}"
+
+    def ask() -> Finding:
+        try:
+            return _try_replica(name, pool)
+        except RegionDownError as error:
+            to_do = "Runs read the next region meanwhile."
+            return Finding(name, Status.WARNING, str(error), to_do)
+
+    return _ask(name, ask)
+
+
+def _try_replica(name: str, pool: UserPool) -> Finding:
+    estimated = pool.estimated_users()
+    rows = {
+        operation: pool.read_first_rows(operation, 1) for operation in ("ListUsers", "ListGroups")
+    }
+    if rows["ListGroups"]:
+        _try_members(pool, rows["ListGroups"])
+    users = "" if estimated is None else f", with about {estimated:,} users"
+    return Finding(name, Status.OK, f"answers{users}")
+
+
+def _name_region_in_use(states: dict[str, Status]) -> Finding:
+    """The Region that a run would read now; states: of the Regions, in their order."""
+    for region, status in states.items():
+        if status is Status.WRONG:
+            break  # a run fails there, and doesn't try the next one
+        if status is not Status.WARNING:
+            return Finding(REGION_CHECK, Status.OK, f"runs read the pool in {region} now")
+    return skip_check(REGION_CHECK, "a region that answers")
 
 
 def is_answered(findings: list[Finding]) -> bool:
