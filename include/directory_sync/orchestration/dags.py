@@ -2,6 +2,7 @@
 the undo.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,28 @@ def get_load_queue(sync: Sync) -> dict[str, Any]:
     return {"queue": sync.load_queue} if sync.load_queue else {}
 
 
+def make_default_arguments(sync: Sync) -> dict[str, Any]:
+    """For each task: when it is tried again, and who is told if that doesn't help."""
+    if sync.alerts.notifier is None:
+        return RETRY_SETTINGS
+    return {**RETRY_SETTINGS, "on_failure_callback": make_failure_callback(sync.name)}
+
+
+def make_failure_callback(sync_name: str) -> Callable[[Any], None]:
+    """What Airflow calls when a task has failed for good: in the task's own process, or in the DAG
+    processor if that process was killed.
+    """
+
+    def alert_about_failure(context: Any) -> None:
+        from directory_sync.tasks import alerting
+
+        ti = context["ti"]
+        parameters = context.get("params") or {}
+        alerting.alert_about_failure(sync_name, ti.dag_id, ti.run_id, ti.task_id, parameters)
+
+    return alert_about_failure
+
+
 def make_sync_dag(sync: Sync) -> DAG:
     """Wire the four steps for one sync, and the question to a person."""
     # There are few tasks, since each task instance costs Airflow seconds: pages and groups are
@@ -159,7 +182,7 @@ def make_sync_dag(sync: Sync) -> DAG:
         catchup=False,
         max_active_runs=1,
         params=make_parameters(sync),
-        default_args=RETRY_SETTINGS,
+        default_args=make_default_arguments(sync),
         tags=["directory-sync"],
     ) as dag:
 
@@ -220,7 +243,7 @@ def make_review_dag(sync: Sync) -> DAG:
         schedule=None,
         # A run of a paused DAG stays queued, and so nobody would be asked.
         is_paused_upon_creation=False,
-        default_args=RETRY_SETTINGS,
+        default_args=make_default_arguments(sync),
         tags=["directory-sync"],
     ) as dag:
         review_held = ReviewHeld(
@@ -271,7 +294,7 @@ def make_undo_dag(sync: Sync) -> DAG:
                 description="Show what would be taken back; write nothing.",
             ),
         },
-        default_args=RETRY_SETTINGS,
+        default_args=make_default_arguments(sync),
         tags=["directory-sync"],
     ) as dag:
 

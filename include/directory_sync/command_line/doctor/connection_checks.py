@@ -1,5 +1,7 @@
 """The settings, and the Connections that they name."""
 
+from dataclasses import replace
+
 from directory_sync import connections
 from directory_sync.command_line.doctor.findings import Finding, Status, run_check
 from directory_sync.settings import Sync, load_settings
@@ -32,11 +34,14 @@ def check_connections(sync: Sync) -> dict[str, Finding]:
         "joget_conn_id": (sync.joget_conn_id, "mysql"),
         "staging_url": store.find_connection(sync.staging_url),
     }
-    return {
+    checked = {
         setting: _check_connection(setting, *connection)
         for setting, connection in named.items()
         if connection is not None
     }
+    if sync.alerts.notifier is not None:
+        checked["alerts.notifier"] = _check_notifier(sync.alerts.notifier)
+    return checked
 
 
 def _check_connection(setting: str, conn_id: str, conn_type: str) -> Finding:
@@ -47,3 +52,20 @@ def _check_connection(setting: str, conn_id: str, conn_type: str) -> Finding:
         return Finding(name, Status.OK, f"found, of type {conn_type}")
 
     return run_check(name, check)
+
+
+def _check_notifier(conn_id: str) -> Finding:
+    """Whether alerts have services to go to. Sends nothing."""
+    from directory_sync import notifier  # noqa: PLC0415 - without alerts, nobody needs Apprise
+
+    name = f"Connection {conn_id} ({notifier.SETTING})"
+
+    def check() -> Finding:
+        services = notifier.count_services(conn_id)
+        return Finding(name, Status.OK, f"found, with {services} service(s); no message was sent")
+
+    found = run_check(name, check)
+    if found.status is not Status.WRONG:
+        return found
+    # A run works without its alerts.
+    return replace(found, status=Status.WARNING)
