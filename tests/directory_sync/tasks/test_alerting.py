@@ -71,7 +71,7 @@ def test_an_incomplete_snapshot_is_told_and_its_recovery_too(
     company.run()
     company.faults.cut_users_after = 20
     assert not company.run()["complete"]
-    company.faults.cut_users_after = None
+    company.faults.cut_users_after = 0
     assert company.run()["complete"]
     assert receiver.titles == [
         "Directory Sync default: incomplete",
