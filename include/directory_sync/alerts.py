@@ -23,7 +23,7 @@ class Condition(StrEnum):
     HELD = "held"
     """A run holds something that waits for a person."""
     FAILED = "failed"
-    """A task of the sync's failed for good, after its retries."""
+    """A run of the sync, a review or an undo failed for good, after its task's retries."""
     INCOMPLETE = "incomplete"
     """A snapshot wasn't proven complete."""
     QUARANTINE_GROWN = "quarantine_grown"
@@ -111,9 +111,13 @@ def find_conditions(
     return findings
 
 
-def find_failure(task_id: str) -> Finding:
-    """A task failed for good."""
-    sentence = f"Task {task_id} failed for good, and nobody tries it again. Its log says why."
+def find_failure(task_id: str | None = None) -> Finding:
+    """A run failed for good; task_id: its failed task, where that is known."""
+    sentence = (
+        f"Task {task_id} failed for good, and nobody tries it again. Its log says why."
+        if task_id
+        else "A run failed for good, and nobody tries it again. Its failed task's log says why."
+    )
     return _make_finding(Condition.FAILED, sentence, holds=True)
 
 

@@ -24,6 +24,12 @@ NOTIFY_TYPES = {
     AlertState.CLEARED: apprise.NotifyType.SUCCESS,
 }
 
+TEST_MESSAGE = Message(
+    title="Directory Sync: a test",
+    body="The doctor was asked to send this message. Alerts of the sync come here.",
+    state=AlertState.CLEARED,
+)
+
 HTTP_STATUS_PATTERN = re.compile(r"error=(\d{3})\b")
 
 

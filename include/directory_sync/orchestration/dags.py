@@ -2,7 +2,6 @@
 the undo.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,10 @@ from airflow.sdk import (
 from airflow.sdk.execution_time.hitl import HITLUser
 
 from directory_sync.errors import PermanentError, TransientError
+from directory_sync.orchestration.failure_callbacks import (
+    alert_when_a_run_fails,
+    alert_when_a_task_fails,
+)
 from directory_sync.orchestration.operators import RequestReview, ReviewHeld
 from directory_sync.settings import Sync, load_settings
 
@@ -139,28 +142,6 @@ def get_load_queue(sync: Sync) -> dict[str, Any]:
     return {"queue": sync.load_queue} if sync.load_queue else {}
 
 
-def make_default_arguments(sync: Sync) -> dict[str, Any]:
-    """For each task: when it is tried again, and who is told if that doesn't help."""
-    if sync.alerts.notifier is None:
-        return RETRY_SETTINGS
-    return {**RETRY_SETTINGS, "on_failure_callback": make_failure_callback(sync.name)}
-
-
-def make_failure_callback(sync_name: str) -> Callable[[Any], None]:
-    """What Airflow calls when a task has failed for good: in the task's own process, or in the DAG
-    processor if that process was killed.
-    """
-
-    def alert_about_failure(context: Any) -> None:
-        from directory_sync.tasks import alerting
-
-        ti = context["ti"]
-        parameters = context.get("params") or {}
-        alerting.alert_about_failure(sync_name, ti.dag_id, ti.run_id, ti.task_id, parameters)
-
-    return alert_about_failure
-
-
 def make_sync_dag(sync: Sync) -> DAG:
     """Wire the four steps for one sync, and the question to a person."""
     # There are few tasks, since each task instance costs Airflow seconds: pages and groups are
@@ -182,7 +163,8 @@ def make_sync_dag(sync: Sync) -> DAG:
         catchup=False,
         max_active_runs=1,
         params=make_parameters(sync),
-        default_args=make_default_arguments(sync),
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
         tags=["directory-sync"],
     ) as dag:
 
@@ -243,7 +225,8 @@ def make_review_dag(sync: Sync) -> DAG:
         schedule=None,
         # A run of a paused DAG stays queued, and so nobody would be asked.
         is_paused_upon_creation=False,
-        default_args=make_default_arguments(sync),
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
         tags=["directory-sync"],
     ) as dag:
         review_held = ReviewHeld(
@@ -294,7 +277,8 @@ def make_undo_dag(sync: Sync) -> DAG:
                 description="Show what would be taken back; write nothing.",
             ),
         },
-        default_args=make_default_arguments(sync),
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
         tags=["directory-sync"],
     ) as dag:
 

@@ -5,6 +5,7 @@ Nothing here fails a run: what goes wrong is a warning in the task's log.
 """
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -33,6 +34,11 @@ from directory_sync.staging.manifest import Manifest
 from directory_sync.staging.signposts import ALERT_SIGNPOSTS
 
 log = logging.getLogger(__name__)
+
+HEAD_START_SECONDS = 10
+"""A failed task and the DAG processor alert at the same moment. So much later, the DAG processor
+sees what the task has noted.
+"""
 
 TRIAL_PARAMETERS = ("dry_run", "user_pool_id", "organization", "replay_run_id")
 """Each of them makes a run a dry one (run.resolve_run), and the person who started it looks on."""
@@ -65,15 +71,28 @@ def alert_about_load(
         _send_alerts(run, conn_id, address, findings, noted)
 
 
-def alert_about_failure(
-    sync_name: str, dag_id: str, run_id: str, task_id: str, parameters: Mapping[str, Any]
+def alert_about_failed_run(
+    sync_name: str, dag_id: str, run_id: str, parameters: Mapping[str, Any]
 ) -> None:
-    """Send the alert that a task has failed for good, unless one was sent and no load has succeeded
-    since.
+    """Send the alert that a run has failed, if its failed task sent none, as when it was killed."""
+    time.sleep(HEAD_START_SECONDS)
+    alert_about_failure(sync_name, dag_id, run_id, parameters)
+
+
+def alert_about_failure(
+    sync_name: str,
+    dag_id: str,
+    run_id: str,
+    parameters: Mapping[str, Any],
+    *,
+    task_id: str | None = None,
+) -> None:
+    """Send the alert that a run, or the task of that id, has failed for good. It isn't sent again
+    until a load has succeeded.
     """
     if any(parameters.get(name) for name in TRIAL_PARAMETERS):
         return
-    with _log_errors("the alert about a failed task wasn't sent"):
+    with _log_errors("the alert about a failure wasn't sent"):
         run = Run(run_id=run_id, sync=find_sync(sync_name), dry_run=False)
         conn_id = run.sync.alerts.notifier
         if conn_id is None:

@@ -40,7 +40,7 @@ def hold(company: Company) -> None:
 
 
 def fail(run_id: str = "manual__failing", dag_id: str = "cognito_to_joget", **params: Any) -> None:
-    alerting.alert_about_failure("default", dag_id, run_id, "load", params)
+    alerting.alert_about_failure("default", dag_id, run_id, params, task_id="load")
 
 
 def list_signposts(company: Company) -> list[str]:
@@ -192,7 +192,7 @@ def test_no_log_line_holds_the_address_of_a_service(
         receiver.status = 404
         fail()
     assert receiver.refused == 1
-    assert "alert about a failed task wasn't sent" in caplog.text
+    assert "the alert about a failure wasn't sent" in caplog.text
     assert "hidden-token" not in caplog.text
 
 
@@ -257,8 +257,9 @@ def test_without_a_notifier_nothing_is_sent_noted_or_imported(
         "from directory_sync.orchestration.dags import make_dags\n"
         "dags = make_dags()\n"
         "assert dags\n"
+        "assert not any(d.has_on_failure_callback for d in dags.values())\n"
         "assert not any(t.has_on_failure_callback for d in dags.values() for t in d.tasks)\n"
-        "alerting.alert_about_failure('default', 'cognito_to_joget', 'manual__1', 'load', {})\n"
+        "alerting.alert_about_failure('default', 'cognito_to_joget', 'manual__1', {})\n"
         "sys.exit('apprise' in sys.modules)\n",
         encoding="utf-8",
     )

@@ -34,14 +34,11 @@ def check_connections(sync: Sync) -> dict[str, Finding]:
         "joget_conn_id": (sync.joget_conn_id, "mysql"),
         "staging_url": store.find_connection(sync.staging_url),
     }
-    checked = {
+    return {
         setting: _check_connection(setting, *connection)
         for setting, connection in named.items()
         if connection is not None
     }
-    if sync.alerts.notifier is not None:
-        checked["alerts.notifier"] = _check_notifier(sync.alerts.notifier)
-    return checked
 
 
 def _check_connection(setting: str, conn_id: str, conn_type: str) -> Finding:
@@ -54,15 +51,19 @@ def _check_connection(setting: str, conn_id: str, conn_type: str) -> Finding:
     return run_check(name, check)
 
 
-def _check_notifier(conn_id: str) -> Finding:
-    """Whether alerts have services to go to. Sends nothing."""
+def check_notifier(conn_id: str, *, sends_alert: bool) -> Finding:
+    """Whether alerts have services to go to; sends_alert: whether these take a message."""
     from directory_sync import notifier  # noqa: PLC0415 - without alerts, nobody needs Apprise
 
     name = f"Connection {conn_id} ({notifier.SETTING})"
 
     def check() -> Finding:
         services = notifier.count_services(conn_id)
-        return Finding(name, Status.OK, f"found, with {services} service(s); no message was sent")
+        if not sends_alert:
+            what = f"found, with {services} service(s); --send-alert sends a message to them"
+            return Finding(name, Status.OK, what)
+        notifier.send_message(conn_id, notifier.TEST_MESSAGE)
+        return Finding(name, Status.OK, f"{services} service(s) took a message")
 
     found = run_check(name, check)
     if found.status is not Status.WRONG:
