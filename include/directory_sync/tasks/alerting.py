@@ -7,7 +7,7 @@ Nothing here fails a run: what goes wrong is a warning in the task's log.
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,8 +98,10 @@ def alert_about_failure(
         if conn_id is None:
             return
         noted: dict[Condition, NotedState] = {}
-        # Staging may be what the task failed for. Then the alert is sent, perhaps once more.
-        with _log_errors("alerts may come twice, since their states can't be read"):
+        # Staging may be what the task failed for. Then the alert is sent, perhaps once more. Nobody
+        # can know then whether the task has sent it, so the run doesn't.
+        advice = "alerts may come twice, since their states can't be read"
+        with _log_errors(advice) if task_id else nullcontext():
             store.require_access(run.sync.staging_url)
             noted = read_noted_states(run)
         address = _make_address(run, dag_id)

@@ -208,6 +208,8 @@ def test_a_failure_is_told_even_if_staging_is_away(
     fail()
     assert receiver.titles == [FAILED]
     assert "alerts may come twice, since their states can't be read" in caplog.text
+    alerting.alert_about_failure("default", "cognito_to_joget", "manual__failing", {})
+    assert receiver.titles == [FAILED], "the failed task has sent it, and its run doesn't"
 
 
 def test_a_message_links_to_the_run(
