@@ -183,7 +183,7 @@ class Alerts(Section):
     @classmethod
     def _is_a_connection(cls, notifier: str | None) -> str | None:
         if notifier and "://" in notifier:
-            raise ValueError("is an address, which holds a secret; name an Airflow Connection")
+            raise ValueError("is an address; name an Airflow Connection instead")
         return notifier
 
 
