@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from directory_sync import errors
 from directory_sync.__main__ import app
+from directory_sync.alerts import Condition
 from directory_sync.joget.ledger import definition
 from directory_sync.joget.schema import REQUIRED_COLUMNS
 from directory_sync.reasons import REASON_RULES, Reason
@@ -23,7 +24,7 @@ from tests.company import Company, people
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([^`]+)` \|(.*)$", PAGE, re.MULTILINE)
-WORDS = (Cause, Reason, Outcome, Verdict, State, RunKind, Action, Entity)
+WORDS = (Cause, Reason, Outcome, Verdict, State, RunKind, Action, Entity, Condition)
 """The words that the pages, reports and the ledger use."""
 
 QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
@@ -144,13 +145,13 @@ def test_every_error_class_is_on_the_page() -> None:
 
 
 def test_every_word_of_the_vocabulary_is_on_the_page() -> None:
-    words = [*Cause, *Reason, *Outcome, *Verdict, *State, *RunKind, *Action, *Entity]
+    words = [*Cause, *Reason, *Outcome, *Verdict, *State, *RunKind, *Action, *Entity, *Condition]
     assert [word for word in words if word not in QUOTED] == []
 
 
 def test_every_cause_and_reason_has_a_row_with_its_sentence() -> None:
     rows = dict(ROWS)
-    assert [cause for cause in Cause if cause not in rows] == []
+    assert [word for word in (*Cause, *Condition) if word not in rows] == []
     sentences = {reason: rule.sentence.replace("{}", "…") for reason, rule in REASON_RULES.items()}
     cells = [(key, cell.split("|")[0].strip()) for key, cell in ROWS]
     assert [

@@ -92,6 +92,9 @@ def detach(
 def doctor(
     sync: Annotated[str, typer.Option(help="The sync's name in the settings.")] = "default",
     *,
+    send_alert: Annotated[
+        bool, typer.Option("--send-alert", help="Send a message to where alerts go.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Try what a sync needs, and say what is wrong and what to do.
@@ -107,7 +110,7 @@ def doctor(
     with _airflow_as_server():
         from directory_sync.command_line.doctor.examination import examine_sync
 
-        found = examine_sync(sync)
+        found = examine_sync(sync, sends_alert=send_alert)
     if as_json:
         print(json.dumps(describe_examination(found)))
     else:

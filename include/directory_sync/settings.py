@@ -179,6 +179,13 @@ class Alerts(Section):
     notifier: Filled | None = None
     """A Connection for Airflow's notifiers."""
 
+    @field_validator("notifier")
+    @classmethod
+    def _is_a_connection(cls, notifier: str | None) -> str | None:
+        if notifier and "://" in notifier:
+            raise ValueError("is an address; name an Airflow Connection instead")
+        return notifier
+
 
 class Rules(Section):
     """The settings that decide what becomes of each user and group. After they are changed, the

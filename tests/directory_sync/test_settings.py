@@ -95,6 +95,7 @@ def test_a_sync_gets_defaults_and_the_dag_id_of_its_name() -> None:
         ({"staging_url": "s3://key:secret@bucket"}, "staging_url: holds credentials"),
         ({"mapping": {"username": None}}, "mapping.username"),
         ({"scope": {"statuses": "CONFIRMED"}}, "scope.statuses"),
+        ({"alerts": {"notifier": "mailto://a:b@example.org"}}, "alerts.notifier: is an address"),
     ],
 )
 def test_an_unknown_or_ill_typed_setting_is_named(changes: dict[str, Any], fault: str) -> None:

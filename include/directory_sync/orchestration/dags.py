@@ -17,6 +17,10 @@ from airflow.sdk import (
 from airflow.sdk.execution_time.hitl import HITLUser
 
 from directory_sync.errors import PermanentError, TransientError
+from directory_sync.orchestration.failure_callbacks import (
+    alert_when_a_run_fails,
+    alert_when_a_task_fails,
+)
 from directory_sync.orchestration.operators import RequestReview, ReviewHeld
 from directory_sync.settings import Sync, load_settings
 
@@ -159,7 +163,8 @@ def make_sync_dag(sync: Sync) -> DAG:
         catchup=False,
         max_active_runs=1,
         params=make_parameters(sync),
-        default_args=RETRY_SETTINGS,
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
         tags=["directory-sync"],
     ) as dag:
 
@@ -220,7 +225,8 @@ def make_review_dag(sync: Sync) -> DAG:
         schedule=None,
         # A run of a paused DAG stays queued, and so nobody would be asked.
         is_paused_upon_creation=False,
-        default_args=RETRY_SETTINGS,
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
         tags=["directory-sync"],
     ) as dag:
         review_held = ReviewHeld(
@@ -271,7 +277,8 @@ def make_undo_dag(sync: Sync) -> DAG:
                 description="Show what would be taken back; write nothing.",
             ),
         },
-        default_args=RETRY_SETTINGS,
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
         tags=["directory-sync"],
     ) as dag:
 

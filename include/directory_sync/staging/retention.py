@@ -18,6 +18,7 @@ from directory_sync.run import Run
 from directory_sync.staging import signposts, store
 from directory_sync.staging.manifest import Manifest
 from directory_sync.staging.signposts import (
+    ALERT_SIGNPOSTS,
     APPLIED_SIGNPOSTS,
     CLEANING_SIGNPOSTS,
     ONE_CHAIN_DAYS,
@@ -50,7 +51,7 @@ whatever people put beside it.
 """
 
 SIGNPOST_PATTERN = re.compile(
-    rf"/(?P<pool>[^/]+)/(?P<kind>{APPLIED_SIGNPOSTS}|{SNAPSHOT_SIGNPOSTS}|{ONE_CHAIN_SIGNPOSTS}|{CLEANING_SIGNPOSTS})/(?P<name>[^/]+)$"
+    rf"/(?P<pool>[^/]+)/(?P<kind>{APPLIED_SIGNPOSTS}|{SNAPSHOT_SIGNPOSTS}|{ONE_CHAIN_SIGNPOSTS}|{CLEANING_SIGNPOSTS}|{ALERT_SIGNPOSTS})/(?P<name>[^/]+)$"
 )
 
 
@@ -193,9 +194,26 @@ def find_expired_signposts(
     # A folder may hold several series: all since the oldest of their newest signposts stays.
     for url in sorted(newest, reverse=True):
         kept_since[url.rpartition("/")[0]] = url
+    last_alerts = find_last_alerts(stored)
     # The signposts of runs that were applied after the newest run for everybody stay, since they
     # too show that a ledger was lost (tasks/ledger_loss.py).
-    return [url for url in old if url < kept_since.get(url.rpartition("/")[0], HIGHEST_CHARACTER)]
+    return [
+        url
+        for url in old
+        if url not in last_alerts
+        and url < kept_since.get(url.rpartition("/")[0], HIGHEST_CHARACTER)
+    ]
+
+
+def find_last_alerts(stored: StoredFiles) -> set[str]:
+    """The newest signpost about each condition of alerts, for each pool: it says whether the
+    condition holds.
+    """
+    newest = {}
+    for url in sorted(file.url for file in stored.signposts.get(ALERT_SIGNPOSTS, ())):
+        folder, _, name = url.rpartition("/")
+        newest[folder, name.split(".")[1]] = url
+    return set(newest.values())
 
 
 def _follow_references(home: str, folders: Collection[str]) -> set[str]:

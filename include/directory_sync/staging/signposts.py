@@ -29,6 +29,13 @@ ONE_CHAIN_DAYS = timedelta(days=7)
 chain, would cost twice the calls.
 """
 
+ALERT_SIGNPOSTS = "alerts"
+"""Signposts by time that say which alert was sent, or which figure a run noted: `<time>.<condition
+of alerts.Condition>.<raised or cleared>`. They name no folder; their content is the figure.
+"""
+
+TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
+
 
 def write_signpost(run: Run, kind: str, name: str, folder_url: str) -> None:
     """Leave a signpost of that kind to a sealed folder."""
@@ -53,7 +60,13 @@ def read_newest_signpost(run: Run, kind: str, ending: str) -> str | None:
 
 def format_time(at: datetime) -> str:
     """A time as the beginning of a signpost's name: UTC, to the microsecond."""
-    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    return at.astimezone(UTC).strftime(TIME_FORMAT)
+
+
+def format_later_time(name: str) -> str:
+    """The first time after that of a signpost's name."""
+    at = datetime.strptime(name.partition(".")[0], TIME_FORMAT).replace(tzinfo=UTC)
+    return format_time(at + timedelta(microseconds=1))
 
 
 def _make_url(run: Run, *names: str) -> str:

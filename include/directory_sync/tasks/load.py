@@ -22,7 +22,7 @@ from directory_sync.report import Report, make_report
 from directory_sync.run import Attempt, Run
 from directory_sync.staging import retention, store
 from directory_sync.staging.manifest import Manifest
-from directory_sync.tasks import ledger_loss
+from directory_sync.tasks import alerting, ledger_loss
 from directory_sync.tasks.proposal import carry_out_proposal
 from directory_sync.tasks.transform import read_absent, read_desired
 from directory_sync.vocabulary import RunKind
@@ -52,6 +52,7 @@ def load_snapshot(
             folder, lambda database: SnapshotProposal(database, run, transformed, arrivals)
         )
     if not run.dry_run:
+        alerting.alert_about_load(run, loaded, slowest_minutes=None, queue_oldest_minutes=None)
         _delete_old_files(run)
     return loaded
 

@@ -34,6 +34,7 @@ from directory_sync.command_line.doctor.findings import Finding, Status, run_che
 from directory_sync.joget.database import open_session
 from directory_sync.joget.rights import RIGHTS_BY_NEED, Need, find_missing_rights
 from directory_sync.settings import Sync, find_sync
+from tests.alert_receiver import alert_receiver
 from tests.company import Company, people
 from tests.conftest import ROOT
 from tests.directory_sync.cognito.test_iam import (
@@ -189,6 +190,24 @@ def test_a_missing_connection_is_said_once_and_the_rest_is_tried(
     monkeypatch.delenv("AIRFLOW_CONN_JOGET_MYSQL")
     assert find()["Joget's tables, rights and ledger"]["status"] == "unknown"
     assert examine().exit_code == 1
+
+
+def test_the_connection_of_alerts_is_checked_and_gets_a_message_only_if_asked(
+    sound: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "Connection sync_alerts (alerts.notifier)"
+    assert name not in find()
+    sound.configure(alerts={"notifier": "sync_alerts"})
+    assert "doesn't exist" in faulty()[name]
+    assert examine().exit_code == 2, "a run works without its alerts"
+    with alert_receiver() as receiver:
+        monkeypatch.setenv("AIRFLOW_CONN_SYNC_ALERTS", receiver.connection)
+        assert find()[name]["what"].startswith("found, with 1 service(s)")
+        assert receiver.titles == []
+        assert find("--send-alert")[name]["what"] == "1 service(s) took a message"
+        assert receiver.titles == ["Directory Sync: a test"]
+        receiver.status = 500
+        assert "took no message (HTTP 500)" in faulty("--send-alert")[name]
 
 
 def test_an_error_that_nobody_foresaw_is_a_finding_without_its_message() -> None:

@@ -1,5 +1,7 @@
 """The settings, and the Connections that they name."""
 
+from dataclasses import replace
+
 from directory_sync import connections
 from directory_sync.command_line.doctor.findings import Finding, Status, run_check
 from directory_sync.settings import Sync, load_settings
@@ -47,3 +49,24 @@ def _check_connection(setting: str, conn_id: str, conn_type: str) -> Finding:
         return Finding(name, Status.OK, f"found, of type {conn_type}")
 
     return run_check(name, check)
+
+
+def check_notifier(conn_id: str, *, sends_alert: bool) -> Finding:
+    """Whether alerts have services to go to; sends_alert: whether these take a message."""
+    from directory_sync import notifier  # noqa: PLC0415 - without alerts, nobody needs Apprise
+
+    name = f"Connection {conn_id} ({notifier.SETTING})"
+
+    def check() -> Finding:
+        services = notifier.count_services(conn_id)
+        if not sends_alert:
+            what = f"found, with {services} service(s); --send-alert sends a message to them"
+            return Finding(name, Status.OK, what)
+        notifier.send_message(conn_id, notifier.TEST_MESSAGE)
+        return Finding(name, Status.OK, f"{services} service(s) took a message")
+
+    found = run_check(name, check)
+    if found.status is not Status.WRONG:
+        return found
+    # A run works without its alerts.
+    return replace(found, status=Status.WARNING)

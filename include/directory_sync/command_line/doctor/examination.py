@@ -25,8 +25,10 @@ from directory_sync.joget.database import Database, open_session
 from directory_sync.settings import Sync
 
 
-def examine_sync(sync_name: str) -> Examination:
+def examine_sync(sync_name: str, *, sends_alert: bool = False) -> Examination:
     """Try what a sync needs. Changes nothing, but for a file in staging that it deletes again.
+
+    sends_alert: sends a message to where the sync's alerts go.
 
     Never raises: an error is a finding.
     """
@@ -37,13 +39,15 @@ def examine_sync(sync_name: str) -> Examination:
     else:
         # The database's session stays open for the checks of tables, clocks and logins.
         with ExitStack() as stack:
-            findings += _examine_parts(sync, stack)
+            findings += _examine_parts(sync, stack, sends_alert=sends_alert)
     return Examination(sync_name, tuple(findings))
 
 
-def _examine_parts(sync: Sync, stack: ExitStack) -> Iterator[Finding]:
+def _examine_parts(sync: Sync, stack: ExitStack, *, sends_alert: bool) -> Iterator[Finding]:
     connections = connection_checks.check_connections(sync)
     yield from connections.values()
+    if sync.alerts.notifier is not None:
+        yield connection_checks.check_notifier(sync.alerts.notifier, sends_alert=sends_alert)
     without = {
         setting for setting, finding in connections.items() if finding.status is Status.WRONG
     }
