@@ -95,7 +95,7 @@ def find_conditions(
     slowest_minutes: how long the slowest change of the run took to reach Joget. None: not known.
     queue_oldest_minutes: how long the oldest event has waited in the queue. None: not known.
     """
-    findings = [find_recovery()]
+    findings = [find_recovery()] if is_for_everybody else []
     # A run for some users sees only their holds and quarantine, and a superseded one plans nothing.
     if is_for_everybody and report.outcome != "superseded":
         findings += [

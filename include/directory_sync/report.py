@@ -105,6 +105,8 @@ class Report(BaseModel):
     organization: str
     snapshot_at: datetime
     dry_run: bool
+    only_users: int | None = None
+    """In a run for some users: how many users were looked at; null in a run for everybody."""
     outcome: str
     """applied, nothing_to_do, dry_run or superseded."""
     complete: bool
@@ -148,7 +150,10 @@ class Report(BaseModel):
             for name, count in self.flat_counts().items()
             if count
         ]
-        return f"{self.outcome}: {', '.join(done) or 'the pool has neither users nor groups'}"
+        nothing = "the pool has neither users nor groups"
+        if self.only_users is not None:
+            nothing = "nothing was found"
+        return f"{self.outcome}: {', '.join(done) or nothing}"
 
 
 def make_report(
@@ -171,6 +176,7 @@ def make_report(
         organization=run.sync.organization,
         snapshot_at=snapshot_at,
         dry_run=run.dry_run,
+        only_users=len(run.users) if run.is_for_some else None,
         outcome=outcome,
         complete=not incomplete_reasons,
         incomplete_reasons=incomplete_reasons,

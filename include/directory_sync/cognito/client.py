@@ -311,20 +311,23 @@ class UserPool:
         # AWS's text quotes parameters, and a traceback would show it.
         raise self._error(operation, code, status) from None
 
-    def _error(self, operation: str, code: str, status: int) -> Exception:
-        if code == "ResourceNotFoundException" and operation == "ListUsersInGroup":
-            # The same code says that a pool doesn't exist, but this pool was just listed.
-            return GroupGoneError()
+    def _make_gone_error(self, operation: str, code: str) -> Exception:
         if code == "UserNotFoundException":
             return TransientError(
                 f"A user was deleted while the sync was reading them ({operation}). Retrying."
             )
-        if code == "ResourceNotFoundException":
-            return PermanentError(
-                f"User pool {self._pool} doesn't exist in region {self.region}. A pool is in the "
-                "region where it was made, and in those of its replicas: correct user_pool_id, "
-                "region or read_regions in the settings, or the parameter user_pool_id."
-            )
+        # The same code says that a pool doesn't exist, but this pool was just listed.
+        if operation == "ListUsersInGroup":
+            return GroupGoneError()
+        return PermanentError(
+            f"User pool {self._pool} doesn't exist in region {self.region}. A pool is in the "
+            "region where it was made, and in those of its replicas: correct user_pool_id, "
+            "region or read_regions in the settings, or the parameter user_pool_id."
+        )
+
+    def _error(self, operation: str, code: str, status: int) -> Exception:
+        if code in {"ResourceNotFoundException", "UserNotFoundException"}:
+            return self._make_gone_error(operation, code)
         if code == "OperationNotEnabledException":
             return PermanentError(
                 f"Region {self.region} doesn't serve {operation} on user pool {self._pool}. No "

@@ -106,6 +106,21 @@ class Queue:
             taken = {message.message_id: message for share in shares for message in share}
         return list(taken.values())
 
+    def find_longest_wait(self) -> float:
+        """For how many seconds the oldest of some visible messages has waited; 0 without any. It
+        takes none.
+        """
+        answer = self._call(
+            "ReceiveMessage",
+            QueueUrl=self._url,
+            MaxNumberOfMessages=MESSAGES_IN_A_CALL,
+            VisibilityTimeout=0,
+            MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
+        )
+        arrived = [_make_message(found).arrived_at for found in answer.get("Messages", [])]
+        now = datetime.now(UTC)
+        return max((now - min(arrived, default=now)).total_seconds(), 0.0)
+
     def extend(self, messages: Sequence[Message], seconds: int = HIDDEN_SECONDS) -> int:
         """Hide taken messages for so many seconds from now on; 0 gives them back at once. Returns
         how many SQS failed to change: they come back when they would have.

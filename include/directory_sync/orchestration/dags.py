@@ -1,5 +1,5 @@
-"""The DAGs of each valid sync in the settings: the sync itself, the review of what it holds, and
-the undo.
+"""The DAGs of each valid sync in the settings: the sync itself, the review of what it holds, the
+undo, and the live DAG where there is a queue of events.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ from directory_sync.orchestration.failure_callbacks import (
     alert_when_a_task_fails,
 )
 from directory_sync.orchestration.operators import RequestReview, ReviewHeld
+from directory_sync.orchestration.queue_watch import make_queue_asset
 from directory_sync.settings import Sync, load_settings
 
 if TYPE_CHECKING:
@@ -89,6 +90,19 @@ Give the id of a run of `{dag_id}`. The dry run, which is the default, reports w
 back. Without it, the changes are taken back, except where somebody changed something since: that
 is listed as *changed_since* and left alone. A change that was taken back isn't made again until
 the pool's value changes, or a person approves it.
+"""
+
+
+LIVE_DOC = """
+### Changes as they happen
+
+Started when the queue of the pool's events has something. `apply_events` takes the messages, reads
+again the users and groups that they name, and applies what differs, under the limits of
+`{dag_id}`. Messages are deleted after that; what nobody can read goes to the dead-letter queue.
+
+AWS delivers events within minutes, in any order, and may lose some: the next run of `{dag_id}`
+repairs what an event missed. A person who is signed in to Joget keeps roles and name until the
+session ends.
 """
 
 
@@ -203,13 +217,43 @@ def make_sync_dag(sync: Sync) -> DAG:
         users = extract_users()
         groups = extract_groups(users)
         loaded: Any = load(transform(users, groups))
-        RequestReview(
-            task_id="request_review",
-            trigger_dag_id=sync.review_dag_id,
-            load_url=loaded["manifest"],
-            execution_timeout=timedelta(minutes=30),
-            **reaches_joget,
-        )
+        _request_review(sync, loaded["manifest"])
+    return dag
+
+
+def _request_review(sync: Sync, load_url: Any) -> None:
+    RequestReview(
+        task_id="request_review",
+        trigger_dag_id=sync.review_dag_id,
+        load_url=load_url,
+        execution_timeout=timedelta(minutes=30),
+        **get_load_queue(sync),
+    )
+
+
+def make_live_dag(sync: Sync) -> DAG:
+    """Apply what the pool's events tell, as soon as the queue has something."""
+    with DAG(
+        dag_id=sync.live_dag_id,
+        description=f"Changes of {sync.user_pool_id} as they happen, to Joget's "
+        f"{sync.organization}",
+        doc_md=LIVE_DOC.format(dag_id=sync.dag_id),
+        schedule=[make_queue_asset(sync)],
+        max_active_runs=1,
+        default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
+        **alert_when_a_run_fails(sync),
+        tags=["directory-sync"],
+    ) as dag:
+        # Not in airflow_pool: a listing holds its slot for as long as it takes. One task, since
+        # each costs Airflow seconds.
+        @task(execution_timeout=timedelta(hours=sync.extract_timeout_hours), **get_load_queue(sync))
+        def apply_events() -> dict[str, Any]:
+            from directory_sync.tasks import live
+
+            return live.apply_events(make_attempt(), sync.name)
+
+        applied: Any = apply_events()
+        _request_review(sync, applied["manifest"])
     return dag
 
 
@@ -316,10 +360,10 @@ def read_creation_time(task_instance_id: str) -> datetime:
 
 
 def make_dags() -> dict[str, DAG]:
-    """The sync, the review and the undo of each valid sync in the settings, by DAG id."""
+    """The DAGs of each valid sync in the settings, by DAG id."""
+    syncs = load_settings().syncs
     dags = [
-        make(sync)
-        for sync in load_settings().syncs
-        for make in (make_sync_dag, make_review_dag, make_undo_dag)
+        make(sync) for sync in syncs for make in (make_sync_dag, make_review_dag, make_undo_dag)
     ]
+    dags += [make_live_dag(sync) for sync in syncs if sync.events.queue_url]
     return {dag.dag_id: dag for dag in dags}

@@ -20,7 +20,7 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
     # Airflow puts another task's XCom only into template fields.
     template_fields = ("load_url",)
 
-    def __init__(self, *, load_url: str, **kwargs: Any) -> None:
+    def __init__(self, *, load_url: str | None, **kwargs: Any) -> None:
         self.load_url = load_url
         super().__init__(skip_when_already_exists=True, **kwargs)
 
@@ -28,7 +28,8 @@ class RequestReview(TriggerDagRunOperator):  # type: ignore[misc]  # the provide
         """Open the review in the ledger, then start its run."""
         from directory_sync.tasks import review
 
-        review_id = review.request_review(self.load_url)
+        # A run by events may have had nothing to load.
+        review_id = review.request_review(self.load_url) if self.load_url else None
         if review_id is None:
             raise AirflowSkipException("Nothing new is held, or a review is open already.")
         # A retry starts no second run: the id is the same, and a run that exists is skipped.

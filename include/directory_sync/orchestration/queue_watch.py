@@ -24,7 +24,7 @@ SHORTEST_LOOK_SECONDS = 15.0
 minute.
 """
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 20.0, 300.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 8.0, 300.0
 """Seconds without a look after the trigger fired, or failed: a run that was just started needs them
 to take its messages. They double while the same messages stay in the queue.
 """

@@ -18,7 +18,12 @@ from sqlalchemy import Select, and_, select, tuple_
 from directory_sync.settings import Sync, load_settings
 from directory_sync.vocabulary import Outcome
 
-REPORTING_TASKS = {"sync": "load", "review": "load_held", "undo": "undo"}
+REPORTING_TASKS = {
+    "sync": "load",
+    "review": "load_held",
+    "undo": "undo",
+    "live": "apply_events",
+}
 """By kind of DAG: the task that leaves the report of what a run did."""
 
 ASKING_TASK = "review_held"
@@ -43,7 +48,7 @@ class SyncDag:
 
     sync: Sync
     kind: str
-    """sync, review or undo."""
+    """sync, review, undo or live."""
 
     @property
     def dag_id(self) -> str:
@@ -52,6 +57,7 @@ class SyncDag:
             "sync": self.sync.dag_id,
             "review": self.sync.review_dag_id,
             "undo": self.sync.undo_dag_id,
+            "live": self.sync.live_dag_id,
         }[self.kind]
 
     @property
@@ -83,8 +89,9 @@ class AirflowRun:
 
 
 def list_sync_dags(sync: Sync) -> list[SyncDag]:
-    """A sync's three DAGs."""
-    return [SyncDag(sync, kind) for kind in REPORTING_TASKS]
+    """A sync's DAGs."""
+    kinds = [kind for kind in REPORTING_TASKS if kind != "live" or sync.events.queue_url]
+    return [SyncDag(sync, kind) for kind in kinds]
 
 
 def find_sync_dag(dag_id: str) -> SyncDag | None:

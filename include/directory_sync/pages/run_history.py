@@ -48,8 +48,18 @@ class PastRun:
         or subset.
         """
         run = self.published.run if self.published else None
+        reads = self.sync_dag.kind in ("sync", "live")
         # A replay is a dry run (docs/design.md, Backfill), so `decided` leaves it out.
-        return bool(self.decided and self.sync_dag.kind == "sync" and run and not run.is_for_some)
+        return bool(self.decided and reads and run and not run.is_for_some)
+
+    @property
+    def knows_everybody(self) -> bool:
+        """Whether its files have a row for every user: a run or a review for everybody."""
+        return self.is_full or (_is_review(self) and not self._is_for_some)
+
+    @property
+    def _is_for_some(self) -> bool:
+        return bool(self.published and self.published.report.only_users is not None)
 
 
 def read_past_runs(sync_dags: Iterable[SyncDag], runs: Iterable[AirflowRun]) -> list[PastRun]:
@@ -106,7 +116,7 @@ def find_newest_holding_run(past: list[PastRun]) -> PastRun | None:
     """The newest run for everybody, or review: it decided what is held now."""
     # By their ends, not their snapshots: a review plans from the snapshot of an earlier run.
     return max(
-        (run for run in past if run.is_full or _is_review(run)),
+        (run for run in past if run.knows_everybody),
         key=lambda run: run.ended,
         default=None,
     )

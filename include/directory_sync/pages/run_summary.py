@@ -181,6 +181,8 @@ def describe_unfinished(sync_dag: SyncDag, run: AirflowRun) -> str:
             "Nobody answered this review in time, so none of its changes were applied. The next "
             "run asks again."
         )
+    if sync_dag.kind == "live" and run.tasks.get(task) == "success":
+        return "The messages of this run asked for nothing, so nothing was read or written."
     failed = [name for name, state in run.tasks.items() if state == "failed"]
     if failed:
         return _describe_failure(sync_dag, failed)

@@ -175,12 +175,12 @@ def _find_known_row(
             row = next(past.published.find_rows("directory.parquet", "sub", [sub]), None)
         except DirectorySyncError:
             continue  # the files were deleted since
-        # A run for some users has rows of the others too, and decides nothing about them.
+        # A run for some users may have rows of others too, and decides nothing about them.
         if row and row.get("code") != Reason.NOT_ASKED:
             return past, row
-        # Reviews and runs for everybody know all users, so what older runs say is out of date. Runs
-        # for some users and undos know only the users that they were about.
-        if past.is_full or past.sync_dag.kind == "review":
+        # What older runs say of somebody is out of date. Runs for some users, and undos, know only
+        # the users that they were about.
+        if past.knows_everybody:
             return past, {}
     return read_by, {}
 

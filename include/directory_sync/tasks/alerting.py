@@ -26,6 +26,7 @@ from directory_sync.alerts import (
     write_message,
 )
 from directory_sync.errors import DirectorySyncError, hide_values
+from directory_sync.events.queue import open_queue
 from directory_sync.report import Report
 from directory_sync.run import Run
 from directory_sync.settings import find_sync
@@ -44,31 +45,35 @@ TRIAL_PARAMETERS = ("dry_run", "user_pool_id", "organization", "replay_run_id")
 """Each of them makes a run a dry one (run.resolve_run), and the person who started it looks on."""
 
 
-def alert_about_load(
-    run: Run,
-    loaded: Manifest,
-    *,
-    slowest_minutes: float | None,
-    queue_oldest_minutes: float | None,
-) -> None:
-    """Send the alerts of a load that has reported; the two durations are those of
-    alerts.find_conditions.
-    """
+def alert_about_load(run: Run, loaded: Manifest) -> None:
+    """Send the alerts of a load that has reported."""
     conn_id = run.sync.alerts.notifier
     if conn_id is None:
         return
     with _log_errors("alerts weren't sent"):
         noted = read_noted_states(run)
+        report = Report.model_validate(store.read_json(loaded, "report.json"))
         findings = find_conditions(
             run.sync,
-            Report.model_validate(store.read_json(loaded, "report.json")),
+            report,
             noted,
-            is_for_everybody=not run.users,
-            slowest_minutes=slowest_minutes,
-            queue_oldest_minutes=queue_oldest_minutes,
+            is_for_everybody=not run.is_for_some,
+            slowest_minutes=report.clock.slowest_minutes_of_run if report.clock else None,
+            queue_oldest_minutes=_measure_queue(run),
         )
-        address = _make_address(run, run.sync.dag_id)
+        address = _make_address(run, run.sync.live_dag_id if run.is_live else run.sync.dag_id)
         _send_alerts(run, conn_id, address, findings, noted)
+
+
+def _measure_queue(run: Run) -> float | None:
+    """How long, in minutes, an event has waited in the queue; None where nobody knows. A live run
+    has just taken what was there.
+    """
+    if run.sync.events.queue_url is None or run.is_live:
+        return None
+    with _log_errors("nobody knows whether the queue is read"):
+        return open_queue(run.sync).find_longest_wait() / 60
+    return None
 
 
 def alert_about_failed_run(

@@ -71,10 +71,10 @@ def apply_events(attempt: Attempt, sync_name: str) -> dict[str, Any]:
         queue.move_to_dead_letters(odd)
         counts = {
             "messages": len(messages),
-            "skipped_messages": sum(changes.skips.values()),
-            "malformed_messages": len(odd),
+            "skipped": sum(changes.skips.values()),
+            "malformed": len(odd),
         }
-        return {**(loaded.reference if loaded else {}), **counts}
+        return {**(loaded.reference if loaded else {}), "events": counts}
 
 
 @contextmanager

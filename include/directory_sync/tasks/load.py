@@ -52,7 +52,7 @@ def load_snapshot(
             folder, lambda database: SnapshotProposal(database, run, transformed, arrivals)
         )
     if not run.dry_run:
-        alerting.alert_about_load(run, loaded, slowest_minutes=None, queue_oldest_minutes=None)
+        alerting.alert_about_load(run, loaded)
         _delete_old_files(run)
     return loaded
 

@@ -68,7 +68,24 @@ def test_each_valid_sync_is_a_dag_of_tasks_one_after_the_other_a_review_and_an_u
     assert bag.dags["cognito_to_joget_emea"].schedule is None, "by hand only"
 
 
+def test_a_sync_with_a_queue_has_a_live_dag_that_its_asset_starts(dag_bag: Any) -> None:
+    queue = {"queue_url": "https://sqs.us-east-1.amazonaws.com/111122223333/events"}
+    bag = dag_bag(sync(events=queue), sync(name="emea", organization="ORG-2"))
+    assert bag.import_errors == {}
+    assert [dag_id for dag_id in bag.dags if dag_id.endswith("_live")] == ["cognito_to_joget_live"]
+    dag = bag.dags["cognito_to_joget_live"]
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
+        "apply_events": ["request_review"],
+        "request_review": [],
+    }
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    assert [asset.name for _, asset in dag.timetable.asset_condition.iter_assets()] == [
+        "cognito_to_joget_live"
+    ]
+
+
 REACHES_JOGET = {
+    "apply_events",
     "extract_users",
     "extract_groups",
     "load",
@@ -86,7 +103,8 @@ def find_queues(bag: Any) -> dict[str, str]:
 def test_every_task_that_reaches_joget_runs_in_the_load_queue_and_no_other_task_does(
     dag_bag: Any,
 ) -> None:
-    queues = find_queues(dag_bag(sync(load_queue="joget")))
+    events = {"queue_url": "https://sqs.us-east-1.amazonaws.com/111122223333/events"}
+    queues = find_queues(dag_bag(sync(load_queue="joget", events=events)))
     assert {task for task, queue in queues.items() if queue == "joget"} == REACHES_JOGET
     assert {task for task, queue in queues.items() if queue == "default"} == {"transform"}
 

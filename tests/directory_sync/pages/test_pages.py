@@ -508,6 +508,16 @@ def test_users_in_quarantine_are_named_for_readers_who_may_see_names(pages: Page
     assert ANA not in pages.changes(run_id) + pages.directory()
 
 
+def test_a_run_for_some_users_says_how_many_were_looked_at(pages: Pages) -> None:
+    pages.company.pool.users = [user(ANA), user("bob@example.org")]
+    assert "looked at" not in pages.changes(pages.run())
+    page = pages.changes(pages.run(users=[ANA]))
+    assert "Only 1 person was looked at" in page
+    assert "proven complete" not in page
+    both = pages.changes(pages.run(users=[ANA, "bob@example.org"]))
+    assert "Only 2 people were looked at" in both
+
+
 def test_a_review_that_waits_is_linked_to_airflows_page(pages: Pages) -> None:
     pages.company.pool.users = [user(ANA)]
     pages.run()

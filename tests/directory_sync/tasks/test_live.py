@@ -183,7 +183,7 @@ def test_foreign_and_failed_events_are_counted_and_ask_for_nothing(
     tell(queue, "AdminDeleteUser", company.pool.users[0], userPoolId="us-east-1_Foreign")
     queue.send(json.dumps(make_envelope(make_record("AdminDeleteUser"), source="aws.s3")))
     returned = apply(company)
-    assert returned == {"messages": 2, "skipped_messages": 2, "malformed_messages": 0}
+    assert returned == {"events": {"messages": 2, "skipped": 2, "malformed": 0}}
     assert company.cognito.calls == {}
     assert queue.count() == (0, 0)
 
@@ -228,7 +228,7 @@ def test_before_the_first_run_for_everybody_events_change_nothing(
 ) -> None:
     company.joget.execute("DELETE FROM directory_sync_run")
     tell(queue, "AdminUpdateUserAttributes", company.pool.users[0])
-    assert apply(company)["messages"] == 1
+    assert apply(company)["events"]["messages"] == 1
     assert company.cognito.calls == {}
     assert queue.count() == (0, 0)
 
@@ -266,7 +266,7 @@ def test_the_ledger_times_what_events_told(company: Company, queue: ServedQueue)
 
 def test_an_events_user_that_nobody_knows_is_nobody(company: Company, queue: ServedQueue) -> None:
     tell(queue, "AdminDeleteUser", user("stranger@example.org"))
-    assert apply(company) == {"messages": 1, "skipped_messages": 0, "malformed_messages": 0}
+    assert apply(company) == {"events": {"messages": 1, "skipped": 0, "malformed": 0}}
 
 
 USERNAMES: dict[str, Callable[[Any], dict[str, Any]]] = {
