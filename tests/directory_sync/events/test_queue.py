@@ -1,5 +1,6 @@
 """The queue in SQS: messages are taken whole and once, deleted after use, and never shown."""
 
+import itertools
 import json
 import logging
 import traceback
@@ -29,6 +30,35 @@ def test_all_messages_of_a_burst_are_taken_each_once(served: ServedQueue) -> Non
     served.send(*bodies)
     taken = open_queue(served.sync).take_messages(1_000)
     assert sorted(message.body for message in taken) == sorted(bodies)
+
+
+def hand_out(count: int) -> Callable[[str, dict[str, Any]], Answer]:
+    """An SQS with so many messages, which hands out some of them twice."""
+    numbers = itertools.count()
+
+    def answer(operation: str, parameters: dict[str, Any]) -> Answer:
+        assert operation == "ReceiveMessage"
+        first = next(numbers) * 10
+        found = range(max(0, first - 1), min(first + 9, count))
+        return 200, {"Messages": [make_received(number) for number in found]}
+
+    return answer
+
+
+def make_received(number: int) -> dict[str, Any]:
+    return {
+        "MessageId": f"id-{number}",
+        "ReceiptHandle": f"receipt-{number}",
+        "Body": "{}",
+        "Attributes": {"SentTimestamp": "1764496800000", "ApproximateReceiveCount": "1"},
+    }
+
+
+def test_ten_thousand_messages_are_taken_each_once(aws_connection: Callable[[str], None]) -> None:
+    with serve_sqs(hand_out(10_000)) as served:
+        aws_connection(served.endpoint)
+        taken = open_queue(STAND_INS_SYNC).take_messages(20_000)
+    assert len(taken) == len({message.message_id for message in taken}) == 10_000
 
 
 def test_no_more_than_the_wanted_number_is_taken(served: ServedQueue) -> None:
