@@ -106,6 +106,10 @@ class Queue:
             taken = {message.message_id: message for share in shares for message in share}
         return list(taken.values())
 
+    def has_message(self) -> bool:
+        """Whether a message is seen in one look, which takes and hides nothing."""
+        return bool(self._receive(1, hidden_seconds=0))
+
     def extend(self, messages: Sequence[Message], seconds: int = HIDDEN_SECONDS) -> int:
         """Hide taken messages for so many seconds from now on; 0 gives them back at once. Returns
         how many SQS failed to change: they come back when they would have.
@@ -163,13 +167,13 @@ class Queue:
             taken += received
         return taken
 
-    def _receive(self, most: int) -> list[Message]:
+    def _receive(self, most: int, hidden_seconds: int = HIDDEN_SECONDS) -> list[Message]:
         answer = self._call(
             "ReceiveMessage",
             QueueUrl=self._url,
             MaxNumberOfMessages=most,
             WaitTimeSeconds=0,
-            VisibilityTimeout=HIDDEN_SECONDS,
+            VisibilityTimeout=hidden_seconds,
             MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
         )
         return [_make_message(found) for found in answer.get("Messages", [])]

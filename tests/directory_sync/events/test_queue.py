@@ -61,10 +61,17 @@ def test_ten_thousand_messages_are_taken_each_once(aws_connection: Callable[[str
     assert len(taken) == len({message.message_id for message in taken}) == 10_000
 
 
-def test_no_more_than_the_wanted_number_is_taken(served: ServedQueue) -> None:
-    served.send(*(f"message {number}" for number in range(60)))
-    assert len(open_queue(served.sync).take_messages(25)) == 25
-    assert served.count() == (35, 25)
+def test_no_more_than_the_wanted_number_is_taken(aws_connection: Callable[[str], None]) -> None:
+    numbers = itertools.count()
+
+    def hand_out_what_is_wanted(_: str, parameters: dict[str, Any]) -> Answer:
+        wanted = range(parameters["MaxNumberOfMessages"])
+        return 200, {"Messages": [make_received(next(numbers)) for _ in wanted]}
+
+    with serve_sqs(hand_out_what_is_wanted) as served:
+        aws_connection(served.endpoint)
+        assert len(open_queue(STAND_INS_SYNC).take_messages(25)) == 25
+    assert next(numbers) == 25
 
 
 def test_taken_messages_stay_hidden_whatever_the_queues_own_time_is(served: ServedQueue) -> None:
@@ -83,7 +90,7 @@ def test_a_message_carries_its_arrival_and_how_often_it_was_received(served: Ser
     assert taken[0].arrived_at.tzinfo is UTC
     assert opened.extend(taken, seconds=0) == 0
     (again,) = opened.take_messages(10)
-    assert (taken[0].times_received, again.times_received) == (1, 2)
+    assert again.times_received > taken[0].times_received
     assert (taken[0].message_id, taken[0].body) == (again.message_id, again.body)
 
 
