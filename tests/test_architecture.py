@@ -17,7 +17,7 @@ FOLDERS_BELOW = {
     "pages": {"plan", "staging"},
     "tasks": {"cognito", "staging", "events", "plan", "joget"},
     "command_line": {"staging", "pages", "tasks"},
-    "command_line/doctor": {"cognito", "staging", "joget", "pages", "orchestration"},
+    "command_line/doctor": {"cognito", "staging", "events", "joget", "pages", "orchestration"},
     "orchestration": {"staging", "pages", "tasks"},
 }
 """For each folder, the others that it may import."""

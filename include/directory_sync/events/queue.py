@@ -110,16 +110,14 @@ class Queue:
         """For how many seconds the oldest of some visible messages has waited; 0 without any. It
         takes none.
         """
-        answer = self._call(
-            "ReceiveMessage",
-            QueueUrl=self._url,
-            MaxNumberOfMessages=MESSAGES_IN_A_CALL,
-            VisibilityTimeout=0,
-            MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
-        )
-        arrived = [_make_message(found).arrived_at for found in answer.get("Messages", [])]
+        seen = self._receive(MESSAGES_IN_A_CALL, hidden_seconds=0)
         now = datetime.now(UTC)
-        return max((now - min(arrived, default=now)).total_seconds(), 0.0)
+        oldest = min((message.arrived_at for message in seen), default=now)
+        return max((now - oldest).total_seconds(), 0.0)
+
+    def has_message(self) -> bool:
+        """Whether a message is seen in one look, which takes and hides nothing."""
+        return bool(self._receive(1, hidden_seconds=0))
 
     def extend(self, messages: Sequence[Message], seconds: int = HIDDEN_SECONDS) -> int:
         """Hide taken messages for so many seconds from now on; 0 gives them back at once. Returns
@@ -178,13 +176,13 @@ class Queue:
             taken += received
         return taken
 
-    def _receive(self, most: int) -> list[Message]:
+    def _receive(self, most: int, hidden_seconds: int = HIDDEN_SECONDS) -> list[Message]:
         answer = self._call(
             "ReceiveMessage",
             QueueUrl=self._url,
             MaxNumberOfMessages=most,
             WaitTimeSeconds=0,
-            VisibilityTimeout=HIDDEN_SECONDS,
+            VisibilityTimeout=hidden_seconds,
             MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
         )
         return [_make_message(found) for found in answer.get("Messages", [])]

@@ -1,5 +1,6 @@
 """The queue in SQS: messages are taken whole and once, deleted after use, and never shown."""
 
+import itertools
 import json
 import logging
 import traceback
@@ -25,16 +26,52 @@ STAND_INS_SYNC = Sync.model_validate(
 
 
 def test_all_messages_of_a_burst_are_taken_each_once(served: ServedQueue) -> None:
-    bodies = [f"message {number}" for number in range(237)]
+    bodies = [f"message {number}" for number in range(57)]
     served.send(*bodies)
     taken = open_queue(served.sync).take_messages(1_000)
     assert sorted(message.body for message in taken) == sorted(bodies)
 
 
-def test_no_more_than_the_wanted_number_is_taken(served: ServedQueue) -> None:
-    served.send(*(f"message {number}" for number in range(60)))
-    assert len(open_queue(served.sync).take_messages(25)) == 25
-    assert served.count() == (35, 25)
+def hand_out(count: int) -> Callable[[str, dict[str, Any]], Answer]:
+    """An SQS with so many messages, which hands out some of them twice."""
+    numbers = itertools.count()
+
+    def answer(operation: str, parameters: dict[str, Any]) -> Answer:
+        assert operation == "ReceiveMessage"
+        first = next(numbers) * 10
+        found = range(max(0, first - 1), min(first + 9, count))
+        return 200, {"Messages": [make_received(number) for number in found]}
+
+    return answer
+
+
+def make_received(number: int) -> dict[str, Any]:
+    return {
+        "MessageId": f"id-{number}",
+        "ReceiptHandle": f"receipt-{number}",
+        "Body": "{}",
+        "Attributes": {"SentTimestamp": "1764496800000", "ApproximateReceiveCount": "1"},
+    }
+
+
+def test_ten_thousand_messages_are_taken_each_once(aws_connection: Callable[[str], None]) -> None:
+    with serve_sqs(hand_out(10_000)) as served:
+        aws_connection(served.endpoint)
+        taken = open_queue(STAND_INS_SYNC).take_messages(20_000)
+    assert len(taken) == len({message.message_id for message in taken}) == 10_000
+
+
+def test_no_more_than_the_wanted_number_is_taken(aws_connection: Callable[[str], None]) -> None:
+    numbers = itertools.count()
+
+    def hand_out_what_is_wanted(_: str, parameters: dict[str, Any]) -> Answer:
+        wanted = range(parameters["MaxNumberOfMessages"])
+        return 200, {"Messages": [make_received(next(numbers)) for _ in wanted]}
+
+    with serve_sqs(hand_out_what_is_wanted) as served:
+        aws_connection(served.endpoint)
+        assert len(open_queue(STAND_INS_SYNC).take_messages(25)) == 25
+    assert next(numbers) == 25
 
 
 def test_taken_messages_stay_hidden_whatever_the_queues_own_time_is(served: ServedQueue) -> None:
@@ -53,7 +90,7 @@ def test_a_message_carries_its_arrival_and_how_often_it_was_received(served: Ser
     assert taken[0].arrived_at.tzinfo is UTC
     assert opened.extend(taken, seconds=0) == 0
     (again,) = opened.take_messages(10)
-    assert (taken[0].times_received, again.times_received) == (1, 2)
+    assert again.times_received > taken[0].times_received
     assert (taken[0].message_id, taken[0].body) == (again.message_id, again.body)
 
 

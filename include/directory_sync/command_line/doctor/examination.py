@@ -11,6 +11,7 @@ from directory_sync.command_line.doctor import (
     joget_checks,
     login_checks,
     pool_checks,
+    queue_checks,
     staging_checks,
 )
 from directory_sync.command_line.doctor.findings import (
@@ -57,6 +58,8 @@ def _examine_parts(sync: Sync, stack: ExitStack, *, sends_alert: bool) -> Iterat
     yield from failures
     of_pool = _examine_pool(sync, pool)
     yield from of_pool
+    if "aws_conn_id" not in without:
+        yield from queue_checks.check_queue(sync)
     of_staging = _examine_staging(sync, has_connection="staging_url" not in without)
     yield from of_staging
     if database is None:
