@@ -59,7 +59,8 @@ class Call:
 
 def read_calls() -> list[Call]:
     """Read the page's calls, in order."""
-    blocks = re.findall(r"^```http\n(.*?)\n```\n\n(Store to .*?\n)", PAGE, re.DOTALL | re.MULTILINE)
+    stored = r"((?:Store to|No Response) .*?\n)"
+    blocks = re.findall(rf"^```http\n(.*?)\n```\n\n{stored}", PAGE, re.DOTALL | re.MULTILINE)
     assert len(blocks) == PAGE.count("```http"), "each call says which variables it fills"
     return [read_call(block, stored) for block, stored in blocks]
 
@@ -72,7 +73,7 @@ def read_call(block: str, stored: str) -> Call:
     return Call(method, url, dict(line.split(": ", 1) for line in headers), payload, mapping)
 
 
-GET_TOKEN, FOR_ALL, FOR_PERSON, ONCE, ASK = read_calls()
+GET_TOKEN, FOR_ALL, FOR_PERSON, ONCE, ASK, GIVE_BACK = read_calls()
 
 
 @dataclass
@@ -141,8 +142,8 @@ def make_account(variables: dict[str, str]) -> None:
     trigger[-1] += ["--password", PASSWORD]
     rita = ["users", "create", "--username", "rita", "--firstname", "Rita", "--lastname", "R"]
     rita += ["--email", "rita@example.com", "--role", "JogetReader", "--password", PASSWORD]
-    run_airflow(variables, ["db", "migrate"], ["dags", "reserialize"])
-    run_airflow(variables, *trigger, *reader[:2], rita)
+    preparation = [["db", "migrate"], ["dags", "reserialize"]]
+    run_airflow(variables, *preparation, *trigger, *reader[:2], rita)
 
 
 def run_airflow(variables: dict[str, str], *commands: list[str]) -> None:
@@ -238,6 +239,11 @@ def test_a_process_starts_its_run_once_and_a_reader_finds_it_again(
     status, run = reader.send(ASK)
     assert (status, run["dag_run_id"]) == (200, "joget-12_staff_onboarding")
     assert reader.variables["state"] == "queued"
+
+
+def test_a_token_that_was_given_back_is_refused(tool: JsonTool) -> None:
+    assert "<html" in tool.send(GIVE_BACK)[1]
+    assert tool.send(FOR_ALL) == (403, {"detail": "Invalid JWT token"})
 
 
 RUN, REVIEW = f"/api/v2/dags/{SYNC}/dagRuns/joget-1", f"/api/v2/dags/{SYNC}_review/dagRuns/1"
