@@ -63,8 +63,8 @@ class Proposal(Protocol):
     """Folders of other runs' plans that stay in staging as long as this run's files."""
     lookups: Lookups
     arrivals: pd.DataFrame
-    """plan.delays.ARRIVALS_SCHEMA: users of whom events told, with the times. Empty where no event
-    told of anybody."""
+    """plan.delays.ARRIVALS_SCHEMA: the users that events were about, with the times. Empty without
+    events."""
 
     def make_plan(self, current: Current) -> Plan:
         """Plan against Joget now. Pure."""

@@ -136,7 +136,7 @@ def test_a_snapshot_dates_only_what_the_pool_changed_since_the_last_one() -> Non
     ]
 
 
-def test_a_leaver_whom_the_pool_no_longer_has_is_counted_without_a_time() -> None:
+def test_a_leaver_that_the_pool_no_longer_has_is_counted_without_a_time() -> None:
     plan = plan_of(
         change("gone", "deactivate"),
         change("gone", "remove", "membership"),

@@ -290,7 +290,8 @@ def test_the_clock_reads_only_its_own_week_by_the_index(company: Company) -> Non
     write_delays(company, "live", [1.0] * 5)
     company.joget.execute("ANALYZE TABLE directory_sync_delay")
     [plan] = company.joget.execute(
-        "EXPLAIN SELECT way FROM directory_sync_delay d WHERE d.sync = 'default' "
+        "EXPLAIN FORMAT=TRADITIONAL SELECT way FROM directory_sync_delay d "
+        "WHERE d.sync = 'default' "
         f"AND d.committed_at > UTC_TIMESTAMP(6) - INTERVAL {DAYS_COUNTED} DAY"
     )
     assert ("range" in plan, "by_commit" in plan) == (True, True), plan

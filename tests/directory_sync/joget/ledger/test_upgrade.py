@@ -156,7 +156,7 @@ def test_one_users_link_is_found_by_jogets_collation_without_reading_all_links(
     company.joget.execute("ANALYZE TABLE directory_sync_user_link")
     # Joget's collation takes both for the same.
     [plan] = company.joget.execute(
-        "EXPLAIN SELECT sub FROM directory_sync_user_link WHERE user_id = %s",
+        "EXPLAIN FORMAT=TRADITIONAL SELECT sub FROM directory_sync_user_link WHERE user_id = %s",
         (company.usernames()[0].upper(),),
     )
     assert ("ref" in plan, "by_user_id" in plan) == (True, True), plan
