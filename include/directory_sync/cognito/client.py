@@ -414,12 +414,21 @@ class ReplicatedPool(UserPool):
         # Looked up before and after, since another thread may leave a Region meanwhile.
         was_replica = self.reads_replica
         try:
-            yield from self._order.list_pages(lambda pool: pool.members(group_name))
+            yield from self._order.list_pages(lambda pool: _list_members(pool, group_name))
         except GroupGoneError:
             if not (was_replica or self.reads_replica):
                 raise
             with self.confirming() as sign_in:
-                yield from sign_in.members(group_name)
+                yield from _list_members(sign_in, group_name)
+
+
+def _list_members(pool: UserPool, group_name: str) -> Iterator[list[dict[str, Any]]]:
+    try:
+        yield from pool.members(group_name)
+    except GroupGoneError:
+        # The same code says that a pool doesn't exist, and perhaps only another Region was listed.
+        pool.estimated_users()
+        raise
 
 
 def _make_refused_parameters_error(operation: str) -> PermanentError:

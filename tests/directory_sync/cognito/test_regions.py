@@ -158,6 +158,17 @@ def test_a_group_is_gone_only_where_the_sign_in_region_lacks_it_too(served: Stan
         flatten_pages(open_pool(NEAR).members("Sales"))
 
 
+def test_a_region_without_the_pool_does_not_say_that_a_group_is_gone(served: StandIn) -> None:
+    """Cognito has one code for a pool and for a group that it doesn't have."""
+    served.pool_ids.clear()
+    del served.replicas[NEAR].pool.members["Sales"]
+    with pytest.raises(PermanentError, match=f"doesn't exist in region {SIGN_IN}"):
+        flatten_pages(open_pool(NEAR).members("Sales"))
+    served.replicas[NEAR].faults.down_after = 0
+    with pytest.raises(PermanentError, match=f"doesn't exist in region {SIGN_IN}"):
+        flatten_pages(open_pool(NEAR).members("Sales"))
+
+
 def test_parts_of_a_replica_are_compared_with_the_replica_alone(
     served: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
