@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from bench import floor
+from bench import floor, one_user
 from bench.company import Company
 from bench.results import Measured, Results
 from bench.world import World, run
@@ -34,6 +34,7 @@ def measure(
             results.add(
                 Measured(work, people, "floor: raw SELECT", floor.raw_select(world.joget, database))
             )
+    one_user.measure(world, results, Company(people), database)
     world.drop(database, other)
     if python:
         rows = _rows(world, people)

@@ -13,11 +13,23 @@ from directory_sync.run import Attempt
 from directory_sync.staging.manifest import Manifest
 from directory_sync.tasks import extract, load, transform
 
+
+def sync_one_user(attempt: Attempt, login: str) -> Manifest:
+    """All tasks of a run for one user."""
+    users = extract.extract_users(
+        attempt.of_task("extract_users"), "default", {"users": [login]}, {}
+    )
+    groups = extract.extract_groups(attempt.of_task("extract_groups"), users.url)
+    mapped = transform.transform_snapshot(attempt.of_task("transform"), users.url, groups.url)
+    return load.load_snapshot(attempt.of_task("load"), mapped.url)
+
+
 TASKS: dict[str, Callable[..., Manifest]] = {
     "extract_users": lambda attempt: extract.extract_users(attempt, "default", {}, {}),
     "extract_groups": extract.extract_groups,
     "transform": transform.transform_snapshot,
     "load": load.load_snapshot,
+    "one_user": sync_one_user,
 }
 
 

@@ -20,11 +20,13 @@ import yaml
 
 from demo.aws import BUCKET, REGION, Aws
 from demo.processes import runs
-from tests.conftest import JogetDatabase, make_aws_uri
+from tests.conftest import JogetDatabase, make_aws_connection
+from tests.directory_sync.events.conftest import ServedQueue, create_queue
+from tests.directory_sync.events.samples import make_envelope, make_record
 from tests.directory_sync.orchestration.api import answer, quote_run_id, wait
 from tests.production.compose import ROOT, read_env_file
 from tests.production.stack import Stack, start_stack
-from tests.stand_in import Faults, Pool, StandIn, stand_in, user
+from tests.stand_in import Faults, Pool, StandIn, stand_in, sub_of, user
 
 NAMES = ("one", "two", "three", "four", "five")
 LONGEST_RUN = 900
@@ -54,6 +56,8 @@ class Company:
     pool: Pool
     cognito: StandIn
     changes: int = 0
+    queue: ServedQueue | None = None
+    """Of the pool's events; the sync then has a live DAG too."""
 
     @property
     def dag_id(self) -> str:
@@ -78,6 +82,7 @@ class Company:
             "aws_conn_id": self.connection,
             "staging_url": f"s3://{staging}@{BUCKET}/staging",
             "requests_per_second": 2000,
+            "events": {"queue_url": self.queue.url if self.queue else None},
         }
 
     def change(self) -> None:
@@ -291,6 +296,7 @@ def town(
     folder, joget = tmp_path_factory.mktemp("stack"), new_joget("utf8mb4")
     moto.client("s3").create_bucket(Bucket=BUCKET)
     with serve_pools() as companies:
+        companies["one"].queue = create_queue(moto)
         for company in companies.values():
             joget.execute(
                 "INSERT INTO dir_organization (id, name) VALUES (%s, %s)",
@@ -314,10 +320,11 @@ def prepare(stack: Stack, companies: dict[str, Company], aws: str) -> None:
     """What an administrator does in the UI: make Connections, and unpause the DAGs."""
     endpoints = {one.connection: one.cognito.endpoint for one in companies.values()}
     for conn_id, endpoint in {**endpoints, "staging": aws}.items():
-        given = json.loads(make_aws_uri(endpoint))
+        given = json.loads(make_aws_connection(endpoint, sqs=aws))
         body = {"connection_id": conn_id, **given, "extra": json.dumps(given["extra"])}
         stack.api.call("POST", "connections", body)
     dag_ids = {company.dag_id for company in companies.values()}
+    dag_ids |= {f"{company.dag_id}_live" for company in companies.values() if company.queue}
 
     def known() -> set[str]:
         return {dag["dag_id"] for dag in stack.api.call("GET", "dags?limit=100")["dags"]}
@@ -340,6 +347,26 @@ def test_five_syncs_at_once_apply_and_none_harms_another(
     synced: dict[str, Outcome], name: str
 ) -> None:
     synced[name].assert_whole_and_converged()
+
+
+def test_an_event_reaches_joget_by_itself_and_airflow_keeps_nothing_of_it(
+    town: Town, synced: dict[str, Outcome]
+) -> None:
+    company = town.companies["one"]
+    assert (queue := company.queue) is not None
+    company.pool.users[1] = changed = user("one1@example.org", family_name="Told")
+    record = make_record(
+        "AdminUpdateUserAttributes",
+        requestParameters={"userPoolId": "us-east-1_one", "username": changed["Username"]},
+        additionalEventData={"sub": sub_of(changed)},
+    )
+    queue.send(json.dumps(make_envelope(record)))
+    statement = "SELECT lastName FROM dir_user WHERE id = 'one1@example.org'"
+    wait(lambda: town.joget.column(statement) == ["Told"], "the event's change in Joget")
+    events = town.stack.api.call("GET", "assets/events?limit=100")["asset_events"]
+    assert events, "the queue's asset started the run"
+    assert sub_of(changed) not in json.dumps(events)
+    wait(lambda: queue.count() == (0, 0), "the message to be deleted")
 
 
 def test_every_health_check_of_the_file_passes(town: Town, synced: dict[str, Outcome]) -> None:

@@ -127,20 +127,30 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
         users = _read_users(linked, found, _read_admin_ids(database))
         users = _add_replacements(database, tables, run, users, linked)
         users = _add_use(database, tables, users, linked=linked, desired=desired, keys=keys)
+        memberships = _read_memberships(
+            database,
+            tables,
+            lookups,
+            groups=groups,
+            own_groups=own_groups,
+            user_ids=users["id"],
+        )
+        removals = runs.count_recent_removals(database, run) if has_ledger else Removals()
         return Current(
             users=users,
             groups=groups,
-            memberships=_read_memberships(
-                database,
-                tables,
-                lookups,
-                groups=groups,
-                own_groups=own_groups,
-                user_ids=users["id"],
-            ),
+            memberships=memberships,
             **ledger,
             **(
-                _count_the_others(database, run, linked, groups, own_groups)
+                _count_the_others(
+                    database,
+                    run,
+                    lookups,
+                    linked=linked,
+                    memberships=memberships,
+                    own_groups=own_groups,
+                    removals=removals,
+                )
                 if lookups.is_for_some and has_ledger
                 else {}
             ),
@@ -162,7 +172,7 @@ def read_current(database: Database, tables: JogetTables, run: Run, lookups: Loo
             users_in_all=0
             if lookups.is_for_some and run.sync.limits.max_users is None
             else count_users(database),
-            removals=runs.count_recent_removals(database, run) if has_ledger else Removals(),
+            removals=removals,
             remembered=remembered,
             column_lengths=tables.column_lengths,
             organization=(runs.find_newest_organization(database, run) if has_ledger else None)
@@ -563,15 +573,29 @@ def _select_new_groups(groups: pd.DataFrame, own_groups: pd.DataFrame) -> list[s
 def _count_the_others(
     database: Database,
     run: Run,
+    lookups: Lookups,
+    *,
     linked: pd.DataFrame,
-    groups: pd.DataFrame,
+    memberships: pd.DataFrame,
     own_groups: pd.DataFrame,
+    removals: Removals,
 ) -> dict[str, Any]:
     """What the limits of a run for some users are shares of: fields of Current."""
-    return {
-        "unread_users": some_users.count_unread_users(database, run, linked),
-        "members_by_group": some_users.count_members(database, groups["id"].tolist(), own_groups),
+    counts: dict[str, Any] = {
+        "linked_pools": links.find_linked_pools(database, run),
         "memberships_in_all": runs.count_newest_memberships(database, run),
+        "members_by_group": pd.Series([], dtype="int64"),
+    }
+    most = max(removals.users, removals.disabled, *removals.by_group.values())
+    # So few rows are within the floor of every limit. To count a million takes longer than
+    # everything else for one user.
+    if len(lookups.subs or ()) + most <= run.sync.limits.floor:
+        return counts
+    group_ids = memberships["group_id"].drop_duplicates().tolist()
+    return counts | {
+        "unread_users": links.count_active_links(database, run)
+        - int((linked["state"] == State.ACTIVE).sum()),
+        "members_by_group": some_users.count_members(database, group_ids, own_groups),
     }
 
 

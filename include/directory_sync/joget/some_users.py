@@ -12,7 +12,7 @@ from directory_sync.joget.schema import JogetTables
 from directory_sync.mapping import LOGIN_LENGTH, Desired
 from directory_sync.plan import current as now
 from directory_sync.run import Run
-from directory_sync.vocabulary import State, Verdict
+from directory_sync.vocabulary import Verdict
 
 
 def read_linked_users(
@@ -57,15 +57,6 @@ def _select_usable(directory: Desired) -> pd.DataFrame:
         users["username"].str.len() <= LOGIN_LENGTH
     )
     return users[is_true(usable)]
-
-
-def count_unread_users(database: Database, run: Run, linked: pd.DataFrame) -> dict[str, int]:
-    """How many active linked users aren't in `linked`, by pool."""
-    read = linked.loc[linked["state"] == State.ACTIVE, "user_pool_id"].value_counts()
-    return {
-        pool: count - int(read.get(pool, 0))
-        for pool, count in links.count_active_links(database, run).items()
-    }
 
 
 def read_memberships(database: Database, user_ids: Sequence[str]) -> pd.DataFrame:

@@ -239,7 +239,9 @@ def make_live_dag(sync: Sync) -> DAG:
         f"{sync.organization}",
         doc_md=LIVE_DOC.format(dag_id=sync.dag_id),
         schedule=[make_queue_asset(sync)],
-        max_active_runs=1,
+        # While one run ends, the next one takes what came meanwhile. Loads take turns by their
+        # lock, and no older reading changes what a newer one set.
+        max_active_runs=2,
         default_args=RETRY_SETTINGS | alert_when_a_task_fails(sync),
         **alert_when_a_run_fails(sync),
         tags=["directory-sync"],

@@ -210,11 +210,14 @@ class Current:
     )
     unchanged_users: int = 0
     """Users of this pool that are left out of users and user_links (plan.unchanged)."""
-    unread_users: dict[str, int] = field(default_factory=dict)
-    """In a run for some users: how many more active linked users there are, by pool."""
+    linked_pools: frozenset[str] = frozenset()
+    """In a run for some users: its pool where the sync has links from it, and another such pool."""
+    unread_users: int = 0
+    """In a run for some users: how many more active linked users there are. 0 too where so few are
+    read that no limit is exceeded."""
     members_by_group: "pd.Series[int] | None" = None
     """In a run for some users: how many members the linked groups of these users have, by group
-    name."""
+    name. Empty where so few are read that no limit is exceeded."""
     memberships_in_all: int | None = None
     """In a run for some users: how many of our memberships the newest run for everybody left."""
     column_lengths: dict[str, int] = field(default_factory=dict)

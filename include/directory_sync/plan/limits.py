@@ -33,7 +33,7 @@ def limit_users(
     """
     limits = run.sync.limits
     links = select_users_of_sync(run, current)
-    others = current.unchanged_users + sum(current.unread_users.values())
+    others = current.unchanged_users + current.unread_users
     total = len(links) + others
     action = users["action"].where(users["hold"].isna())
     removed = action.isin(REMOVAL_ACTIONS)

@@ -142,8 +142,7 @@ def is_pool_changed(run: Run, current: Current) -> bool:
     """Whether the sync has links of another pool, and none of this one yet."""
     # The links of unchanged users are left out of user_links (plan.unchanged).
     own = current.user_links.loc[current.user_links["sync"] == run.sync.name, "user_pool_id"]
-    unread = [pool for pool, count in current.unread_users.items() if count]
-    pools = {*own, *unread}
+    pools = {*own, *current.linked_pools}
     return not current.unchanged_users and bool(pools) and run.sync.user_pool_id not in pools
 
 

@@ -81,7 +81,7 @@ def test_a_sync_with_a_queue_has_a_live_dag_that_its_asset_starts(dag_bag: Any) 
         "apply_events": ["request_review"],
         "request_review": [],
     }
-    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    assert (dag.catchup, dag.max_active_runs) == (False, 2)
     assert [asset.name for asset in dag.timetable.asset_condition.objects] == [dag.dag_id]
 
 

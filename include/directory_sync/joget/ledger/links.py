@@ -13,6 +13,7 @@ from directory_sync.joget.schema import JogetTables, name_columns
 from directory_sync.plan.changes import USER_COLUMN_FIELDS, USER_COLUMNS
 from directory_sync.plan.current import USER_LINKS_SCHEMA
 from directory_sync.run import Run
+from directory_sync.vocabulary import State
 
 LINK_COLUMNS = [
     field for field in USER_LINKS_SCHEMA if field.name not in ("user_key", "is_compared")
@@ -128,15 +129,29 @@ def find_links_of_users(database: Database, run: Run, user_ids: Sequence[str]) -
     return pd.concat(parts, ignore_index=True)
 
 
-def count_active_links(database: Database, run: Run) -> dict[str, int]:
-    """How many users the sync's links have as active, by pool."""
+def count_active_links(database: Database, run: Run) -> int:
+    """How many users the sync's links have as active."""
     rows = database.rows(
-        "SELECT user_pool_id, SUM(state = 'active') FROM directory_sync_user_link "
-        "WHERE user_id_sha256 IS NOT NULL AND sync = %s GROUP BY user_pool_id",
+        "SELECT COUNT(*) FROM directory_sync_user_link "
+        f"WHERE user_id_sha256 IS NOT NULL AND sync = %s AND state = '{State.ACTIVE}'",
         (run.sync.name,),
         about="directory_sync_user_link",
     )
-    return {str(pool): int(count) for pool, count in rows}
+    return int(rows[0][0])
+
+
+def find_linked_pools(database: Database, run: Run) -> frozenset[str]:
+    """The sync's pool where it has live links from it, and another pool from which it has some."""
+    found = [
+        database.rows(
+            "SELECT user_pool_id FROM directory_sync_user_link WHERE sync = %s AND user_pool_id "
+            f"{comparison} %s AND user_id_sha256 IS NOT NULL LIMIT 1",
+            (run.sync.name, run.sync.user_pool_id),
+            about="directory_sync_user_link",
+        )
+        for comparison in ("=", "<>")
+    ]
+    return frozenset(str(row[0]) for rows in found for row in rows)
 
 
 def read_links_of_other_syncs(database: Database, tables: JogetTables, run: Run) -> pd.DataFrame:
