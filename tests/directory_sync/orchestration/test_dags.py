@@ -79,9 +79,7 @@ def test_a_sync_with_a_queue_has_a_live_dag_that_its_asset_starts(dag_bag: Any) 
         "request_review": [],
     }
     assert (dag.catchup, dag.max_active_runs) == (False, 1)
-    assert [asset.name for _, asset in dag.timetable.asset_condition.iter_assets()] == [
-        "cognito_to_joget_live"
-    ]
+    assert [asset.name for asset in dag.timetable.asset_condition.objects] == [dag.dag_id]
 
 
 REACHES_JOGET = {
@@ -114,15 +112,20 @@ def test_without_a_load_queue_every_task_stays_in_airflows_default_queue(dag_bag
 
 
 def test_a_task_outside_the_load_queue_never_opens_jogets_database_and_each_other_task_does(
-    company: "Company", monkeypatch: pytest.MonkeyPatch
+    company: "Company", moto: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow has no Connection to Joget here, so each task that opens the database fails, and the
     error names the Connection.
     """
-    from directory_sync.tasks import extract, load, review, transform, undo
+    from directory_sync.tasks import extract, live, load, review, transform, undo
     from tests.company import attempt, people
 
-    company.configure(limits={"created_users": 0, "floor": 0})
+    queue = create_queue(moto)
+    endpoints = make_aws_connection(company.cognito.endpoint, sqs=moto.endpoint)
+    monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", endpoints)
+    company.configure(
+        limits={"created_users": 0, "floor": 0}, events={"queue_url": queue.url}
+    )
     company.pool.users = people(1)
     run_id = "manual__queues"
     users = extract.extract_users(attempt("extract_users", run_id), "default", {}, {})
@@ -147,6 +150,8 @@ def test_a_task_outside_the_load_queue_never_opens_jogets_database_and_each_othe
         ),
         "undo": lambda: undo.undo_run(attempt("undo", run_id), "default", {}, {"run_id": run_id}),
     }
+    tell(queue, "AdminUpdateUserAttributes", company.pool.users[0])
+    tasks["apply_events"] = lambda: live.apply_events(attempt("apply_events", run_id), "default")
     assert tasks.keys() == REACHES_JOGET
     for run_task in tasks.values():
         with pytest.raises(PermanentError, match="Connection 'joget_mysql'"):
