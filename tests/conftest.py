@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import botocore.session
 import hypothesis
 import pytest
 
@@ -98,6 +100,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "database_server" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def service_models_are_read_once() -> Iterator[None]:
+    """Let all AWS clients share what botocore reads of a service. Each run makes two clients, and
+    to read Cognito's model takes ten times as long as the rest of making one.
+    """
+    make_loader = cache(botocore.session.create_loader)
+
+    def share_loader(search_path: str | None = None) -> Any:
+        loader = make_loader(search_path)
+        # boto3 adds its own path for each of its sessions.
+        loader.search_paths[:] = dict.fromkeys(loader.search_paths)
+        return loader
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", share_loader)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from directory_sync.cognito import client
 from directory_sync.errors import PermanentError, TransientError
 from tests.company import Company, counts, people
 from tests.directory_sync.tasks.test_wrong_input import refused
-from tests.stand_in import Faults, Pool, StandIn, user
+from tests.stand_in import Faults, Pool, StandIn, get_value, user
 
 REPLICA = "eu-west-1"
 STAFF = people(20)
@@ -23,6 +23,7 @@ def company(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
     company.pool.users = list(STAFF)
     company.pool.members = {"All": list(STAFF), "Board": STAFF[:3]}
     company.run()
+    company.let_hours_pass(1)
     replica = Pool(list(STAFF), {"All": list(STAFF), "Board": STAFF[:3]})
     company.cognito.replicas[REPLICA] = StandIn(replica, Faults())
     company.cognito.calls.clear()
@@ -90,6 +91,17 @@ def test_a_replica_that_lacks_a_membership_removes_nothing(company: Company) -> 
     assert company.joget.contents() == before
     company.pool.members["All"].pop()
     assert company.run()["memberships"]["removed"] == 1, "both say that the user left the group"
+
+
+def test_a_late_replica_takes_back_nothing_that_was_just_applied(company: Company) -> None:
+    leaver, changed = STAFF[0], str(get_value(STAFF[1], "email"))
+    company.pool.users[1] = user(changed, given_name="New")
+    remove(leaver, company.pool)
+    report = company.run(users=[str(get_value(leaver, "email")), changed])
+    assert counts(report) == {"read": 1, "updated": 1, "deactivated": 1, "missing": 1}
+    before = company.joget.contents()
+    assert counts(company.run())["frozen"] == 2, "the replica knows neither change"
+    assert company.joget.contents() == before
 
 
 def test_a_replica_that_lacks_a_group_removes_nothing(company: Company) -> None:

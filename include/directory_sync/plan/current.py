@@ -3,7 +3,7 @@ of them.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pandas as pd
 import pyarrow as pa
@@ -252,6 +252,8 @@ class Evidence:
     """Columns snapshot.ABSENT_SCHEMA."""
     missing_minutes: int = 0
     """The least time between two counted misses."""
+    lag: timedelta = timedelta(0)
+    """How much older than the snapshot's time an answer in it may be: a replica's may be late."""
 
     @property
     def at(self) -> pd.Timestamp:

@@ -112,7 +112,7 @@ def is_newer(evidence: Evidence, links: pd.DataFrame) -> "pd.Series[bool]":
     # A replay compares an old snapshot on purpose, and writes nothing.
     if evidence.compares:
         return pd.Series(False, index=links.index)
-    return is_true(links["changed_at"] > evidence.at)
+    return is_true(links["changed_at"] > evidence.at - evidence.lag)
 
 
 def is_replaced(users: pd.DataFrame, current: Current) -> "pd.Series[bool]":

@@ -123,6 +123,7 @@ def _list_users(run: Run, folder: store.Folder, pool: client.UserPool, signpost:
         "users": len(subs),
         "estimated_users": estimated or 0,
         "in_parts": int(listing.in_parts),
+        "in_replica": int(pool.reads_replica),
         **pool.count_calls(),
     }
     counts["asked_by_name"] = listing.asked_by_name

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from demo.aws import Aws
 from directory_sync.errors import ConflictError, PermanentError, SettingsError, TransientError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_aws_connection
+from tests.directory_sync.events.conftest import create_queue
+from tests.directory_sync.tasks.test_live import tell
 from tests.directory_sync.test_settings import sync
 
 if TYPE_CHECKING:
@@ -123,9 +126,7 @@ def test_a_task_outside_the_load_queue_never_opens_jogets_database_and_each_othe
     queue = create_queue(moto)
     endpoints = make_aws_connection(company.cognito.endpoint, sqs=moto.endpoint)
     monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", endpoints)
-    company.configure(
-        limits={"created_users": 0, "floor": 0}, events={"queue_url": queue.url}
-    )
+    company.configure(limits={"created_users": 0, "floor": 0}, events={"queue_url": queue.url})
     company.pool.users = people(1)
     run_id = "manual__queues"
     users = extract.extract_users(attempt("extract_users", run_id), "default", {}, {})
