@@ -61,6 +61,9 @@ passwords, other roles, departments or metadata. A user who isn't in the pool an
 as *missing*, and deactivated only after {missing_runs} complete readings in a row that lack them;
 many at once wait for a person.
 
+**Only some users:** with the parameter `users`, the run reads these and touches nobody else. It
+deactivates those of them who aren't in the pool any more at once.
+
 **Taking a run back:** trigger `{undo}` with the run's id.
 
 **What did a run change?** Each run's tab *Directory changes* shows it, before and after.
@@ -98,7 +101,8 @@ LIVE_DOC = """
 
 Started when the queue of the pool's events has something. `apply_events` takes the messages, reads
 again the users and groups that they name, and applies what differs, under the limits of
-`{dag_id}`. Messages are deleted after that; what nobody can read goes to the dead-letter queue.
+`{dag_id}`. Messages are deleted after that; what nobody can read goes to the dead-letter queue. If
+the task fails, the messages come back by themselves.
 
 AWS delivers events within minutes, in any order, and may lose some: the next run of `{dag_id}`
 repairs what an event missed. A person who is signed in to Joget keeps roles and name until the
@@ -134,9 +138,10 @@ def make_parameters(sync: Sync) -> dict[str, Param]:
             type=["null", "array"],
             items={"type": "string", "minLength": 1},
             title="Only these users",
-            description="Subs or logins, one a line. Only these are synchronised; nobody else is "
-            "touched. Airflow keeps what you type here for everybody who may see this "
-            "DAG's runs: subs reveal no names.",
+            description="Subs, logins, emails or usernames, one a line. Only these are read; "
+            "nobody else is touched. Those who left the pool are deactivated at once. Airflow "
+            "keeps what you type here for everybody who may see this DAG's runs: subs reveal no "
+            "names.",
         ),
         "replay_run_id": Param(
             None,
