@@ -103,9 +103,15 @@ def find_conditions(
             find_doubts(len(report.incomplete_reasons)),
             find_quarantine_growth(len(report.quarantine), noted),
         ]
+    # What a run for some users holds waits too. Only one for everybody can tell that nothing does.
+    elif not is_for_everybody and report.to_review:
+        findings.append(find_held_changes(report.to_review))
     promised = sync.events.promise_minutes
     if slowest_minutes is not None and promised is not None:
-        findings.append(find_broken_promise(slowest_minutes, promised))
+        broken = find_broken_promise(slowest_minutes, promised)
+        # Only a run for everybody says that all is well again: live runs come every minute.
+        if is_for_everybody or broken.noted.state is AlertState.RAISED:
+            findings.append(broken)
     if queue_oldest_minutes is not None:
         findings.append(find_stalled_queue(queue_oldest_minutes))
     return findings

@@ -378,14 +378,21 @@ def parse_settings(content: Any) -> tuple[tuple[Sync, ...], tuple[str, ...]]:
 
 
 def _find_duplicates(syncs: list[Sync]) -> dict[int, str]:
-    """A fault for each sync, by position, that shares a name or a Joget organization with another:
-    none of them may run.
+    """A fault for each sync, by position, that shares a name, a Joget organization or a queue with
+    another: none of them may run.
     """
     faults = {}
     for position, sync in enumerate(syncs):
         others = [other for at, other in enumerate(syncs) if at != position]
         if any(other.name == sync.name for other in others):
             faults[position] = f"sync {sync.name!r}: another sync has the same name"
+        elif sync.events.queue_url and any(
+            other.events.queue_url == sync.events.queue_url for other in others
+        ):
+            faults[position] = (
+                f"sync {sync.name!r}: another sync has the same events.queue_url, and each would "
+                "take the other's messages"
+            )
         elif any(_describe_target(other) == _describe_target(sync) for other in others):
             faults[position] = (
                 f"sync {sync.name!r}: another sync has the same joget_conn_id and organization"

@@ -118,7 +118,7 @@ def test_a_load_says_what_is_held_incomplete_and_grown_in_the_quarantine() -> No
 @pytest.mark.parametrize(
     ("report", "options", "states"),
     [
-        (TROUBLED_REPORT, {"is_for_everybody": False}, {}),
+        (TROUBLED_REPORT, {"is_for_everybody": False}, {Condition.HELD: RAISED}),
         (
             TROUBLED_REPORT.model_copy(update={"outcome": "superseded"}),
             {},

@@ -129,6 +129,12 @@ def test_two_syncs_with_one_joget_organization_or_one_name_are_faults() -> None:
     assert list_faults(sync(), sync(name="other", joget_conn_id="another")) == ""
 
 
+def test_two_syncs_with_one_queue_are_faults() -> None:
+    events = {"queue_url": "https://sqs.us-east-1.amazonaws.com/111122223333/events"}
+    two = sync(events=events), sync(name="other", organization="ORG-2", events=events)
+    assert list_faults(*two).count("the same events.queue_url") == 2
+
+
 @pytest.mark.parametrize("percent", [0, 100, 2.5])
 def test_limits_at_their_edges_are_valid(percent: float) -> None:
     assert parse(sync(limits={"removed_users_percent": percent, "floor": 0})).faults == ()

@@ -353,7 +353,8 @@ def test_an_event_reaches_joget_by_itself_and_airflow_keeps_nothing_of_it(
     town: Town, synced: dict[str, Outcome]
 ) -> None:
     company = town.companies["one"]
-    assert (queue := company.queue) is not None
+    queue = company.queue
+    assert queue is not None
     company.pool.users[1] = changed = user("one1@example.org", family_name="Told")
     record = make_record(
         "AdminUpdateUserAttributes",

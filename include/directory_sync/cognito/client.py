@@ -88,6 +88,10 @@ class GroupGoneError(Exception):
     """A group was deleted after the groups were listed, and before its members were."""
 
 
+class UserGoneError(TransientError):
+    """A user was deleted after the pool was asked for them, and before their groups were."""
+
+
 class TokenDiedError(Exception):
     """Cognito doesn't accept a list's token any more: the list has to begin again."""
 
@@ -197,7 +201,7 @@ class UserPool:
     def groups_of_user(self, cognito_username: str) -> Iterator[list[dict[str, Any]]]:
         """Pages of the groups that one user is in.
 
-        Raises TransientError where the user was deleted meanwhile, TokenDiedError where the list
+        Raises UserGoneError where the user was deleted meanwhile, TokenDiedError where the list
         has to begin again.
         """
         yield from self._pages(
@@ -313,7 +317,7 @@ class UserPool:
 
     def _make_gone_error(self, operation: str, code: str) -> Exception:
         if code == "UserNotFoundException":
-            return TransientError(
+            return UserGoneError(
                 f"A user was deleted while the sync was reading them ({operation}). Retrying."
             )
         # The same code says that a pool doesn't exist, but this pool was just listed.

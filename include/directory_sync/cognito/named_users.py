@@ -6,7 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from directory_sync.cognito.client import FilterRefusedError, GroupGoneError, UserPool
+from directory_sync.cognito.client import (
+    FilterRefusedError,
+    GroupGoneError,
+    UserGoneError,
+    UserPool,
+)
 from directory_sync.cognito.snapshot import get_sub
 from directory_sync.cognito.user_listing import (
     Users,
@@ -75,9 +80,9 @@ class NamedUsers:
             attributes.insert(0, "sub")
         return self._find(attributes, name)
 
-    def find_by_username(self, cognito_username: str) -> Users:
-        """The user with this Cognito username, if the pool has one."""
-        return self._find(["username"], cognito_username)
+    def find_by_usernames(self, cognito_usernames: Iterable[str]) -> Users:
+        """The users with these Cognito usernames that the pool has."""
+        return self._find(["username"], *cognito_usernames)
 
     def list_members(self, group_name: str) -> Users | None:
         """The members of a group; None where the pool has no such group."""
@@ -88,16 +93,33 @@ class NamedUsers:
         except GroupGoneError:
             return None
 
-    def find_by_login(self, login: str) -> Users:
-        """Users with this login; none where Cognito has no filter for the login's attribute."""
-        return self._find(self._login_attributes, login)
+    def find_by_logins(self, logins: Iterable[str]) -> Users:
+        """Users with these logins; none where Cognito has no filter for the login's attribute."""
+        return self._find(self._login_attributes, *logins)
 
-    def _find(self, attributes: list[str], value: str) -> Users:
-        if UNFILTERABLE_VALUE.search(value):
-            return []
+    def find_absent_groups(self, names: Iterable[str]) -> list[str]:
+        """Which of these groups the pool doesn't have."""
+
+        def is_absent(name: str) -> bool:
+            try:
+                self._pool.read_first_rows("ListUsersInGroup", 1, GroupName=name)
+            except GroupGoneError:
+                return True
+            return False
+
+        names = sorted(names)
+        answers = run_side_by_side(self._pool, is_absent, names)
+        return [name for name, absent in zip(names, answers, strict=True) if absent]
+
+    def _find(self, attributes: list[str], *values: str) -> Users:
+        """The users with one of these values in one of these attributes."""
+        texts = [value for value in values if not UNFILTERABLE_VALUE.search(value)]
         # Nobody knows whether a filter ignores case, so the small letters are asked for as well.
         filters = dict.fromkeys(
-            f'{name} = "{text}"' for text in (value, value.lower()) for name in attributes
+            f'{name} = "{text}"'
+            for value in texts
+            for text in (value, value.lower())
+            for name in attributes
         )
         answers = run_side_by_side(self._pool, self._list_filtered, filters)
         found = {get_sub(user) or "": user for users in answers for user in users}
@@ -114,9 +136,10 @@ class NamedUsers:
             return []
 
     def list_groups(
-        self, usernames: Mapping[str, str], known: Mapping[str, set[str]]
+        self, usernames: Mapping[str, str], known: Mapping[str, set[str]], *, bears_gone: bool
     ) -> dict[str, list[dict[str, Any]]]:
-        """Each user's groups, by sub.
+        """Each user's groups, by sub. bears_gone: a user who was deleted meanwhile keeps the known
+        groups; else UserGoneError is raised.
 
         usernames: Cognito usernames by sub. known: the names of the groups that Joget has of a
         user, by sub; where a list lacks one of them it is read a second time, and what either has
@@ -124,7 +147,12 @@ class NamedUsers:
         """
 
         def list_one(sub: str) -> list[dict[str, Any]]:
-            groups = self._list_groups_once(usernames[sub])
+            try:
+                groups = self._list_groups_once(usernames[sub])
+            except UserGoneError:
+                if not bears_gone:
+                    raise
+                return [{"GroupName": name} for name in sorted(known.get(sub, set()))]
             if known.get(sub, set()) - groups.keys():
                 groups |= self._list_groups_once(usernames[sub])
             return list(groups.values())

@@ -8,6 +8,7 @@ import pyarrow as pa
 from directory_sync.frames import is_true, look_up, make_empty_frame
 from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.ledger import links
+from directory_sync.joget.ledger.recording import hash_in_sql
 from directory_sync.joget.schema import JogetTables
 from directory_sync.mapping import LOGIN_LENGTH, Desired
 from directory_sync.plan import current as now
@@ -43,9 +44,11 @@ def add_links_of_users(
 
 def has_new_login(desired: Sequence[Desired], linked: pd.DataFrame) -> bool:
     """Whether a user is to get a login that isn't, byte for byte, the id of their Joget user."""
+    # Where Joget's user was deleted or changed, another account may have the name by now.
+    intact = linked[linked["is_same"]]
     for directory in desired:
         users = _select_usable(directory)
-        own = look_up(users["sub"], linked, "sub", "user_id")
+        own = look_up(users["sub"], intact, "sub", "user_id")
         if not is_true(own == users["username"]).all():
             return True
     return False
@@ -83,12 +86,14 @@ MEMBER_COUNTS_SCHEMA = pa.schema([("group_id", pa.string()), ("members", pa.int6
 def count_members(
     database: Database, group_ids: Sequence[str], group_links: pd.DataFrame
 ) -> "pd.Series[int]":
-    """How many members these Joget groups have, by the name of the linked group."""
+    """How many linked members these Joget groups have, by the name of the linked group."""
     counts = [make_empty_frame(MEMBER_COUNTS_SCHEMA)]
     counts += [
         database.frame(
-            "SELECT groupId, COUNT(*) FROM dir_user_group WHERE groupId IN "
-            f"({', '.join(['%s'] * len(batch))}) GROUP BY groupId",
+            "SELECT m.groupId, COUNT(*) FROM dir_user_group m STRAIGHT_JOIN "
+            "directory_sync_user_link l ON l.user_id_sha256 = "
+            f"{hash_in_sql('m.userId')} WHERE m.groupId IN "
+            f"({', '.join(['%s'] * len(batch))}) GROUP BY m.groupId",
             batch,
             schema=MEMBER_COUNTS_SCHEMA,
             about="dir_user_group",

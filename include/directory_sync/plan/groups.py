@@ -248,7 +248,8 @@ def _decide_vanished(
         listed=False,
         # The pool was asked for a due group by name, which proves more than a second listing.
         listed_twice=True,
-        takes_part=_is_answered_for(run, groups),
+        # Nobody leaves a deleted group before it was missing for missing_runs (rule 9).
+        takes_part=_is_answered_for(run, groups) & ~proven,
         loses_all=due & (missing | deleted),
         action=action.mask(deleted, Action.DELETE),
         before_id=groups["now_id"],

@@ -71,6 +71,8 @@ def _decide_due(
         waited = users["misses"] >= policies.missing_runs
         ripe = evidence.at - pd.Timedelta(days=policies.delete_after_days or 0)
         old = waited & (users["changed_at"] <= ripe) if policies.delete_after_days else ~has_heir
+        # An event, or a person who named the user, takes access at once, and never an account.
+        old &= waited | ~users["sub"].isin(run.leavers)
         # A person may still give the account to a newcomer with its login (rule 7).
         deleted = is_true(old) & ~has_heir
         # The link is a left-over account's: a person approved its deactivation, but no deletion.

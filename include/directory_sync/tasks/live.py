@@ -1,8 +1,9 @@
 """The task `apply_events`: applies what the events in the pool's queue told of."""
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,15 @@ import pandas as pd
 
 from directory_sync.cognito import client
 from directory_sync.cognito.client import USERS_IN_A_PAGE
-from directory_sync.errors import PermanentError, hide_values
+from directory_sync.errors import (
+    DirectorySyncError,
+    PermanentError,
+    TransientError,
+    hide_values,
+)
 from directory_sync.events.joining import Changes, NamedBy, Times, join_messages
 from directory_sync.events.messages import Malformed, parse_message
-from directory_sync.events.queue import Message, Queue, open_queue
+from directory_sync.events.queue import HIDDEN_SECONDS, Message, Queue, open_queue
 from directory_sync.frames import make_frame_of_rows
 from directory_sync.joget.database import open_session
 from directory_sync.joget.ledger import runs, upgrade
@@ -57,7 +63,7 @@ def apply_events(attempt: Attempt, sync_name: str) -> dict[str, Any]:
         store.require_access(sync.staging_url)
         queue = open_queue(sync)
         messages = queue.take_messages(MOST_MESSAGES)
-        with _given_back_on_failure(queue, messages):
+        with _kept_hidden(queue, messages), _given_back_on_failure(queue, messages):
             parsed = [parse_message(message.body, sync.user_pool_id) for message in messages]
             arrived = [message.arrived_at for message in messages]
             changes = join_messages(zip(parsed, arrived, strict=True))
@@ -68,13 +74,42 @@ def apply_events(attempt: Attempt, sync_name: str) -> dict[str, Any]:
         odd = [message for message, found in pairs if isinstance(found, Malformed)]
         queue.delete([message for message, found in pairs if not isinstance(found, Malformed)])
         # Last, so that a missing dead-letter queue stops nothing else.
-        queue.move_to_dead_letters(odd)
+        with _log_errors() if loaded else nullcontext():
+            queue.move_to_dead_letters(odd)
         counts = {
             "messages": len(messages),
             "skipped": sum(changes.skips.values()),
             "malformed": len(odd),
         }
         return {**(loaded.reference if loaded else {}), "events": counts}
+
+
+@contextmanager
+def _log_errors() -> Iterator[None]:
+    """Warn instead of failing: something was loaded, and its review may have to be asked for."""
+    try:
+        yield
+    except DirectorySyncError as error:
+        log.warning("messages that nobody can read stay in the queue: %s", error)
+
+
+@contextmanager
+def _kept_hidden(queue: Queue, messages: Sequence[Message]) -> Iterator[None]:
+    """Hide the messages from other runs for as long as this one needs: it may list everybody."""
+    ended = threading.Event()
+
+    def extend() -> None:
+        while not ended.wait(HIDDEN_SECONDS / 2):
+            with suppress(DirectorySyncError):  # they come back too soon, which does no harm
+                queue.extend(messages)
+
+    keeper = threading.Thread(target=extend, name="hiding messages", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
 
 
 @contextmanager
@@ -109,7 +144,14 @@ def _apply_changes(attempt: Attempt, run: Run, changes: Changes) -> Manifest | N
     transformed = transform_snapshot(
         attempt.of_task("transform"), found.users.url, found.groups.url
     )
-    return load_snapshot(attempt.of_task("load"), transformed.url, _make_arrivals(found.times))
+    arrivals = _make_arrivals(found.times)
+    loaded = load_snapshot(attempt.of_task("load"), transformed.url, arrivals)
+    if store.read_json(loaded, "report.json")["outcome"] == "superseded":
+        # That run saw everybody later than this one did, but counts a leaver as missing only once.
+        raise TransientError(
+            "A run for everybody was applied while this one read what events name. Reading again."
+        )
+    return loaded
 
 
 def _read_snapshot(attempt: Attempt, run: Run, changes: Changes) -> Snapshot | None:

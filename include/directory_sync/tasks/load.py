@@ -109,6 +109,8 @@ class SnapshotProposal:
         if lost is not None:
             self.incomplete_reasons += (ledger_loss.LOSS_REASON,)
             log.warning("%s", ledger_loss.LOSS_REASON)
+            # A link from a backup may name an account that is somebody else's by now.
+            self.run = run = run.model_copy(update={"leavers": ()})
         self.lookups = Lookups(
             desired=(self.desired, self.desired_before) if self.desired_before else (self.desired,),
             subs=self._select_subs(),

@@ -112,6 +112,9 @@ class NamedReading:
     def _find_subs(self, changes: Changes) -> dict[NamedUser, list[str]]:
         """The subs of the users that events named."""
         usernames = sorted(changes.usernames)
+        by_username: dict[str, list[str]] = {}
+        for member in self._questions.find_by_usernames(usernames):
+            by_username.setdefault(member["Username"].casefold(), []).extend(self._add([member]))
         linked = self._find_linked_subs(usernames)
         by_name = self._run.sync.mapping.username == "cognito_username"
         found = {}
@@ -122,12 +125,14 @@ class NamedReading:
                 # pools it is the sub; where it is the login, the ledger's link has it.
                 known = linked.get(user.value, [])
                 known = known if by_name else [sub for sub in known if sub == user.value]
-                subs = self._add(self._questions.find_by_username(user.value)) or known
+                subs = by_username.get(user.value.casefold()) or known
             found[user] = subs
         return found
 
     def _find_movers(self, group_name: str) -> set[str]:
         """The linked users that are in this group in the pool and not in Joget, or the reverse."""
+        if not self._run.sync.scope.has_group(group_name, self._run.sync.user_pool_id):
+            return set()
         members = self._questions.list_members(group_name)
         if members is None:  # the next runs for everybody see that it is gone (rule 9)
             return set()
@@ -161,11 +166,12 @@ class NamedReading:
 
         Only with them can planning tell a twin and an heir (rules 7 and 8 of docs/design.md).
         """
-        logins = self._find_new_logins()
+        # The login of somebody who left may be an heir's by now, who waits for a person.
+        of_absent = self._read_linked_logins(self.absent).values()
+        logins = list(dict.fromkeys([*self._find_new_logins(), *of_absent]))
         rivals = {sub for subs in self._find_linked_subs(logins).values() for sub in subs}
         self._add(self._questions.find_by_sub(rivals - self.users.keys()))
-        for login in logins:
-            self._add(self._questions.find_by_login(login))
+        self._add(self._questions.find_by_logins(logins))
 
     def _find_new_logins(self) -> list[str]:
         """The logins of named users that aren't those of their Joget users."""
@@ -222,8 +228,15 @@ def read_groups(folder: store.Folder, pool: UserPool, users: Manifest) -> Manife
     with open_session(run.sync.joget_conn_id) as database:
         tables = inspect_tables(database, run.sync.organization)
         known = read_group_names_of_subs(database, tables, run, list(usernames))
-    groups = questions.list_groups(usernames, known)
-    absent = [sub for sub in run.users if sub not in usernames]
+    # A live run reads again from the start. This task's retry would only read the same file.
+    groups = questions.list_groups(usernames, known, bears_gone=not run.is_live)
+    listed_names = {group["GroupName"] for of_user in groups.values() for group in of_user}
+    lost_names = {name for names in known.values() for name in names} - listed_names
+    gone = questions.find_absent_groups(lost_names)
+    absent = [{"entity": str(Entity.GROUP), "key": name} for name in gone]
+    absent += [
+        {"entity": str(Entity.USER), "key": sub} for sub in run.users if sub not in usernames
+    ]
     pool.progress.say()
     return _seal_groups(folder, pool, users, again=again, groups=groups, absent=absent)
 
@@ -235,7 +248,7 @@ def _seal_groups(
     *,
     again: Users,
     groups: dict[str, list[dict[str, Any]]],
-    absent: list[str],
+    absent: list[dict[str, Any]],
 ) -> Manifest:
     run = folder.run
     found = {name: {"GroupName": name} for name in run.groups}
@@ -257,10 +270,7 @@ def _seal_groups(
         "memberships_again.parquet": (snapshot.MEMBERSHIPS_SCHEMA, []),
         "users_seen.parquet": (users_schema, seen),
         "users_seen_again.parquet": (users_schema, []),
-        "absent.parquet": (
-            snapshot.ABSENT_SCHEMA,
-            [{"entity": str(Entity.USER), "key": sub} for sub in absent],
-        ),
+        "absent.parquet": (snapshot.ABSENT_SCHEMA, absent),
     }
     for name, (schema, rows) in files.items():
         folder.frame(name, make_frame_of_rows(rows, schema))

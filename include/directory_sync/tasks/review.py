@@ -365,8 +365,12 @@ def _find_newest_snapshot(
     asking = store.read_manifest(review.plan_url)
     asked = store.read_run(asking)
     transformed = None if newest is None else store.read_manifest(newest.transformed_url)
-    if asked.is_for_some and (transformed is None or asking.snapshot_at > transformed.snapshot_at):
-        people = {name: getattr(asked, name) for name in ("users", "groups", "leavers", "is_live")}
+    is_same_pool = asked.sync.user_pool_id == run.sync.user_pool_id
+    # What the person approved is still about these leavers.
+    run = run.model_copy(update={"leavers": asked.leavers if is_same_pool else ()})
+    is_newer = transformed is None or asking.snapshot_at > transformed.snapshot_at
+    if asked.is_for_some and is_same_pool and is_newer:
+        people = {name: getattr(asked, name) for name in ("users", "groups", "is_live")}
         return run.model_copy(update=people), store.read_manifest(asking.inputs["transform"])
     if transformed is None:
         raise PermanentError(

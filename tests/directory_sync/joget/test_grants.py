@@ -257,9 +257,9 @@ def test_the_file_names_each_table_of_the_ledger() -> None:
     assert {table for _, table in CREATE} == set(definition.LEDGER_TABLES)
 
 
-def test_the_readme_points_to_the_files_and_repeats_none_of_their_rights() -> None:
+def test_the_readme_points_to_the_files_and_repeats_none_of_the_full_runs_rights() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in ("joget-grants.sql", "iam-policy.json", "iam-policy-api-server.json"):
         assert f"(docs/{name})" in readme
     assert "GRANT " not in readme
-    assert "cognito-idp:" not in readme
+    assert "cognito-idp:List" not in readme

@@ -150,6 +150,9 @@ def test_many_leavers_at_once_are_held(company: Company, queue: ServedQueue) -> 
             break
     assert report["users"]["held"] == 8
     assert company.user(str(get_value(leavers[0], "email")))["active"] == 1
+    review_id = company.ask()
+    assert review_id
+    assert company.answer(review_id, "approve")["users"]["deactivated"] == 8
 
 
 def test_a_groups_event_reads_its_members_and_asks_for_those_that_differ(
@@ -186,6 +189,15 @@ def test_foreign_and_failed_events_are_counted_and_ask_for_nothing(
     assert returned == {"events": {"messages": 2, "skipped": 2, "malformed": 0}}
     assert company.cognito.calls == {}
     assert queue.count() == (0, 0)
+
+
+def test_an_event_of_a_group_out_of_scope_asks_for_nothing(
+    company: Company, queue: ServedQueue
+) -> None:
+    company.configure(scope={"exclude_groups": ["Sales"]})
+    tell(queue, "AdminAddUserToGroup", groupName="Sales")
+    assert apply(company)["events"]["messages"] == 1
+    assert company.cognito.calls == {}
 
 
 def test_an_unreadable_message_goes_to_the_dead_letters_and_stops_no_other(
@@ -244,6 +256,23 @@ def test_a_failed_run_leaves_its_messages_for_the_next_one(
     assert queue.count() == (1, 0)
     company.faults.foreign_answers = False
     assert counts(apply(company)) == {"read": 1, "updated": 1}
+
+
+def test_a_run_that_a_run_for_everybody_overtook_reads_again(
+    company: Company, queue: ServedQueue
+) -> None:
+    ana = company.pool.users[0]
+    company.run()
+    leave(company, ANA)
+    tell(queue, "AdminDeleteUser", ana)
+    company.joget.execute(
+        "UPDATE directory_sync_run SET snapshot_at = snapshot_at + INTERVAL 1 MINUTE"
+    )
+    with pytest.raises(TransientError, match="Reading again"):
+        apply(company)
+    assert queue.count() == (1, 0)
+    company.let_hours_pass(1)
+    assert counts(apply(company)) == {"deactivated": 1, "missing": 1}
 
 
 def test_messages_wait_where_a_person_has_to_change_something(

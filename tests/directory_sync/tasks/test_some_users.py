@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from directory_sync.errors import PermanentError
-from tests.company import Company, causes, counts, people
+from directory_sync.tasks import extract, transform
+from tests.company import Company, attempt, causes, counts, people
+from tests.directory_sync.tasks.test_history import back_up, restore
 from tests.stand_in import POOL_ID, get_value, sub_of, user
 
 ANA, BOB, EVE, NEW = "ana@example.org", "bob@example.org", "eve@example.org", "new@example.org"
@@ -187,6 +189,92 @@ def test_an_older_listing_never_brings_a_named_leaver_back(staffed: Company, pol
     before = staffed.joget.contents()
     assert counts(staffed.load(older))["frozen"] == 1
     assert staffed.joget.contents() == before
+
+
+def test_a_named_user_whom_the_pool_still_had_keeps_what_an_older_listing_says_otherwise(
+    staffed: Company,
+) -> None:
+    staffed.pool.users[0] = user(ANA, enabled=False)
+    older = staffed.prepare()
+    staffed.pool.users[0] = user(ANA)
+    assert counts(staffed.run(users=[ANA])) == {"read": 1, "unchanged": 1}
+    assert counts(staffed.load(older))["frozen"] == 1
+    assert staffed.user(ANA)["active"] == 1
+
+
+def test_a_named_leaver_is_deactivated_first_even_where_leavers_are_deleted(
+    staffed: Company,
+) -> None:
+    staffed.configure(policies={"missing_user": "delete"})
+    leave(staffed, ANA)
+    assert counts(staffed.run(users=[ANA]))["deactivated"] == 1
+    assert counts(staffed.run())["deleted"] == 1
+
+
+def test_a_leaver_with_an_heir_keeps_their_account_until_a_person_decides(
+    staffed: Company,
+) -> None:
+    staffed.configure(policies={"missing_user": "delete", "missing_runs": 1})
+    leave(staffed, ANA)
+    staffed.pool.users.append(user(ANA, sub="heir"))
+    old = sub_of(user(ANA))
+    for _ in range(3):
+        staffed.run(users=[old])
+    assert staffed.user(ANA)["active"] == 0
+
+
+def test_nobody_named_is_removed_after_the_ledger_was_lost(staffed: Company) -> None:
+    backup = back_up(staffed.joget)
+    staffed.pool.users.append(user(NEW))
+    staffed.run()
+    restore(staffed.joget, backup)
+    leave(staffed, ANA)
+    before = staffed.joget.contents()
+    report = staffed.run(users=[ANA])
+    assert "was lost" in report["incomplete_reasons"][0]
+    assert staffed.joget.contents() == before
+
+
+def test_the_members_of_a_group_that_was_just_deleted_stay_for_now(staffed: Company) -> None:
+    del staffed.pool.members["Sales"]
+    staffed.run(users=[ANA])
+    assert (ANA, "Sales") in staffed.memberships()
+
+
+def test_local_members_of_a_group_dont_hide_that_it_is_emptied(staffed: Company) -> None:
+    for number in range(100):
+        local = f"local{number:03}"
+        staffed.joget.add_user(local, password="hash")
+        staffed.joget.execute(
+            "INSERT INTO dir_user_group (groupId, userId) VALUES ('Sales', %s)", (local,)
+        )
+    movers = [f"person{number:03}@example.org" for number in range(12)]
+    del staffed.pool.members["Sales"][1:13]
+    assert set(causes(staffed.run(users=movers))) == {"emptied_group_percent"}
+
+
+def test_a_user_deleted_while_they_are_read_keeps_what_they_have(staffed: Company) -> None:
+    users = extract.extract_users(attempt("extract_users", "r"), "default", {"users": [ANA]}, {})
+    leave(staffed, ANA)
+    groups = extract.extract_groups(attempt("extract_groups", "r"), users.url)
+    report = staffed.load(
+        transform.transform_snapshot(attempt("transform", "r"), users.url, groups.url)
+    )
+    assert counts(report) == {"read": 1, "unchanged": 1}
+
+
+def test_no_second_account_is_made_under_the_username_of_another(staffed: Company) -> None:
+    for table, column in (
+        ("dir_user_role", "userId"), ("dir_user_group", "userId"), ("dir_employment", "userId"),
+        ("dir_user", "id"),
+    ):  # fmt: skip
+        staffed.joget.execute(f"DELETE FROM {table} WHERE {column} = %s", (ANA,))
+    staffed.joget.execute(
+        "INSERT INTO dir_user (id, username, active, password) VALUES ('U77', %s, 1, 'hash')",
+        (ANA,),
+    )
+    assert counts(staffed.run(users=[ANA])) == {"read": 1, "quarantined": 1}
+    assert staffed.usernames().count(ANA) == 1
 
 
 def test_a_pool_that_takes_no_filter_says_so(staffed: Company) -> None:

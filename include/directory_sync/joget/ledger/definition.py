@@ -84,7 +84,8 @@ def make_table_statements(tables: JogetTables) -> dict[str, str]:
             plan_url TEXT NOT NULL, transformed_url TEXT NOT NULL, counted LONGTEXT NOT NULL,
             rules LONGTEXT NOT NULL,
             committed_at DATETIME(6) NOT NULL,
-            PRIMARY KEY (run_sha256), KEY newest (sync, user_pool_id, kind, snapshot_at)""",
+            PRIMARY KEY (run_sha256), KEY newest (sync, user_pool_id, kind, snapshot_at),
+            KEY by_commit (sync, committed_at)""",
         "directory_sync_delay": f"""
             sync {sync} NOT NULL, run_sha256 {token} NOT NULL, sub {token} NOT NULL,
             what {token} NOT NULL, way {token} NOT NULL,
@@ -195,6 +196,12 @@ UPGRADES: dict[int, tuple[UpgradeStep, ...]] = {
             "directory_sync_user_link",
             "by_user_id",
             "ALTER TABLE directory_sync_user_link ADD INDEX by_user_id (user_id)",
+        ),
+        # A live run every few seconds sums up the last day, and nothing deletes a run's row.
+        IndexStep(
+            "directory_sync_run",
+            "by_commit",
+            "ALTER TABLE directory_sync_run ADD INDEX by_commit (sync, committed_at)",
         ),
     ),
 }

@@ -162,9 +162,9 @@ def read_links_of_other_syncs(database: Database, tables: JogetTables, run: Run)
     user_id = tables.as_directory("l.user_id")
     return database.frame(
         "SELECT DISTINCT l.sync, l.user_pool_id, l.sub, l.user_id, l.origin, l.state, l.misses, "
-        f"l.changed_at, l.linked_at, {tables.key(user_id)} FROM directory_sync_user_link l JOIN "
-        f"directory_sync_text t ON t.text = {user_id} WHERE l.user_id_sha256 IS NOT NULL AND "
-        "l.sync <> %s",
+        f"l.changed_at, l.linked_at, {tables.key(user_id)} FROM directory_sync_text t "
+        f"STRAIGHT_JOIN directory_sync_user_link l ON l.user_id = {tables.as_directory('t.text')} "
+        "WHERE l.user_id_sha256 IS NOT NULL AND l.sync <> %s",
         (run.sync.name,),
         schema=pa.schema([*LINK_COLUMNS, ("user_key", pa.string())]),
         about="directory_sync_user_link",

@@ -1,7 +1,7 @@
 """Writing a run into the ledger: links, retired logins, local memberships and the run itself."""
 
 from directory_sync.joget.comparing import cast_to_bytes
-from directory_sync.joget.database import Database
+from directory_sync.joget.database import Database, split_into_batches
 from directory_sync.joget.ledger.delays import record_delays
 from directory_sync.joget.ledger.runs import RunRow
 from directory_sync.joget.schema import JogetTables
@@ -10,20 +10,19 @@ from directory_sync.joget.sending import (
     MEMBERSHIP_CHANGES_TABLE,
     USER_CHANGES_TABLE,
 )
-from directory_sync.vocabulary import RunKind
 
 MOVED_CONDITION = "NOT (t.before_pool <=> t.after_pool AND t.before_sub <=> t.after_sub)"
 
 
 def _stamp_links(database: Database, row: RunRow) -> None:
-    """In a run for some users, stamp the links of users with changed memberships."""
-    # By the stamp, an older reading doesn't change these users back.
-    if row.kind == RunKind.SUBSET:
+    """In a run for some users, stamp the links of the users that it read, changed or not."""
+    # By the stamp, an older reading doesn't change these users back. Misses keep their times.
+    for batch in split_into_batches(row.run.users):
         database.execute(
-            f"UPDATE {MEMBERSHIP_CHANGES_TABLE} t STRAIGHT_JOIN directory_sync_user_link d ON "
-            "d.sub = t.sub SET d.changed_at = %s "
-            f"WHERE d.sync = %s AND d.user_pool_id = %s AND d.user_id_sha256 IS NOT NULL",
-            (row.at, row.run.sync.name, row.run.sync.user_pool_id),
+            "UPDATE directory_sync_user_link SET changed_at = GREATEST(changed_at, %s) WHERE "
+            "sync = %s AND user_pool_id = %s AND user_id_sha256 IS NOT NULL AND misses = 0 "
+            f"AND sub IN ({', '.join(['%s'] * len(batch))})",
+            (row.at, row.run.sync.name, row.run.sync.user_pool_id, *batch),
             about="directory_sync_user_link",
         )
 
