@@ -144,8 +144,8 @@ def check_joget(company: Company) -> None:
 def world(
     company: Company, proxy: DatabaseProxy, moto: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    """One user is changed, one is deleted, one is new and joins a group; each event was sent several
-    times, beside messages that nobody can read.
+    """One user is changed, one is deleted, one is new and joins a group. Each event was sent
+    several times, beside messages that nobody can read.
     """
     queue, reaper = create_queue(moto), Reaper()
     with open_sqs_proxy(moto.client("sqs")) as sqs:
