@@ -229,6 +229,14 @@ def test_kill_9_while_users_are_read_repeats_it(world: World) -> None:
     assert world.count_runs() == 1
 
 
+def test_kill_9_while_everybody_is_listed_repeats_it(world: World) -> None:
+    for one in world.company.pool.users:
+        tell(world.queue, "AdminUpdateUserAttributes", one)
+    world.kill_at("ListGroups", "ListUsersInGroup")
+    assert world.joget_is_as_before()
+    assert world.recover() == "applied"
+
+
 @pytest.mark.parametrize(
     "file",
     [
