@@ -14,6 +14,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PRELOADED_MODULES = [
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.lineage",
+    "directory_sync.tasks.live",
     "directory_sync.tasks.review",
     "pyarrow.dataset",
     "pytest",

@@ -50,14 +50,22 @@ UNFILTERABLE_VALUE = re.compile(r'["\\\x00-\x1f\x7f]')
 POSSIBLE_SUB = re.compile(r"[\w-]+", re.ASCII)
 
 
+def list_login_attributes(login_rule: str) -> list[str]:
+    """The attributes by which a pool can be asked for a login: one call each.
+
+    login_rule: the setting mapping.username.
+    """
+    rule = ATTRIBUTES_OF_LOGIN_RULES.get(login_rule, (login_rule,))
+    return [name for name in rule if name in FILTERABLE_ATTRIBUTES]
+
+
 class NamedUsers:
     """Questions to a pool about users by name."""
 
     def __init__(self, pool: UserPool, login_rule: str) -> None:
         """login_rule: the setting mapping.username."""
         self._pool = pool
-        rule = ATTRIBUTES_OF_LOGIN_RULES.get(login_rule, (login_rule,))
-        self._login_attributes = [name for name in rule if name in FILTERABLE_ATTRIBUTES]
+        self._login_attributes = list_login_attributes(login_rule)
 
     def find_by_sub(self, subs: Iterable[str]) -> Users:
         """The users with these subs that the pool has.

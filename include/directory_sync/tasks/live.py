@@ -11,6 +11,7 @@ import pandas as pd
 
 from directory_sync.cognito import client
 from directory_sync.cognito.client import USERS_IN_A_PAGE
+from directory_sync.cognito.named_users import list_login_attributes
 from directory_sync.errors import (
     DirectorySyncError,
     PermanentError,
@@ -21,8 +22,8 @@ from directory_sync.events.joining import Changes, NamedBy, Times, join_messages
 from directory_sync.events.messages import Malformed, parse_message
 from directory_sync.events.queue import HIDDEN_SECONDS, Message, Queue, open_queue
 from directory_sync.frames import make_frame_of_rows
-from directory_sync.joget.database import open_session
-from directory_sync.joget.ledger import runs, upgrade
+from directory_sync.joget.database import Database, open_session
+from directory_sync.joget.ledger import links, runs, upgrade
 from directory_sync.joget.schema import inspect_tables
 from directory_sync.plan.delays import ARRIVALS_SCHEMA
 from directory_sync.run import Attempt, Run
@@ -167,7 +168,7 @@ def _read_snapshot(attempt: Attempt, run: Run, changes: Changes) -> Snapshot | N
                 "these messages told of"
             )
             return None
-        if _count_calls(changes) <= _count_calls_of_listing(newest.transformed_url):
+        if _count_calls(database, run, changes) <= _count_calls_of_listing(newest.transformed_url):
             read = NamedReading(database, tables, run, pool)
             times = read.read_changes(changes)
             return _stage_named(attempt, pool, read, times)
@@ -176,8 +177,18 @@ def _read_snapshot(attempt: Attempt, run: Run, changes: Changes) -> Snapshot | N
     return _read_everybody(attempt, run, changes)
 
 
-def _count_calls(changes: Changes) -> int:
-    return CALLS_FOR_A_USER * len(changes.users) + len(changes.groups)
+def _count_calls(database: Database, run: Run, changes: Changes) -> int:
+    """How many calls it takes to ask for these users and groups by name."""
+    leavers = {user.value for user in changes.leavers}
+    linked = links.read_logins_of_subs(database, run, sorted(changes.subs - leavers))
+    newcomers = changes.subs - leavers - {*linked["sub"]}
+    # Somebody else may have a newcomer's login, so the pool is asked for that too.
+    for_a_newcomer = len(list_login_attributes(run.sync.mapping.username))
+    return (
+        CALLS_FOR_A_USER * len(changes.users)
+        + for_a_newcomer * len(newcomers)
+        + len(changes.groups)
+    )
 
 
 def _count_calls_of_listing(transformed_url: str) -> int:
