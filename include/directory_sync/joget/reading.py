@@ -270,6 +270,12 @@ def read_group_names_of_subs(
     return {str(sub): set(rows) for sub, rows in pairs.groupby("sub")["group_name"]}
 
 
+def find_group_names(database: Database) -> set[str]:
+    """The ids and names of all of Joget's groups."""
+    rows = database.rows("SELECT id, name FROM dir_group", about="dir_group")
+    return {str(text) for row in rows for text in row if text is not None}
+
+
 def read_group_names(database: Database, tables: JogetTables, run: Run) -> list[str]:
     """The Cognito names of this pool's linked groups that are in scope; none without a ledger."""
     if not definition.is_ledger_complete(database):

@@ -19,7 +19,12 @@ from directory_sync.events.joining import Changes, NamedBy, NamedUser, Times
 from directory_sync.frames import make_frame_of_rows
 from directory_sync.joget.database import Database, open_session
 from directory_sync.joget.ledger import definition, links
-from directory_sync.joget.reading import read_group_names_of_subs, read_subs_of_group
+from directory_sync.joget.reading import (
+    find_group_names,
+    read_group_names,
+    read_group_names_of_subs,
+    read_subs_of_group,
+)
 from directory_sync.joget.schema import JogetTables, inspect_tables
 from directory_sync.run import Run
 from directory_sync.staging import store
@@ -228,17 +233,34 @@ def read_groups(folder: store.Folder, pool: UserPool, users: Manifest) -> Manife
     with open_session(run.sync.joget_conn_id) as database:
         tables = inspect_tables(database, run.sync.organization)
         known = read_group_names_of_subs(database, tables, run, list(usernames))
+        linked_names = set(read_group_names(database, tables, run))
     # A live run reads again from the start. This task's retry would only read the same file.
     groups = questions.list_groups(usernames, known, bears_gone=not run.is_live)
     listed_names = {group["GroupName"] for of_user in groups.values() for group in of_user}
     lost_names = {name for names in known.values() for name in names} - listed_names
     gone = questions.find_absent_groups(lost_names)
+    # Joget's own group may be adopted. Which of its members are the local administrator's is known
+    # only from all that the pool names (rule 2).
+    for name in _find_adoptable_groups(run, listed_names - linked_names):
+        for member in questions.list_members(name) or ():
+            sub = get_sub(member) or ""
+            groups.setdefault(sub, []).append({"GroupName": name})
+            if sub not in usernames:
+                again.append(member)
     absent = [{"entity": str(Entity.GROUP), "key": name} for name in gone]
     absent += [
         {"entity": str(Entity.USER), "key": sub} for sub in run.users if sub not in usernames
     ]
     pool.progress.say()
     return _seal_groups(folder, pool, users, again=again, groups=groups, absent=absent)
+
+
+def _find_adoptable_groups(run: Run, names: set[str]) -> list[str]:
+    """Those of the pool's groups that Joget has without a link."""
+    if not names:
+        return []
+    with open_session(run.sync.joget_conn_id) as database:
+        return sorted(names & find_group_names(database))
 
 
 def _seal_groups(
