@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,18 +17,25 @@ from demo.aws import Aws
 from directory_sync.run import Attempt
 from directory_sync.tasks import live
 from tests.company import Company, attempt, people
-from tests.conftest import make_aws_connection
-from tests.database_proxy import CutError, DatabaseProxy
+from tests.conftest import JogetDatabase, make_aws_connection, new_company
+from tests.database_proxy import CutError, DatabaseProxy, open_proxy
 from tests.directory_sync.events.conftest import ServedQueue, create_queue
-from tests.directory_sync.tasks.test_live import ANA, NEW, apply, leave, tell
+from tests.directory_sync.tasks.test_live import ANA, apply, leave, tell
 from tests.killable_steps import MINUTE, Step
 from tests.sqs_proxy import SqsProxy, open_sqs_proxy
 from tests.stand_in import get_value, sub_of, user
 
-LEAVER = "person000@example.org"
 UNREADABLE = ["{", "[" * 5000, "no JSON"]
 TIMES_SENT = 8
 """How often each event is sent: enough for three batches of deletions."""
+
+LIMITS = (
+    "floor",
+    "removed_users_percent",
+    "removed_memberships_percent",
+    "emptied_group_percent",
+    "changed_users_percent",
+)
 
 RUN_ID = "asset_triggered__killed"
 
@@ -64,14 +71,41 @@ class Reaper:
 
 @dataclass
 class World:
-    """A company whose pool changed, and the queue that told of it."""
+    """A company whose pool changes for each test, and the queue that tells of it."""
 
     company: Company
     queue: ServedQueue
     sqs: SqsProxy
     reaper: Reaper
-    before: dict[str, list[str]]
-    """Joget's rows before the events."""
+    turn: int = 0
+    """How often the pool changed."""
+    has_recovered: bool = True
+    """Whether Joget has what the pool has."""
+    changed: list[str] = field(default_factory=list)
+    """Subs of the users that the last change was about."""
+    before: dict[str, list[str]] = field(default_factory=dict)
+    """Joget's rows before the last change."""
+    runs_before: int = 0
+
+    def change(self) -> None:
+        """Change a user, delete one, let a newcomer join a group, and send events about it, beside
+        messages that nobody can read.
+        """
+        self.turn += 1
+        self.company.joget.execute("DELETE FROM directory_sync_delay")
+        self.before = self.company.joget.contents()
+        self.runs_before += self.count_runs()
+        pool, gone = self.company.pool, self.company.pool.users[1]
+        ana, new = user(ANA, given_name=f"Turn{self.turn}"), user(f"new{self.turn}@example.org")
+        leave(self.company, str(get_value(gone, "email")))
+        pool.users = [ana, *pool.users[1:], new]
+        pool.members["Team0"].append(new)
+        self.changed = [sub_of(one) for one in (ana, gone, new)]
+        for _ in range(TIMES_SENT):
+            tell(self.queue, "AdminAddUserToGroup", new, groupName="Team0")
+            tell(self.queue, "AdminUpdateUserAttributes", ana)
+            tell(self.queue, "AdminDeleteUser", gone)
+        self.queue.send(*UNREADABLE)
 
     def kill_at(self, *moment: str) -> None:
         """Begin the task, and kill it at a moment (Reaper.moment)."""
@@ -97,6 +131,7 @@ class World:
         assert {*self.queue.read_dead_letters()} == {*UNREADABLE}
         check_joget(self.company)
         self._check_ledger()
+        self.has_recovered = True
         return outcome
 
     def _check_ledger(self) -> None:
@@ -104,15 +139,15 @@ class World:
         changed = self.company.joget.column(
             "SELECT sub FROM directory_sync_delay WHERE way = 'live'"
         )
-        assert sorted(changed) == sorted(sub_of(user(login)) for login in (ANA, LEAVER, NEW))
+        assert sorted(changed) == sorted(self.changed)
 
     def joget_is_as_before(self) -> bool:
         return self.company.joget.contents() == self.before
 
     def count_runs(self) -> int:
-        """How many runs for some users the ledger has."""
+        """How many runs for some users the ledger has since the last change."""
         runs = "SELECT COUNT(*) FROM directory_sync_run WHERE kind = 'subset'"
-        return int(self.company.joget.column(runs)[0])
+        return int(self.company.joget.column(runs)[0]) - self.runs_before
 
 
 def apply_until_opening(file: str, given: Attempt) -> None:
@@ -140,40 +175,45 @@ def check_joget(company: Company) -> None:
     }
 
 
-@pytest.fixture
-def world(
-    company: Company, proxy: DatabaseProxy, moto: Aws, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def shared_world(
+    new_joget: Callable[[str], JogetDatabase], moto: Aws, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """One user is changed, one is deleted, one is new and joins a group. Each event was sent
-    several times, beside messages that nobody can read.
-    """
-    queue, reaper = create_queue(moto), Reaper()
-    with open_sqs_proxy(moto.client("sqs")) as sqs:
+    """One world for all tests, since its first run takes as long as a test."""
+    joget, folder, reaper = new_joget("utf8mb4"), tmp_path_factory.mktemp("live"), Reaper()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_proxy(joget.server.port) as proxy,
+        open_sqs_proxy(moto.client("sqs")) as sqs,
+        new_company(joget, folder, patch) as company,
+    ):
+        # Without encryption, so that the proxy can read the statements.
+        uri = f"mysql://root:@127.0.0.1:{proxy.port}/{joget.name}?ssl_mode=DISABLED"
+        patch.setenv("AIRFLOW_CONN_JOGET_MYSQL", uri)
         connection = make_aws_connection(company.cognito.endpoint, sqs=sqs.endpoint)
-        monkeypatch.setenv("AIRFLOW_CONN_COGNITO_AWS", connection)
-        company.configure(events={"queue_url": queue.url})
-        company.pool.users = [user(ANA), *people(12)]
+        patch.setenv("AIRFLOW_CONN_COGNITO_AWS", connection)
+        # The limits look at the last 24 hours, so at the leavers of all tests.
+        company.configure(limits=dict.fromkeys(LIMITS, 100))
+        company.pool.users = [user(ANA), *people(20)]
         # So many groups that asking for three users takes fewer calls than listing everybody.
         company.pool.members = {f"Team{at}": company.pool.users[at:] for at in range(8)}
         company.run()
-        before = company.joget.contents()
-        change(company, queue)
-        watch(company, proxy, sqs, reaper, monkeypatch)
-        yield World(company, queue, sqs, reaper, before)
+        watch(company, proxy, sqs, reaper, patch)
+        yield World(company, create_queue(moto), sqs, reaper)
 
 
-def change(company: Company, queue: ServedQueue) -> None:
-    """Change the pool, and send events about it."""
-    gone, new = company.pool.users[1], user(NEW)
-    leave(company, LEAVER)
-    company.pool.users[0] = user(ANA, given_name="Anna")
-    company.pool.users.append(new)
-    company.pool.members["Team0"].append(new)
-    for _ in range(TIMES_SENT):
-        tell(queue, "AdminAddUserToGroup", new, groupName="Team0")
-        tell(queue, "AdminUpdateUserAttributes", company.pool.users[0])
-        tell(queue, "AdminDeleteUser", gone)
-    queue.send(*UNREADABLE)
+@pytest.fixture
+def world(shared_world: World, moto: Aws) -> World:
+    """A world whose pool changed, with a new queue that told of it."""
+    company = shared_world.company
+    if not shared_world.has_recovered:  # an earlier test failed
+        company.run()
+    shared_world.has_recovered = False
+    shared_world.queue = create_queue(moto)
+    shared_world.sqs.receipts.clear()
+    company.configure(events={"queue_url": shared_world.queue.url})
+    shared_world.change()
+    return shared_world
 
 
 def watch(
