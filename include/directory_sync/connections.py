@@ -3,6 +3,7 @@
 A Connection counts as absent only when each place where it could be has answered.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ from airflow.sdk.execution_time.comms import (
 from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
 from directory_sync.errors import PermanentError, TransientError
+
+# At DEBUG, botocore logs whole answers of Cognito, whole files for S3, whole messages of the queue,
+# and the key's id: the triggerer's too, which waits for messages through aiobotocore.
+for _library in ("botocore", "aiobotocore"):
+    logging.getLogger(_library).setLevel(logging.INFO)
 
 _ENVIRONMENT_LOCK = threading.RLock()
 """Threads of the API server share their environment: one would remove what another one needs."""

@@ -31,6 +31,8 @@ from demo.aws import BUCKET, REGION, Aws
 from demo.processes import free_port
 from tests.company import settings
 from tests.conftest import JogetDatabase
+from tests.directory_sync.events.conftest import ServedQueue, create_queue
+from tests.directory_sync.events.samples import make_envelope, make_record
 from tests.directory_sync.orchestration.api import Api, quote_run_id, wait
 from tests.production.marks import (
     ATTRIBUTES,
@@ -45,10 +47,11 @@ from tests.production.marks import (
     mark,
     person,
 )
-from tests.stand_in import Faults, Pool, StandIn, stand_in, sub_of
+from tests.stand_in import POOL_ID, Faults, Pool, StandIn, stand_in, sub_of
 
 SYNC, REVIEW, UNDO = "cognito_to_joget", "cognito_to_joget_review", "cognito_to_joget_undo"
 SOME = "cognito_to_joget_some"
+LIVE = "cognito_to_joget_live"
 FAULTY = ("denied", "odd", "slow", "wrong")
 """Syncs that meet one fault each: Cognito refuses, answers what it never should, takes so long that
 the task's process is killed; the database refuses the password.
@@ -168,9 +171,15 @@ class World:
     """The day as it goes on."""
 
     def __init__(
-        self, day: Day, joget: JogetDatabase, pools: dict[str, StandIn], moto: Aws
+        self,
+        day: Day,
+        joget: JogetDatabase,
+        pools: dict[str, StandIn],
+        *,
+        moto: Aws,
+        queue: ServedQueue,
     ) -> None:
-        self.day, self.joget, self.pools, self.moto = day, joget, pools, moto
+        self.day, self.joget, self.pools, self.moto, self.queue = day, joget, pools, moto, queue
         self.olga = Api(day.port, "olga")
 
     @property
@@ -195,6 +204,7 @@ class World:
             endpoints = {
                 "cognito-idp": {"endpoint_url": pool.endpoint},
                 "s3": {"endpoint_url": self.moto.endpoint},
+                "sqs": {"endpoint_url": self.moto.endpoint},
             }
             extra = {
                 "aws_session_token": AWS_SECRETS["token"],
@@ -288,7 +298,7 @@ def people() -> list[Any]:
     return [*odd, *refused, *typed, *(person(number) for number in range(20))]
 
 
-def write_settings(path: Path) -> None:
+def write_settings(path: Path, queue: ServedQueue) -> None:
     """One sync for the day, one for runs by hand, one for each fault, and one that is refused."""
     own = settings(
         path.parent,
@@ -305,6 +315,7 @@ def write_settings(path: Path) -> None:
         own | {"name": name, "organization": f"ORG-{name}", "aws_conn_id": f"cognito_{name}"}
         for name in FAULTY
     ]
+    first = own | {"events": {"queue_url": queue.url}}
     broken = {
         "name": "broken",
         "staging_url": f"s3://{AWS_KEY_ID}:{AWS_SECRETS['password']}@{BUCKET}/privacy",
@@ -314,13 +325,14 @@ def write_settings(path: Path) -> None:
     }
     some = {
         "name": "some",
+        "events": {},
         "organization": "ORG-some",
         "mapping": attributes,
         "schedule": "0 0 1 1 *",
     }
     faulty[-1] |= {"joget_conn_id": "joget_wrong"}
     path.write_text(
-        yaml.safe_dump({"syncs": [own, own | some, *faulty, own | broken]}), encoding="utf-8"
+        yaml.safe_dump({"syncs": [first, own | some, *faulty, own | broken]}), encoding="utf-8"
     )
 
 
@@ -373,7 +385,8 @@ def day(
     joget = new_joget("utf8mb4")
     prepare_joget(joget)
     moto.client("s3").create_bucket(Bucket=BUCKET)
-    write_settings(folder / "syncs.yaml")
+    queue = create_queue(moto)
+    write_settings(folder / "syncs.yaml", queue)
     with ExitStack() as stack:
         pools = {name: stack.enter_context(pool) for name, pool in make_pools().items()}
         variables = airflow.environment(
@@ -390,7 +403,7 @@ def day(
         }
         with airflow.standalone(variables, day.port, day.output, roles=ROLES) as process:
             day.tokens = {name: airflow.token(day.port, name) for name in ROLES}
-            world = World(day, joget, pools, moto)
+            world = World(day, joget, pools, moto=moto, queue=queue)
             with watch_processes(day, process.pid):
                 live_day(world)
         day.staged = world.staged()
@@ -459,9 +472,28 @@ def live_day(world: World) -> None:
             world.start(UNDO, run_id=second, dry_run=False),
         ]
         assert {olga.await_end_of_run(UNDO, undo) for undo in undos} == {"success"}
+        send_events(world)
         read_pages(world, [first, second])
         some = others.result()
     damage_staging(world, first, some)
+
+
+def send_events(world: World) -> None:
+    """Let the queue tell of a changed user, and of something that nobody can read."""
+    before = set(world.olga.runs(LIVE))
+    at, found = next(
+        (at, one) for at, one in enumerate(world.pool.users) if one["Username"] == mark("username3")
+    )
+    world.pool.users[at] = person(3, given_name=mark("given_name_told"))
+    record = make_record(
+        "AdminUpdateUserAttributes",
+        requestParameters={"userPoolId": POOL_ID, "username": found["Username"]},
+        additionalEventData={"sub": sub_of(found), "email": login(3)},
+    )
+    world.queue.send(json.dumps(make_envelope(record)), mark("unreadable"))
+    wait(lambda: world.queue.count() == (0, 0), "the messages to be deleted")
+    for run in set(world.olga.runs(LIVE)) - before:
+        assert world.olga.await_end_of_run(LIVE, run) == "success"
 
 
 def cause_faults(world: World) -> str:
@@ -573,6 +605,7 @@ def test_the_day_had_runs_reviews_undos_and_faults(day: Day) -> None:
     assert day.states(SYNC) == ["success"] * 2
     assert day.states(REVIEW) == ["success"] * 2
     assert day.states(UNDO).count("success") == 2
+    assert set(day.states(LIVE)) == {"success"}
     assert day.states(SOME).count("success") >= 3, "for some users, a replay, a backfill"
     assert day.states(SOME).count("failed") >= 4, "wrong parameters, damaged staging"
     assert any("sync 'broken'" in text for text in day.tables["import_error"]["stacktrace"])

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import logging
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -29,10 +28,6 @@ from directory_sync.frames import make_frame, to_arrow_types
 from directory_sync.run import Run, make_folder_name
 from directory_sync.staging.manifest import STAGED_FORMAT, Manifest, StagedFile
 from directory_sync.staging.store_errors import store_errors
-
-# At DEBUG, botocore logs whole answers of Cognito and whole files for S3: names, emails and
-# attributes.
-logging.getLogger("botocore").setLevel(logging.INFO)
 
 ROWS_IN_A_PART = 50_000
 """Rows that a writer keeps in memory before they go to the store as one row group."""
