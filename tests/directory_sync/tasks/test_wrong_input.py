@@ -33,6 +33,7 @@ LEDGER = tuple(
         "decision",
         "review",
         "run",
+        "delay",
     )
 )
 
